@@ -1,0 +1,28 @@
+"""pav_jax: process advantage verifiers in JAX, after "Rewarding Progress" (arXiv 2410.08146).
+
+The tree is the path of the data; every folder imports only from floors below it.
+
+  problems/    a problem, its prompt, its steps, its verdict
+  policy/      pi: supervised fine-tuning
+  rollouts/    seed responses and continuations
+  values/      Q by Monte Carlo; A and best-of-K provers from Q; the paper's equations
+  verifiers/   ORM, PQV, PAV: networks that read values off a prefix
+  search/      best-of-N and beams, with a ledger of tokens and FLOPs
+  evaluation/  tables, figures, the page
+  models/      Gemma 2, training forward and cached decoding          (floor 0)
+  training/    mesh, state, step, loop, checkpoints, records          (floor 0)
+
+Dimensions, the letters that end the name of every array of rank >= 1:
+
+  b rows of a batch        p problems                  n rollouts of a problem
+  t tokens                 s steps                     z prefixes (s + 1; z = 0 is the bare prompt)
+  m continuations          k beams                     c candidates of a beam
+  v vocabulary             d width                     f feed-forward width
+  l slots of a cache       h query heads               g key/value heads
+  e head width             y layers
+
+Words: policy (pi), prover (mu), q_pi, q_mu, advantage A = Q - Q of the step
+before, effective reward Q^pi + alpha A^mu, ORM (scores whole responses), PQV
+(process verifier of Q), PAV (process verifier of A^mu). Masks are bool,
+weights float.
+"""

@@ -1,0 +1,43 @@
+"""Installation of pav_jax; `make env` is the tested road, with locked versions."""
+
+import setuptools
+
+setuptools.setup(
+    name="pav_jax",
+    version="0.1.0",
+    description="Process advantage verifiers in JAX: rollouts, values, verifiers, search.",
+    long_description=open("README.md", encoding="utf-8").read(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=setuptools.find_packages(include=["pav_jax", "pav_jax.*"]),
+    python_requires=">=3.11",
+    install_requires=[
+        "absl-py",
+        "chex",
+        "clu",
+        "flax",
+        "gemma",
+        "jax",
+        # Answers are compared by math-verify; the extra names the ANTLR runtime it parses LaTeX with.
+        "math-verify[antlr4_13_2]>=0.9.0",
+        "matplotlib",
+        "ml-collections",
+        "numpy",
+        "optax",
+        "orbax-checkpoint",
+        # sentencepiece 0.2.3 needs >= 7.36.1, and seqio breaks below 7.
+        "protobuf>=7.36.1,<8",
+        "sentencepiece",
+        "seqio",
+        # tfds imports it for GSM8K's metadata and does not declare it.
+        "importlib_resources",
+        "tensorflow",
+        "tensorflow-datasets",
+        "tqdm",
+    ],
+    extras_require={
+        "test": ["pytest"],
+        # The newest xmanager wants protobuf < 7, with which seqio does not import.
+        "launch": ["xmanager==0.8.1"],
+    },
+)
