@@ -1,0 +1,53 @@
+"""What the rest of the house knows of a network: a few pure functions.
+
+Search, rollouts and losses take a `Network`, never a module, so a test can
+hand them a fake of ten lines.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from pav_jax.models import decoding
+from pav_jax.models import gemma
+
+
+class Network(NamedTuple):
+  """Pure functions of parameters; shapes in the legend's letters.
+
+  init(rng) -> params
+  hidden(params, token_bt) -> hidden_btd
+  logits(params, hidden_xd) -> logit_xv, float32
+  scores(params, hidden_xd) -> score_x, float32: the logit of the scoring token
+  log_probs(params, hidden_btd, target_bt) -> log_prob_bt, float32
+  new_cache(rows, slots) -> cache
+  extend(params, cache, token_bt, valid_bt) -> (hidden_btd, cache)
+  flops(start, stop, logit_count) -> FLOPs of reading positions [start, stop)
+  """
+
+  init: Callable[..., Any]
+  hidden: Callable[..., Any]
+  logits: Callable[..., Any]
+  scores: Callable[..., Any]
+  log_probs: Callable[..., Any]
+  new_cache: Callable[..., Any]
+  extend: Callable[..., Any]
+  flops: Callable[..., Any]
+
+
+def from_gemma(config: gemma.GemmaConfig, *, scoring_id: int, logit_chunk: int = 128) -> Network:
+  """The functions of a Gemma 2 of this shape; logit_chunk is in tokens of a row."""
+  module = gemma.Gemma(config)
+  apply = lambda params, *args: module.apply({"params": params}, *args)
+  return Network(
+      init=lambda rng: module.init(rng, jnp.zeros((1, 1), jnp.int32))["params"],
+      hidden=lambda params, token_bt: apply(params, token_bt)[0],
+      logits=lambda params, hidden: gemma.logits(config, params, hidden),
+      scores=lambda params, hidden: gemma.scores(config, params, hidden, scoring_id),
+      log_probs=lambda params, hidden_btd, target_bt: gemma.target_log_probs(
+          config, params, hidden_btd, target_bt, logit_chunk),
+      new_cache=lambda rows, slots: decoding.new_cache(config, rows, slots),
+      extend=lambda params, cache, token_bt, valid_bt: apply(params, token_bt, cache, valid_bt),
+      flops=lambda start, stop, logit_count=0: gemma.forward_flops(config, start, stop, logit_count),
+  )

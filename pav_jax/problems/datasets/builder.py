@@ -1,0 +1,60 @@
+"""What the TFDS builders share: features, finding the publisher's files, reporting malformed rows."""
+
+import dataclasses
+import pathlib
+from collections.abc import Collection, Iterable, Iterator, Mapping
+
+import tensorflow_datasets as tfds
+from absl import logging
+
+from pav_jax.errors import UserError
+from pav_jax.problems.problem import Malformed, Problem, sift
+
+FIELDS = tuple(field.name for field in dataclasses.fields(Problem))
+
+
+@dataclasses.dataclass(eq=False)
+class Config(tfds.core.BuilderConfig):
+  """max_malformed: how many rows may be left out, beyond the oddities known of the publisher's files."""
+
+  max_malformed: int = 0
+
+
+def info(builder: tfds.core.DatasetBuilder, description: str, homepage: str, citation: str) -> tfds.core.DatasetInfo:
+  """Five texts, kept in the order of the files."""
+  return tfds.core.DatasetInfo(
+      builder=builder, description=description, homepage=homepage, citation=citation,
+      features=tfds.features.FeaturesDict({name: tfds.features.Text() for name in FIELDS}),
+      supervised_keys=("question", "answer"), disable_shuffling=True, metadata=tfds.core.MetadataDict())
+
+
+def find(dl_manager: tfds.download.DownloadManager, names: Collection[str], url: str) -> pathlib.Path:
+  """The first of `names` in the manual directory, else what `url` gives; a UserError if neither works."""
+  try:
+    manual = pathlib.Path(dl_manager.manual_dir)
+  except AssertionError:
+    # TFDS says so of a directory that is absent or empty.
+    manual = None
+  for name in names if manual else ():
+    if (manual / name).exists():
+      return manual / name
+  try:
+    return pathlib.Path(dl_manager.download(url))
+  except Exception as error:  # Whatever the network does, the way out is the same.
+    raise UserError(f"none of {', '.join(names)} in the manual directory {manual or '(absent or empty)'}, "
+                    f"and {url} cannot be downloaded ({type(error).__name__})") from error
+
+
+def generators(builder: tfds.core.DatasetBuilder, rows_by_split: Mapping[str, Iterable[Problem | Malformed]],
+               known: Collection[str] = ()) -> dict[str, Iterator]:
+  """Reads every split before the first is written; what is left out is logged and stays in the metadata."""
+  found, left_out = {}, {}
+  for split, rows in rows_by_split.items():
+    problems, malformed = sift(rows, max_malformed=builder.builder_config.max_malformed, known=known)
+    found[split] = ((problem.id, dataclasses.asdict(problem)) for problem in problems)
+    left_out[split] = [str(bad) for bad in malformed]
+    if malformed:
+      logging.warning("%s %s: %d of %d rows left out: %s", builder.name, split, len(malformed),
+                      len(problems) + len(malformed), "; ".join(left_out[split][:3]))
+  builder.info.metadata["malformed"] = left_out
+  return found

@@ -1,0 +1,116 @@
+"""Token ids of a text and back: SentencePiece, Gemma's vocabulary or one of ours.
+
+Ours has Gemma's frame (pad 0, eos 1, bos 2, unk 3, bytes for what has no
+piece, `<unused0>` as the scoring token), so that nothing downstream asks
+which of the two it holds. `encode` adds neither bos nor eos.
+"""
+
+import hashlib
+import io
+import pathlib
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import sentencepiece
+
+from pav_jax.errors import UserError
+
+SCORING_PIECE = "<unused0>"
+_FRAME = {"pad": 0, "eos": 1, "bos": 2, "unk": 3}
+
+
+class Vocabulary:
+  """A SentencePiece model, read once from its bytes."""
+
+  def __init__(self, model: bytes, path: str):
+    """Reads `model`; `path` is only named in messages."""
+    self.path = path
+    self.fingerprint = hashlib.sha256(model).hexdigest()
+    self._processor = sentencepiece.SentencePieceProcessor()
+    try:
+      self._processor.LoadFromSerializedProto(model)
+    except (RuntimeError, OSError) as error:
+      raise UserError(f"vocabulary {path}: not a SentencePiece model") from error
+    self.size = self._processor.GetPieceSize()
+    for name, expected in _FRAME.items():
+      found = getattr(self._processor, f"{name}_id")()
+      if found != expected:
+        raise UserError(f"vocabulary {path}: {name} has id {found}; Gemma's frame wants {expected}")
+    self.pad_id, self.eos_id, self.bos_id, self.unk_id = _FRAME.values()
+    self.scoring_id = self._processor.PieceToId(SCORING_PIECE)
+    if self.scoring_id == self.unk_id:
+      raise UserError(f"vocabulary {path}: no piece {SCORING_PIECE!r}, the scoring token")
+    texts = [self._text(i) for i in range(self.size)]
+    self.newline_v = np.array(["\n" in text for text in texts])
+    # Everything but pieces of nothing but newlines; eos and other control pieces count as content.
+    self.content_v = np.array([not text or text.strip("\n") != "" for text in texts])
+    if not self.newline_v.any():
+      raise UserError(f"vocabulary {path}: no piece holds a newline, so steps would never end")
+    if self.decode(self.encode("a \n\n b")) != "a \n\n b":
+      raise UserError(f"vocabulary {path}: its normalisation changes white space; train it with identity")
+
+  def _text(self, i: int) -> str:
+    if self._processor.IsControl(i):
+      return ""
+    piece = self._processor.IdToPiece(i)
+    if self._processor.IsByte(i):
+      return chr(int(piece[3:-1], 16))
+    return piece.replace("▁", " ")
+
+  def encode(self, text: str) -> list[int]:
+    """The ids of `text`, without bos and eos."""
+    return self._processor.EncodeAsIds(text)
+
+  def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+    """The text of `ids`; control pieces (pad, eos, bos) have none."""
+    return self._processor.DecodeIds([int(i) for i in ids])
+
+  def check_rows(self, rows: int) -> None:
+    """Raises UserError unless an embedding of `rows` rows holds every piece (Gemma's holds more)."""
+    if rows < self.size:
+      raise UserError(f"vocabulary {self.path}: {self.size} pieces, but the model embeds only {rows}")
+
+
+def load(path: str | pathlib.Path) -> Vocabulary:
+  """The vocabulary in the file `path`: Gemma's `tokenizer.model`, or one that `train` wrote."""
+  try:
+    model = pathlib.Path(path).read_bytes()
+  except OSError as error:
+    raise UserError(f"vocabulary {path}: {error.strerror}") from error
+  return Vocabulary(model, str(path))
+
+
+def train(texts: Iterable[str], size: int, path: str | pathlib.Path) -> Vocabulary:
+  """Trains a BPE of exactly `size` pieces and writes it; the same texts give the same file.
+
+  Words are cut at white space alone, so that `Ann`, `+5` and `12` can become
+  one piece each. The newline is a symbol of its own, which no merge crosses:
+  a step's end never hides inside another piece.
+  """
+  # One line at a time: the trainer skips long sentences without a word.
+  lines = [line for text in texts for line in text.split("\n") if line]
+  if not lines:
+    raise UserError(f"vocabulary {path}: no text to train on")
+  buffer = io.BytesIO()
+  try:
+    sentencepiece.SentencePieceTrainer.Train(
+        sentence_iterator=iter(lines), model_writer=buffer, model_type="bpe", vocab_size=size,
+        pad_id=0, eos_id=1, bos_id=2, unk_id=3,
+        pad_piece="<pad>", eos_piece="<eos>", bos_piece="<bos>", unk_piece="<unk>",
+        user_defined_symbols=[SCORING_PIECE, "\n"],
+        normalization_rule_name="identity", add_dummy_prefix=False, remove_extra_whitespaces=False,
+        byte_fallback=True, split_by_number=False, split_by_unicode_script=False,
+        character_coverage=1.0, max_sentence_length=max(len(line.encode()) for line in lines) + 1,
+        num_threads=1, minloglevel=2)
+  except RuntimeError as error:
+    # The trainer's own message carries the largest possible size, after its C++ source line.
+    reason = " ".join(str(error).split("] ")[-1].split()) or "too few different characters or words"
+    raise UserError(f"vocabulary {path}: cannot train {size} pieces: {reason}") from error
+  vocabulary = Vocabulary(buffer.getvalue(), str(path))
+  if vocabulary.size != size:
+    raise UserError(f"vocabulary {path}: asked for {size} pieces, got {vocabulary.size}")
+  try:
+    pathlib.Path(path).write_bytes(buffer.getvalue())
+  except OSError as error:
+    raise UserError(f"vocabulary {path}: cannot write: {error.strerror}") from error
+  return vocabulary

@@ -1,0 +1,64 @@
+"""The mesh, and from path patterns to shardings; a leaf that matches no pattern is an error."""
+
+import re
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec
+
+from pav_jax.errors import UserError
+
+AXES = ("data", "fsdp", "model")
+# Rows of a batch are cut over both data and fsdp; parameters over fsdp and model.
+ROWS = PartitionSpec(("data", "fsdp"))
+
+Patterns = Sequence[tuple[str, PartitionSpec]]
+
+
+def make_mesh(*, data: int, fsdp: int, model: int) -> Mesh:
+  """A mesh over all devices; data = -1 takes what the other axes leave.
+
+  Raises UserError when the axes do not multiply to the number of devices.
+  """
+  count = jax.device_count()
+  if data == -1 and fsdp > 0 and model > 0:
+    data = count // (fsdp * model)
+  if min(data, fsdp, model) < 1 or data * fsdp * model != count:
+    raise UserError(f"mesh: data={data} x fsdp={fsdp} x model={model} is not the {count} devices there are")
+  # Auto axes: the compiler propagates; explicit ones would demand annotations everywhere.
+  return jax.make_mesh((data, fsdp, model), AXES, axis_types=(jax.sharding.AxisType.Auto,) * 3)
+
+
+def shardings(tree, mesh: Mesh, patterns: Patterns):
+  """A NamedSharding per leaf: the first pattern found (re.search) in its path decides.
+
+  tree: arrays or ShapeDtypeStructs. Scalars and random keys are replicated.
+  Raises UserError for a leaf without a pattern or a size its axes do not divide.
+  """
+  def one(path, leaf):
+    if leaf.ndim == 0:
+      return NamedSharding(mesh, PartitionSpec())
+    name = jax.tree_util.keystr(path, simple=True, separator="/")
+    spec = next((spec for pattern, spec in patterns if re.search(pattern, name)), None)
+    if spec is None:
+      raise UserError(f"sharding: no pattern matches {name} {leaf.shape}")
+    for size, axes in zip(leaf.shape, spec):
+      parts = np.prod([mesh.shape[axis] for axis in ([axes] if isinstance(axes, str) else axes or [])])
+      if size % parts:
+        raise UserError(f"sharding: {name} {leaf.shape}: {size} rows do not divide over {axes} = {parts:.0f} devices")
+    return NamedSharding(mesh, spec)
+  return jax.tree_util.tree_map_with_path(one, tree)
+
+
+def put_rows(batch, mesh: Mesh):
+  """Host arrays as global ones, rows cut over data and fsdp; each host gives its own rows."""
+  return jax.tree.map(
+      lambda x: jax.make_array_from_process_local_data(NamedSharding(mesh, ROWS), np.asarray(x)), batch)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  """The sharding of what every device holds whole."""
+  return NamedSharding(mesh, PartitionSpec())

@@ -1,0 +1,46 @@
+"""What training carries from step to step: arrays only, born sharded."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from pav_jax.training import mesh as mesh_lib
+
+
+class TrainState(NamedTuple):
+  """step: int32 scalar, updates done; the randomness of step n is fold_in(key, n), never carried."""
+
+  step: jax.Array
+  params: Any
+  opt_state: Any
+
+
+def create(init, tx: optax.GradientTransformation, key, mesh, patterns, params=None):
+  """A TrainState laid out on the mesh, from `init(key)` or from given parameters.
+
+  No leaf is ever whole on one device: shapes are evaluated, patterns give the
+  shardings, and the jitted initialiser writes its output there.
+  """
+  def fresh(key):
+    return from_params(init(key), tx)
+  layout = mesh_lib.shardings(jax.eval_shape(fresh, key), mesh, patterns)
+  if params is None:
+    return jax.jit(fresh, out_shardings=layout)(key)
+  return jax.jit(lambda p: from_params(p, tx), out_shardings=layout)(params)
+
+
+def from_params(params, tx: optax.GradientTransformation) -> TrainState:
+  """Step 0 with these parameters."""
+  return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
+
+
+def optimizer(*, peak_lr: float, warmup_steps: int, num_steps: int, b1: float, b2: float,
+              clip_norm: float, weight_decay: float) -> optax.GradientTransformation:
+  """Adam with linear warm-up and cosine decay to 0 at num_steps, after clipping by global norm."""
+  schedule = optax.warmup_cosine_decay_schedule(
+      0.0, peak_lr, min(warmup_steps, max(num_steps - 1, 0)), max(num_steps, 1))
+  return optax.chain(
+      optax.clip_by_global_norm(clip_norm),
+      optax.adamw(schedule, b1=b1, b2=b2, weight_decay=weight_decay))
