@@ -37,7 +37,7 @@ _NUMBER = re.compile(
     r"(?P<digits>\d{1,3}(?:,\d{3})+(?!\d)|\d+)?(?P<decimals>\.\d+)?(?P<divisor>/\d+)?",
     re.ASCII,
 )
-_FORMULA = re.compile(r"\$([^$]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+_FORMULA = re.compile(r"(?<!\\)\$((?:[^$\\]|\\.)+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _DANGLING = re.compile(r"[-+*/=,(\[{^_<>:\\]\s*$")
 # No answer is this long; the windows keep hostile text from costing more than its own length.
 _WINDOW, _TAIL, _MARKERS_TRIED = 4000, 300, 20
@@ -48,8 +48,8 @@ def extract_answer(response: str, dataset: str) -> str | None:
   if dataset not in DATASETS:
     raise ValueError(f"unknown dataset {dataset!r}, not one of {DATASETS}")
   if dataset == "arithmetic":
-    _, marker, rest = response.rpartition("####")
-    return rest.strip().partition("\n")[0].strip()[:_WINDOW] or None if marker else None
+    line = response.rpartition("####")[2].partition("\n")[0] if "####" in response else ""
+    return line.strip() or None
   if dataset == "gsm8k":
     response = _CALCULATOR_NOTE.sub("", response)
   box_start, box, cut_off = _last_box(response)
@@ -69,7 +69,7 @@ def extract_answer(response: str, dataset: str) -> str | None:
     return None
   numbers = _numbers(tail)
   if dataset == "math" and (formulas := _FORMULA.findall(tail)):
-    return "".join(formulas[-1]).rpartition("=")[2].strip() or None
+    return "".join(formulas[-1]).strip() or None
   return numbers[-1] if numbers else None
 
 
@@ -154,6 +154,7 @@ _REWRITES = tuple(
         (r"\\lbrace(?![a-zA-Z])", r"\\{"),
         (r"\\rbrace(?![a-zA-Z])", r"\\}"),
         (r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))|\\degree(?![a-zA-Z])", " "),
+        (r"\s*\\?%", r"\\%"),
         (r"\\(?:mbox|textbf|textrm|textit|mathrm|mathbf|mathit|mathsf|operatorname)\s*\{", r"\\text{"),
         (r"\\text\s*\{[,\s]*(?:and|or)[,\s]*\}|(?<=\d)\s+(?:and|or)\s+(?=-?\d)", ","),
         (r",\s*,", ","),
@@ -169,27 +170,24 @@ _REWRITES = tuple(
 )
 # A unit behind a number is no part of the value, but 'million' and 'p.m.' are.
 _UNIT = re.compile(
-    r"(?<=[\d})])\s*(?:\\text\s*\{(?P<text>[^{}]*)\}|(?<=\s)(?P<word>(?:[cmk]?m|k?g|ft|in|mi|mph|lbs?|days?|[a-zA-Z]{4,})(?: [a-zA-Z]+)*))(?:\s*\^\s*\{?\d\}?)?$"
+    r"(?<=[\d})])\s*(?:\\text\s*\{(?P<text>[^{}]*)\}"
+    r"|(?<=\s)(?P<word>(?:[cmk]?m|k?g|ft|in|mi|mph|lbs?|days?|[a-zA-Z]{4,})(?:[ /][a-zA-Z]+)*))"
+    r"(?:\s*\^\s*\{?\d\}?)?$"
 )
-_VALUE_BASED = re.compile(r"(-?[\w.]+)_\{?(\d+)\}?")
-_SIDE_BY_SIDE = re.compile(r"\d\s+[\d.]")
-_SPACE = re.compile(r"(?<!\d)\s+|\s+(?!\d)")
-_WORDS = re.compile(r"illion|thousand|hundred|dozen|[ap]\.?\s?m\b|and|or\b|\d", re.IGNORECASE)
+_VALUE_WORDS = re.compile(r"illion|thousand|hundred|dozen|[ap]\.?\s?m\b|and|or\b|\d", re.IGNORECASE)
 _THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:(?:,\d{3})+|(?: \d{3})+)(?!\d|,|\s*\d)")
-_NUMERAL = re.compile(r"([-+]?)0*(\d*)(?:\.(\d*?)0*)?", re.ASCII)
-_BASED = re.compile(r"(-?[\w.]+)_\{?(\d+)\}?")
-_SIDE_BY_SIDE = re.compile(r"\d\s+[\d.]")
-_SPACE = re.compile(r"(?<!\d)\s+|\s+(?!\d)")
+_NUMERAL = re.compile(r"([-+]?)(\d*+)(?:\.(\d*+))?", re.ASCII)
+_BASED = re.compile(r"\(?(-?[\w.]+)\)?_\{?(\d+)\}?")
+_SIDE_BY_SIDE = re.compile(r"(?<![\d_^.])\d++(?:\.\d+)?\s+[\d.]")
+_MEANINGLESS = re.compile(r"\\%|(?<!\d)\s+|\s+(?!\d)")
 _WORDS = re.compile(r"\(?\s*\\text\s*\{([^{}]*)\}\s*\)?")
 
 
 def clean(answer: str) -> str:
-  """An answer as LaTeX that math-verify reads: no layout, units, dollars, percent or degrees."""
+  """An answer as LaTeX that math-verify reads: without layout, units, dollars and degrees."""
   text = answer.translate(_LETTERS)
   for pattern, replacement in _REWRITES:
     text = pattern.sub(replacement, text)
-  if "=" not in text:  # '0.56 = 56\%' needs its sign; '56\%' and '56' are one answer.
-    text = re.sub(r"\\?%", " ", text)
   text = " ".join(text.split()).strip(".,;: ")
   unit = _UNIT.search(text)
   if unit and not _VALUE_WORDS.search(unit["text"] or unit["word"] or ""):
@@ -202,9 +200,9 @@ def clean(answer: str) -> str:
 def numeral(text: str) -> str | None:
   """One spelling for each plain decimal, '007' and '+7.0' being '7'; None for anything else."""
   match = _NUMERAL.fullmatch(text)
-  if not match or not any(match.groups()[1:]) and "0" not in text:
+  if not match or not (match[2] or match[3]):
     return None
-  sign, whole, decimals = match.groups()
+  sign, whole, decimals = match[1], match[2].lstrip("0"), (match[3] or "").rstrip("0")
   value = (whole or "0") + ("." + decimals if decimals else "")
   return ("-" if sign == "-" and value != "0" else "") + value
 
@@ -224,7 +222,7 @@ def equal_as_text(reference: str, answer: str) -> bool | None:
     return _letters(reference) == _letters(answer)
   bases = _BASED.fullmatch(reference), _BASED.fullmatch(answer)
   if any(bases):
-    return all(bases) and bases[0][2] == bases[1][2] and _spelling(bases[0][1]) == _spelling(bases[1][1])
+    return all(bases) and _spelling(bases[0][1]) == _spelling(bases[1][1]) and bases[0][2] == bases[1][2]
   lengths = _list_length(reference), _list_length(answer)
   if min(lengths) > 1 and lengths[0] != lengths[1] and r"\pm" not in reference + answer:
     return False
@@ -242,7 +240,7 @@ def is_ambiguous(cleaned: str) -> bool:
 
 
 def _spelling(cleaned: str) -> str:
-  return numeral(cleaned) or _SPACE.sub("", cleaned)
+  return numeral(spelling := _MEANINGLESS.sub("", cleaned)) or spelling
 
 
 def _letters(cleaned: str) -> str:

@@ -1,13 +1,13 @@
 """Problems whose every prefix has a known value: the test bed of the whole house.
 
-Ann starts with a number; on each day one thing happens to her number and
-another to Bob's; the question is what Ann has in the end, modulo m. The
-solution takes one day a line and prints the state it leads to:
+Somebody starts with a number; on each day one thing happens to it and another
+to somebody else's; the question is what the first one has in the end, modulo
+m. The solution takes one day a line and prints the state it leads to:
 
-    Ann has 7 mod 20. 1: Ann +5 Bob -3 2: Bob *2 Ann -4 What has Ann?
+    Eve has 7 mod 20. 1: Eve +5 Dan -3 2: Dan *3 Eve -4 What has Eve?
 
-    1: +5 = 12
-    2: -4 = 8
+    1: Eve +5 = 12
+    2: Eve -4 = 8
     #### 8
 
 Demonstrations come from a known noisy policy. On each line it
@@ -15,8 +15,8 @@ Demonstrations come from a known noisy policy. On each line it
   1. answers at once with the number it has (probability `give_up`; a dead end),
      or when `length + slack` lines are used up;
   2. restates its number, "so 12" (probability `restate`; spends a line);
-  3. takes Bob's operation for Ann's: with probability `noise` where Ann is
-     named first, `lure` where Bob is;
+  3. takes the other's operation: with probability `noise` where its own name
+     comes first on that day, `lure` where the other's does;
   4. slips: prints a wrong number (probability `slip`), uniform over the others.
 
 A step is a choice whose result is printed, so the value of a prefix depends
@@ -35,26 +35,25 @@ import numpy as np
 from pav_jax.errors import UserError
 from pav_jax.problems.problem import Problem
 
-OPERATIONS = ("+1", "+2", "+3", "+4", "+5", "+6", "+7", "+8", "+9",
-              "-1", "-2", "-3", "-4", "-5", "-6", "-7", "-8", "-9", "*2", "*3", "*7", "*9")
+OPERATIONS = tuple(f"{sign}{n}" for sign in "+-" for n in range(1, 10)) + ("*2", "*3", "*7", "*9")
+NAMES = ("Ann", "Bob", "Cy", "Dan", "Eve", "Fay", "Gus", "Hal")
 
 
 @dataclasses.dataclass(frozen=True)
 class Arithmetic:
   """The dials of difficulty; see the module's text for the probabilities.
 
-  lured: share of days on which Bob is named first. bystanders: share of days
-  on which a third name, Cy, adds an operation that the demonstrator never takes.
+  lured: share of days on which the other is named first. bystanders: share of
+  days on which a third name comes last, whose operation is never taken.
   """
 
-  min_length: int = 4
-  max_length: int = 6
+  min_length: int = 3
+  max_length: int = 5
   modulus: int = 20
-  operations: tuple[str, ...] = ("+1", "+2", "+3", "+4", "+5", "+6", "+7", "+8", "+9",
-                                 "-1", "-2", "-3", "-4", "-5", "-6", "-7", "-8", "-9")
+  operations: tuple[str, ...] = ("+1", "+3", "+7", "-2", "-4", "-5", "*3", "*7")
   noise: float = 0.2
   lure: float = 0.6
-  lured: float = 0.3
+  lured: float = 0.5
   slip: float = 0.0
   restate: float = 0.0
   slack: int = 1
@@ -65,9 +64,8 @@ class Arithmetic:
     unknown = sorted(set(self.operations) - set(OPERATIONS))
     if unknown:
       raise UserError(f"arithmetic.operations: {unknown[0]!r} is not one of {' '.join(OPERATIONS)}")
-    needed = self.max_length * (3 if self.bystanders else 2) + 1
-    if len(set(self.operations)) < needed:
-      raise UserError(f"arithmetic.operations: max_length = {self.max_length} needs {needed} different ones")
+    if len(set(self.operations)) < 3:
+      raise UserError("arithmetic.operations: at least three different ones are needed")
     if not 1 <= self.min_length <= self.max_length:
       raise UserError(f"arithmetic: lengths {self.min_length}..{self.max_length} are not 1 <= min <= max")
     if self.modulus < 3:
@@ -83,18 +81,19 @@ class Arithmetic:
 
 @dataclasses.dataclass(frozen=True)
 class Day:
-  """One day: what happens to Ann, to Bob, to Cy ('' if absent), and who is named first."""
+  """One day: one's own operation, the other's, a third one's ('' if absent), and who is named first."""
 
-  ann: str
-  bob: str
-  cy: str
-  bob_first: bool
+  own: str
+  other: str
+  third: str
+  lured: bool
 
 
 @dataclasses.dataclass(frozen=True)
 class Walk:
-  """A problem taken apart: where Ann starts, the days, the dials it was made with."""
+  """A problem taken apart: who (own, other, third), from where, the days, the dials."""
 
+  names: tuple[str, str, str]
   start: int
   days: tuple[Day, ...]
   dials: Arithmetic
@@ -103,7 +102,7 @@ class Walk:
   def answer(self) -> int:
     number = self.start
     for day in self.days:
-      number = apply(day.ann, number, self.dials.modulus)
+      number = apply(day.own, number, self.dials.modulus)
     return number
 
   @property
@@ -143,13 +142,13 @@ def outcomes(walk: Walk, state: State) -> list[tuple[float, str, State]]:
     found.append((d.restate, f"so {state.number}", again))
   go_on = 1 - d.give_up - d.restate
   day = walk.days[state.day]
-  wrong = d.lure if day.bob_first else d.noise
-  for chance, operation in ((1 - wrong, day.ann), (wrong, day.bob)):
+  wrong = d.lure if day.lured else d.noise
+  for chance, name, operation in ((1 - wrong, walk.names[0], day.own), (wrong, walk.names[1], day.other)):
     result = apply(operation, state.number, d.modulus)
     for number in range(d.modulus) if d.slip else (result,):
       share = 1 - d.slip if number == result else d.slip / (d.modulus - 1)
       if chance * share * go_on:
-        found.append((chance * share * go_on, f"{state.day + 1}: {operation} = {number}",
+        found.append((chance * share * go_on, f"{state.day + 1}: {name} {operation} = {number}",
                       State(state.day + 1, number, state.lines + 1)))
   return found
 
@@ -181,7 +180,7 @@ def sample_lines(walk: Walk, state: State, rng: random.Random) -> list[str]:
   return lines
 
 
-_STEP = re.compile(r"([0-9]{1,4}): ([-+*][0-9]) = ([0-9]{1,6})")
+_STEP = re.compile(r"([0-9]{1,4}): (\w+) ([-+*][0-9]) = ([0-9]{1,6})")
 _RESTATE = re.compile(r"so ([0-9]{1,6})")
 _ANSWER = re.compile(r"#### ([0-9]{1,6})")
 
@@ -200,8 +199,10 @@ def read_line(walk: Walk, state: State, line: str) -> State | None:
     return dataclasses.replace(state, lines=state.lines + 1)
   if (match := _STEP.fullmatch(line)) and state.day < len(walk.days):
     day = walk.days[state.day]
-    if int(match[1]) == state.day + 1 and match[2] in (day.ann, day.bob) and int(match[3]) < walk.dials.modulus:
-      return State(state.day + 1, int(match[3]), state.lines + 1)
+    taken = ((walk.names[0], day.own), (walk.names[1], day.other))
+    number = int(match[4])
+    if int(match[1]) == state.day + 1 and (match[2], match[3]) in taken and number < walk.dials.modulus:
+      return State(state.day + 1, number, state.lines + 1)
   return None
 
 
@@ -225,48 +226,54 @@ def exact_values(walk: Walk, lines: list[str]) -> np.ndarray:
 
 def question(walk: Walk) -> str:
   """The problem in words."""
-  days = []
+  own, other, third = walk.names
+  words = [f"{own} has {walk.start} mod {walk.dials.modulus}."]
   for number, day in enumerate(walk.days, start=1):
-    named = [f"Ann {day.ann}", f"Bob {day.bob}"][::-1 if day.bob_first else 1]
-    days.append(" ".join([f"{number}:", *named] + ([f"Cy {day.cy}"] if day.cy else [])))
-  return f"Ann has {walk.start} mod {walk.dials.modulus}. {' '.join(days)} What has Ann?"
+    named = [f"{own} {day.own}", f"{other} {day.other}"]
+    words += [f"{number}:", *(reversed(named) if day.lured else named)] + [f"{third} {day.third}"] * bool(day.third)
+  return " ".join([*words, f"What has {own}?"])
 
 
-_QUESTION = re.compile(r"Ann has ([0-9]+) mod ([0-9]+)\. (.*) What has Ann\?")
-_DAY = re.compile(r"([0-9]+): (Ann|Bob) ([-+*][0-9]) (?:Ann|Bob) ([-+*][0-9])(?: Cy ([-+*][0-9]))?(?: |$)")
+_QUESTION = re.compile(r"(\w+) has ([0-9]+) mod ([0-9]+)\. (.*) What has \1\?")
+_DAY = re.compile(r"[0-9]+: (\w+) ([-+*][0-9]) (\w+) ([-+*][0-9])(?: (\w+) ([-+*][0-9]))?(?: |$)")
 
 
 def parse(text: str, dials: Arithmetic) -> Walk:
   """The inverse of `question`: exact values of a stored problem need its dials. Raises UserError."""
   match = _QUESTION.fullmatch(text)
-  if not match or int(match[2]) != dials.modulus:
+  if not match or int(match[3]) != dials.modulus:
     raise UserError(f"not an arithmetic problem modulo {dials.modulus}: {text!r}")
-  days = []
-  for _, first, a, b, cy in _DAY.findall(match[3]):
-    bob_first = first == "Bob"
-    days.append(Day(*((b, a) if bob_first else (a, b)), cy, bob_first))
-  walk = Walk(int(match[1]), tuple(days), dials)
+  own, other, third, days = match[1], "", "", []
+  for name1, operation1, name2, operation2, name3, operation3 in _DAY.findall(match[4]):
+    lured = name1 != own
+    days.append(Day(operation2, operation1, operation3, True) if lured else
+                Day(operation1, operation2, operation3, False))
+    other, third = name1 if lured else name2, name3 or third
+  walk = Walk((own, other, third), int(match[2]), tuple(days), dials)
   if question(walk) != text:
     raise UserError(f"not an arithmetic problem: {text!r}")
   return walk
 
 
 def _draw(dials: Arithmetic, rng: random.Random) -> Walk:
-  """One problem. No operation is named twice in it, so that a step says by itself whose it took."""
+  """One problem; taking the other's operation on one day alone always changes the answer's way."""
+  pick = lambda options: options[int(rng.random() * len(options))]
   length = dials.min_length + int(rng.random() * (dials.max_length + 1 - dials.min_length))
+  own = pick(NAMES)
+  other = pick([name for name in NAMES if name != own])
+  third = pick([name for name in NAMES if name not in (own, other)]) if dials.bystanders else ""
   start = number = int(rng.random() * dials.modulus)
-  unused, days = list(dials.operations), []
-  take = lambda: unused.pop(int(rng.random() * len(unused)))
+  days = []
   while len(days) < length:
-    ann, bob = take(), take()
-    if apply(ann, number, dials.modulus) == apply(bob, number, dials.modulus):
-      # Taking Bob's would change nothing: no choice at all.
-      unused += [ann, bob]
+    mine, yours, theirs = (pick(dials.operations) for _ in range(3))
+    if apply(mine, number, dials.modulus) == apply(yours, number, dials.modulus):
       continue
-    bystander = take() if rng.random() < dials.bystanders else ""
-    days.append(Day(ann, bob, bystander, rng.random() < dials.lured))
-    number = apply(ann, number, dials.modulus)
-  return Walk(start, tuple(days), dials)
+    theirs = theirs if rng.random() < dials.bystanders else ""
+    days.append(Day(mine, yours, theirs, rng.random() < dials.lured))
+    number = apply(mine, number, dials.modulus)
+  if not any(day.third for day in days):
+    third = ""
+  return Walk((own, other, third), start, tuple(days), dials)
 
 
 def generate(dials: Arithmetic, seed: int, count: int) -> list[Problem]:

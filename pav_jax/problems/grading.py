@@ -5,13 +5,12 @@ r"""Verdicts: is the answer of a response equal to the reference?
 1. Extract the answer; a response without one is ungradable, 'no answer'.
 2. Where spelling decides, it does: the same normalised text is correct, and
    two different plain numbers are not. Most grading ends here, in this process.
-3. Else math-verify compares, in processes that `comparison` limits in time
-   and memory: ungradable, 'timeout', 'out of memory' or 'worker died'.
+3. Else math-verify compares, in processes with limits on time and memory:
+   ungradable are 'unparsable', 'timeout', 'out of memory' and 'worker died'.
 4. Every distinct triple (data set, reference, answer) is judged once per `Grader`.
 
 An answer equal in value is correct in whatever form: `2^{10}` for `1024`, a
-list in any order. The published graders of MATH want the form too in some
-cases; a policy trained on these verdicts may learn to leave an answer unevaluated.
+list in any order. Some published graders of MATH want the form too.
 
   python -m pav_jax.problems.grading FILE.jsonl [--output=OUT.jsonl] [--timeout=5] [--workers=2]
 
@@ -20,26 +19,24 @@ grades rows of {"reference", "response", "dataset"}; see `grade_file`.
 
 import argparse
 import collections
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 import enum
+import itertools
 import json
-from multiprocessing.connection import Connection, Pipe, wait
 import os
-import pathlib
-import signal
-import subprocess
 import sys
 from typing import NamedTuple
 
 import tqdm
 
 from pav_jax import errors
-from pav_jax.problems import answers, comparison
+from pav_jax.problems import answers
+from pav_jax.problems import workers
 
-# Longer than any answer of MATH (159 characters); what is longer costs the parser more than it tells.
+# The longest answer of MATH has 159 characters; a parser's time grows faster than the text.
 _MAX_CHARACTERS = 1000
-_CHUNK = 32
-_PACKAGE_ROOT = pathlib.Path(__file__).parents[2]
+_BLOCK_ROWS = 256
+_REASONS = ("no answer", "unparsable", "timeout", "out of memory", "worker died")
 
 
 class Verdict(enum.IntEnum):
@@ -51,12 +48,7 @@ class Verdict(enum.IntEnum):
 class Grade(NamedTuple):
   verdict: Verdict
   answer: str | None  # as extracted from the response
-  reason: str  # '' or why ungradable: no answer, unparsable, timeout, out of memory, worker died
-
-
-class _Task(NamedTuple):
-  reference: str  # both cleaned
-  answer: str | None  # None asks whether the reference parses
+  reason: str  # '', or why ungradable: one of _REASONS
 
 
 class Grader:
@@ -69,13 +61,12 @@ class Grader:
   """
 
   def __init__(self, num_workers: int = 2, timeout_s: float = 5.0, memory_bytes: int = 4 << 30):
-    if num_workers < 1 or not timeout_s > 0:
-      raise errors.UserError(f"grading needs workers >= 1 and timeout > 0, not {num_workers} and {timeout_s}")
-    self._num_workers, self._timeout_s, self._memory_bytes = num_workers, timeout_s, memory_bytes
-    self._workers: list[_Worker] = []
-    self._outcomes: dict[_Task, str] = {}  # what the workers said
-    self._grades: dict[tuple[str, str, str], tuple[Verdict, str]] = {}
-    self._faults: dict[tuple[str, str], str] = {}
+    if num_workers < 1 or not 0 < timeout_s < float("inf"):
+      raise errors.UserError(f"grading needs workers >= 1 and a timeout > 0, not {num_workers} and {timeout_s}")
+    self._workers = workers.Workers(num_workers, timeout_s, memory_bytes)
+    self._verdicts: dict[tuple[str, str, str], tuple[Verdict, str]] = {}
+    self._faults: dict[tuple[str, str], str] = {}  # by data set and reference
+    self._cleaned_references: dict[tuple[str, str], str] = {}
 
   def __enter__(self) -> "Grader":
     return self
@@ -84,154 +75,189 @@ class Grader:
     self.close()
 
   def close(self) -> None:
-    while self._workers:
-      self._workers.pop().kill()
+    self._workers.close()
 
   def grade(self, references: Sequence[str], responses: Sequence[str], datasets: str | Sequence[str]) -> list[Grade]:
     """One grade per response; raises UserError where a reference has no answer to compare with."""
-    datasets = [datasets] * len(references) if isinstance(datasets, str) else datasets
-    keys = [
-        (dataset, reference, answers.extract_answer(response, dataset))
-        for reference, response, dataset in zip(references, responses, datasets, strict=True)
-    ]
-    new = {key for key in keys if key[2] is not None and key not in self._grades}
-    self._require_sound(references, datasets)
+    datasets = _per_row(datasets, references)
+    self.require_sound(references, datasets)
+    stated = [answers.extract_answer(*pair) for pair in zip(responses, datasets, strict=True)]
+    keys = list(zip(datasets, references, stated, strict=True))
     asked = {}
-    for dataset, reference, answer in new:
-      task = _Task(answers.clean(answers.reference_answer(reference, dataset)), answers.clean(answer))
-      decided = _decide(task, dataset)
-      if decided is None:
-        asked[dataset, reference, answer] = task
+    for key in {key for key in keys if key[2] is not None} - self._verdicts.keys():
+      task = workers.Task(self._cleaned_references[key[:2]], _clean(key[2], key[0]))
+      verdict = _decide(task, key[0])
+      if verdict is None:
+        asked[key] = task
       else:
-        self._grades[dataset, reference, answer] = decided
-    self._ask(asked.values())
+        self._verdicts[key] = verdict
+    outcomes = self._workers.judge(asked.values())
     for key, task in asked.items():
-      self._grades[key] = _verdict(self._outcomes[task])
-    no_answer = (Verdict.UNGRADABLE, "no answer")
-    return [
-        Grade(verdict, key[2], reason)
-        for key in keys
-        for verdict, reason in [no_answer if key[2] is None else self._grades[key]]
-    ]
+      self._verdicts[key] = _verdict(outcomes[task])
+    grades = []
+    for key in keys:
+      verdict, reason = (Verdict.UNGRADABLE, "no answer") if key[2] is None else self._verdicts[key]
+      grades.append(Grade(verdict, key[2], reason))
+    return grades
 
-  def reference_faults(self, references: Sequence[str], datasets: Sequence[str]) -> list[str]:
-    """For each reference what keeps it from being compared with, '' for a sound one."""
+  def reference_faults(self, references: Sequence[str], datasets: str | Sequence[str]) -> list[str]:
+    """For each reference what keeps responses from being compared with it, '' for a sound one."""
+    keys = list(zip(_per_row(datasets, references), references, strict=True))
     asked = {}
-    for key in set(zip(references, datasets, strict=True)) - self._faults.keys():
-      answer = answers.reference_answer(*key)
-      cleaned = answers.clean(answer or "")
-      if not cleaned:
+    for key in set(keys) - self._faults.keys():
+      dataset, reference = key
+      answer = _clean(answers.reference_answer(reference, dataset) or "", dataset)
+      self._cleaned_references[key] = answer
+      if not answer:
         self._faults[key] = "states no answer"
-      elif answers.numeral(cleaned) is not None or key[1] == "math" and answers.is_words(cleaned):
+      elif answers.numeral(answer) is not None or dataset == "math" and answers.is_words(answer):
         self._faults[key] = ""
-      elif key[1] == "arithmetic":
-        self._faults[key] = f"is not a whole number: {answer[:80]!r}"
+      elif dataset == "arithmetic":
+        self._faults[key] = f"is no number: {answer!r}"
       else:
-        asked[key] = _Task(cleaned, None)
-    self._ask(asked.values())
+        asked[key] = workers.Task(answer, None)
+    outcomes = self._workers.judge(asked.values())
     for key, task in asked.items():
-      outcome = self._outcomes[task]
-      self._faults[key] = "" if outcome == "correct" else f"cannot be read ({outcome}): {task.reference[:80]!r}"
-    return [self._faults[key] for key in zip(references, datasets)]
+      self._faults[key] = "" if outcomes[task] == "correct" else f"is {outcomes[task]}: {task.reference!r}"
+    return [self._faults[key] for key in keys]
 
-  def _require_sound(self, references: Sequence[str], datasets: Sequence[str], names: Sequence[str] | None = None):
+  def require_sound(
+      self, references: Sequence[str], datasets: str | Sequence[str], names: Sequence[str] | None = None
+  ) -> None:
+    """Raises UserError for the first reference with a fault, named by `names` or its row."""
     for row, fault in enumerate(self.reference_faults(references, datasets)):
       if fault:
-        raise errors.UserError(f"reference of {names[row] if names else f'row {row}'} ({datasets[row]}) {fault}")
-
-  def _ask(self, tasks: Iterable[_Task]) -> None:
-    """Has the workers judge all tasks that are new."""
-    # By reference, so that a worker parses each once.
-    queue = collections.deque(sorted({*tasks} - self._outcomes.keys(), key=lambda task: task.reference))
-    deaths = collections.Counter()
-    size = max(1, min(_CHUNK, len(queue) // (4 * self._num_workers)))
-    while queue or any(worker.pending for worker in self._workers):
-      while queue and len(self._workers) < min(self._num_workers, len(queue)):
-        self._workers.append(_Worker(self._timeout_s, self._memory_bytes))
-      for worker in self._workers:
-        if queue and not worker.pending:
-          worker.send([queue.popleft() for _ in range(min(size, len(queue)))])
-      busy = {worker.connection: worker for worker in self._workers if worker.pending}
-      for connection in wait(list(busy)):
-        worker = busy[connection]
-        outcome = worker.receive()
-        if outcome is None:
-          continue
-        task = worker.pending.popleft()
-        if outcome in ("timeout", "worker died"):
-          queue.extendleft(reversed(worker.pending))  # the dead took its chunk along
-          worker.pending.clear()
-          deaths[task] += 1
-          # Others can kill a worker too, the kernel short of memory for one: a task gets a second chance.
-          if outcome == "worker died" and deaths[task] < 2:
-            queue.append(task)
-            outcome = None
-        if not worker.alive:
-          self._workers.remove(worker)
-          worker.kill()
-        if outcome:
-          self._outcomes[task] = outcome
-
-
-class _Worker:
-  """One `comparison` process and the tasks it has not answered, in the order sent."""
-
-  def __init__(self, timeout_s: float, memory_bytes: int):
-    self.pending: collections.deque[_Task] = collections.deque()
-    self.alive, self._ready = True, False
-    self.connection, theirs = Pipe()
-    path = os.pathsep.join(filter(None, [str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH")]))
-    self._process = subprocess.Popen(
-        [sys.executable, "-m", comparison.__name__, str(theirs.fileno()), str(timeout_s), str(memory_bytes)],
-        pass_fds=[theirs.fileno()],
-        # Sets of SymPy are ordered by hash: a fixed seed keeps verdicts the same from run to run.
-        env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "0"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,  # so that `kill` reaches the server it forks, and Ctrl-C does not
-    )
-    theirs.close()
-
-  def send(self, tasks: list[_Task]) -> None:
-    self.pending.extend(tasks)
-    try:
-      self.connection.send_bytes(json.dumps(tasks).encode())
-    except OSError:
-      pass  # dead; `receive` says so
-
-  def receive(self) -> str | None:
-    """The outcome of the first pending task; None for the sign that the process has started."""
-    try:
-      message = self.connection.recv_bytes()
-    except (EOFError, OSError):
-      self.alive = False
-      if not self._ready:
-        raise RuntimeError(f"the process that compares answers did not start (exit {self._process.wait()})") from None
-      return "worker died"
-    if message == comparison.READY:
-      self._ready = True
-      return None
-    return message.decode()
-
-  def kill(self) -> None:
-    try:
-      os.killpg(self._process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-      pass
-    self._process.wait()
-    self.connection.close()
+        raise errors.UserError(f"{names[row] if names else f'row {row}'}: the reference {fault}")
 
 
 def check_references(
-    references: Sequence[str],
-    datasets: str | Sequence[str],
-    names: Sequence[str] | None = None,
-    grader: Grader | None = None,
+    references: Sequence[str], datasets: str | Sequence[str], names: Sequence[str] | None = None
 ) -> None:
-  """Raises UserError naming the first row (`names`, else its number) whose reference cannot be compared with."""
-  datasets = [datasets] * len(references) if isinstance(datasets, str) else datasets
-  if grader is not None:
-    grader._require_sound(references, datasets, names)
-    return
-  with Grader() as own:
-    own._require_sound(references, datasets, names)
+  """For loading data: raises UserError naming the first row whose reference cannot be compared with."""
+  with Grader() as grader:
+    grader.require_sound(references, datasets, names)
+
+
+def _per_row(datasets: str | Sequence[str], rows: Sequence) -> Sequence[str]:
+  datasets = [datasets] * len(rows) if isinstance(datasets, str) else datasets
+  for unknown in set(datasets).difference(answers.DATASETS):
+    raise ValueError(f"unknown dataset {unknown!r}, not one of {answers.DATASETS}")
+  return datasets
+
+
+def _clean(answer: str, dataset: str) -> str:
+  """'' for what cannot be an answer."""
+  if dataset == "arithmetic":
+    return answer.strip()  # written by our own generator: no units, no LaTeX
+  if len(answer) > _MAX_CHARACTERS:
+    return answer if answers.numeral(answer) is not None else ""
+  return answers.clean(answer)
+
+
+def _decide(task: workers.Task, dataset: str) -> tuple[Verdict, str] | None:
+  """The verdict where no worker is needed."""
+  equal = answers.equal_as_text(*task)
+  if equal is not None:
+    return Verdict(equal), ""
+  if not task.answer or dataset == "arithmetic" or answers.is_ambiguous(task.answer):
+    return Verdict.UNGRADABLE, "unparsable"
+  return None
+
+
+def _verdict(outcome: str) -> tuple[Verdict, str]:
+  if outcome in ("correct", "incorrect"):
+    return Verdict(outcome == "correct"), ""
+  return Verdict.UNGRADABLE, outcome
+
+
+def grade_file(path: str, output: str, grader: Grader) -> collections.Counter:
+  """Grades a JSON-lines file and writes each row with "verdict", "answer" and "reason".
+
+  A row that cannot be graded for a fault of its own (JSON, encoding, a missing
+  field, a type, an unknown data set, an unparsable reference) is reported on
+  stderr with file, row and field and written with the verdict "error". The
+  output appears under its name when it is complete.
+
+  Returns:
+    How many rows got each verdict, and each reason of the ungradable.
+  """
+  counts = collections.Counter()
+  with open(path, "rb") as lines:
+    total = sum(bool(line.strip()) for line in lines)
+  with open(path, "rb") as lines, open(output + ".partial", "w", encoding="utf-8") as out:
+    rows = ((number, line) for number, line in enumerate(lines, 1) if line.strip())
+    with tqdm.tqdm(total=total, unit="row", desc="grading", mininterval=1) as progress:
+      for block in iter(lambda: list(itertools.islice(rows, _BLOCK_ROWS)), []):
+        for number, row in _grade_block(block, grader):
+          counts[row["verdict"]] += 1
+          if row["verdict"] == "error":
+            tqdm.tqdm.write(f"{path}: row {number}: {row['reason']}", file=sys.stderr)
+          elif row["reason"]:
+            counts[row["reason"]] += 1
+          out.write(json.dumps(row) + "\n")
+          progress.update()
+  os.replace(output + ".partial", output)
+  return counts
+
+
+def _grade_block(block: list[tuple[int, bytes]], grader: Grader) -> Iterator[tuple[int, dict]]:
+  parsed = [_parse_row(line) for _, line in block]
+  good = [row for row, error in parsed if not error]
+  faults = iter(grader.reference_faults([row["reference"] for row in good], [row["dataset"] for row in good]))
+  parsed = [(row, error or (f"field 'reference': {fault}" if (fault := next(faults)) else "")) for row, error in parsed]
+  good = [row for row, error in parsed if not error]
+  columns = ([row[field] for row in good] for field in ("reference", "response", "dataset"))
+  grades = iter(grader.grade(*columns))
+  for (number, _), (row, error) in zip(block, parsed):
+    if error:
+      yield number, {**row, "verdict": "error", "answer": None, "reason": error}
+    else:
+      grade = next(grades)
+      yield number, {**row, "verdict": grade.verdict.name.lower(), "answer": grade.answer, "reason": grade.reason}
+
+
+def _parse_row(line: bytes) -> tuple[dict, str]:
+  """A row and what is wrong with it."""
+  try:
+    row = json.loads(line.decode("utf-8-sig"))
+  except UnicodeDecodeError as error:
+    return {}, f"not UTF-8 at byte {error.start}"
+  except (ValueError, RecursionError) as error:
+    return {}, f"not JSON: {error}"
+  if not isinstance(row, dict):
+    return {}, f"not an object but {type(row).__name__}"
+  for field in ("reference", "response", "dataset"):
+    if field not in row:
+      return row, f"field {field!r}: missing"
+    if not isinstance(row[field], str):
+      return row, f"field {field!r}: not a string but {type(row[field]).__name__}"
+  if row["dataset"] not in answers.DATASETS:
+    return row, f"field 'dataset': {row['dataset'][:80]!r} is not one of {', '.join(answers.DATASETS)}"
+  return row, ""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+  """Returns 0 when every row was graded, 1 when some had errors, 2 when nothing could be done."""
+  parser = argparse.ArgumentParser(prog="python -m pav_jax.problems.grading", description="Grades a JSON-lines file.")
+  parser.add_argument("file")
+  parser.add_argument("--output", help="default: FILE.graded.jsonl beside FILE")
+  parser.add_argument("--timeout", type=float, default=5.0, help="seconds per answer")
+  parser.add_argument("--workers", type=int, default=2)
+  flags = parser.parse_args(arguments)
+  output = flags.output or os.path.splitext(flags.file)[0] + ".graded.jsonl"
+  try:
+    if os.path.realpath(output) == os.path.realpath(flags.file):
+      raise errors.UserError(f"--output is the input: {output}")
+    with Grader(flags.workers, flags.timeout) as grader:
+      counts = grade_file(flags.file, output, grader)
+  except (errors.UserError, OSError) as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+  verdicts = ", ".join(f"{counts[what]} {what}" for what in ("correct", "incorrect", "ungradable", "error"))
+  reasons = ", ".join(f"{counts[reason]} {reason}" for reason in _REASONS if counts[reason])
+  print(f"{output}: {verdicts}" + (f" (ungradable: {reasons})" if reasons else ""))
+  return 1 if counts["error"] else 0
+
+
+if __name__ == "__main__":
+  sys.exit(main())

@@ -25,12 +25,14 @@ from pav_jax.rollouts import sampling as sampling_lib
 class Tokens(NamedTuple):
   """What the loop must know of a vocabulary: ids, and tables over it.
 
-  newline_v: the token's text contains a newline; never_v: never drawn.
+  newline_v: the token's text contains a newline; content_v: it contains
+  something else; never_v: never drawn.
   """
 
   eos_id: jax.Array
   pad_id: jax.Array
   newline_v: jax.Array
+  content_v: jax.Array
   never_v: jax.Array
 
 
@@ -77,15 +79,15 @@ def generate(network: Network, params, cache, last_b, budget_b, key_b, tokens: T
         sampling, tokens.never_v)
     drawn_b = jnp.where(live_b, drawn_b, tokens.pad_id)
     ended_b = live_b & (drawn_b == tokens.eos_id)
-    newline_b = tokens.newline_v[drawn_b]
-    stop_b = ended_b | (live_b & newline_b & content_b) if stop_at_step else ended_b
+    content_b |= tokens.content_v[drawn_b]
+    stop_b = ended_b | (live_b & tokens.newline_v[drawn_b] & content_b) if stop_at_step else ended_b
     state = Continuations(
         token_bt=state.token_bt.at[:, n].set(drawn_b),
         log_prob_bt=state.log_prob_bt.at[:, n].set(jnp.where(live_b, log_prob_b, 0.0)),
         length_b=state.length_b + live_b,
         ended_b=state.ended_b | ended_b,
         stopped_b=state.stopped_b | stop_b)
-    return n + 1, cache, jnp.where(live_b, drawn_b, fed_b), content_b | ~newline_b, state
+    return n + 1, cache, jnp.where(live_b, drawn_b, fed_b), content_b, state
 
   blank_b = jnp.zeros(rows, bool)
   state = Continuations(

@@ -1,6 +1,7 @@
 """Gemma 2 against the gemma library, the published sizes, and itself."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -20,21 +21,21 @@ _LOW = dict(vocab_size=40, window=5, attention_cap=2.0, logit_cap=1.5)
 SHAPED = {
     "2b": gemma.GemmaConfig(2, 36, 4, 2, 8, 72, 8**-0.5, **_LOW),
     "9b": gemma.GemmaConfig(3, 28, 6, 2, 8, 56, 8**-0.5, **_LOW),
-    "27b": gemma.GemmaConfig(4, 72, 4, 2, 8, 100, (72 / 4) ** -0.5, **_LOW),
+    "27b": gemma.GemmaConfig(2, 72, 4, 2, 8, 100, (72 / 4) ** -0.5, **_LOW),
 }
 TINY = SHAPED["2b"]
 NET = network.from_gemma(TINY, scoring_id=7, logit_chunk=3)
 
 
 def _tokens(rows=2, length=17, seed=0):
-  return jax.random.randint(jax.random.key(seed), (rows, length), 1, 40)  # gm takes 0 for padding
+  # Never 0: gm takes it for padding.
+  return jnp.asarray(np.random.default_rng(seed).integers(1, 40, (rows, length)), jnp.int32)
 
 
 def _random(shapes, seed=0):
   """Every leaf away from its initial value; norms start at 0 and would hide mistakes."""
-  leaves, treedef = jax.tree.flatten(shapes)
-  keys = jax.random.split(jax.random.key(seed), len(leaves))
-  return treedef.unflatten([0.2 * jax.random.normal(k, x.shape) for k, x in zip(keys, leaves)])
+  rng = np.random.default_rng(seed)
+  return jax.tree.map(lambda x: jnp.asarray(0.2 * rng.standard_normal(x.shape), jnp.float32), shapes)
 
 
 def _ours(config, seed=0):
@@ -59,28 +60,33 @@ def _cross_entropy(logit_btv, token_bt):
   return -jnp.take_along_axis(log_prob_btv, token_bt[:, 1:, None], axis=-1).mean()
 
 
+@functools.cache
+def _both(name):
+  """(loss, logits), gradients of our network and of theirs, compiled once for both directions."""
+  net, model = network.from_gemma(SHAPED[name], scoring_id=7), _library(name)
+
+  def compiled(logits):
+    def loss(params, token_bt):
+      logit_btv = logits(params, token_bt)
+      log_prob_btv = jax.nn.log_softmax(logit_btv[:, :-1])
+      return -jnp.take_along_axis(log_prob_btv, token_bt[:, 1:, None], axis=-1).mean(), logit_btv
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))
+
+  return (compiled(lambda params, token_bt: net.logits(params, net.hidden(params, token_bt))),
+          compiled(lambda params, token_bt: model.apply({"params": params}, token_bt).logits))
+
+
 def _compare(name, ours, theirs, token_bt):
-  """Same weights: logits within 1e-5, gradients of every leaf within 1e-5 of its largest entry."""
-  config, model = SHAPED[name], _library(name)
-  net = network.from_gemma(config, scoring_id=7)
-
-  def our_loss(params):
-    logit_btv = net.logits(params, net.hidden(params, token_bt))
-    return _cross_entropy(logit_btv, token_bt), logit_btv
-
-  def their_loss(params):
-    logit_btv = model.apply({"params": params}, token_bt).logits
-    return _cross_entropy(logit_btv, token_bt), logit_btv
-
-  (_, our_logits), our_grads = jax.jit(jax.value_and_grad(our_loss, has_aux=True))(ours)
-  (_, their_logits), their_grads = jax.jit(jax.value_and_grad(their_loss, has_aux=True))(theirs)
-  assert np.abs(their_logits).max() > 0.8 * config.logit_cap, "the cap must matter"
+  """Logits within 1e-5; gradients of every leaf within 1e-5 of its largest entry."""
+  our_gradient, their_gradient = _both(name)
+  (_, our_logits), our_grads = our_gradient(ours, token_bt)
+  (_, their_logits), their_grads = their_gradient(theirs, token_bt)
+  assert np.abs(their_logits).max() > 0.8 * SHAPED[name].logit_cap, "the cap must matter"
   np.testing.assert_allclose(our_logits, their_logits, rtol=0, atol=1e-5)
-  their_grads = weights.from_official(their_grads, config)
+  their_grads = weights.from_official(their_grads, SHAPED[name])
   for (path, a), b in zip(jax.tree.leaves_with_path(our_grads), jax.tree.leaves(their_grads), strict=True):
     scale = np.abs(b).max()
     assert scale > 0, path
-    print(name, jax.tree_util.keystr(path), np.abs(a - b).max() / scale, np.abs(our_logits - their_logits).max())
     np.testing.assert_allclose(a / scale, b / scale, rtol=0, atol=1e-5, err_msg=jax.tree_util.keystr(path))
 
 
@@ -94,8 +100,82 @@ def test_their_weights_through_a_checkpoint_give_their_function(name, tmp_path):
 
 @pytest.mark.parametrize("name", SHAPED)
 def test_our_weights_through_a_checkpoint_give_our_function(name, tmp_path, monkeypatch):
-  # Written by width; these are all narrower than the 2B.
+  # The layout goes by width, and these are all narrower than the 2B.
   monkeypatch.setattr(weights, "transposed_gating", lambda config: name != "2b")
   ours = _ours(SHAPED[name], seed=1)
   weights.save_official(tmp_path / "ours", ours, SHAPED[name])
   _compare(name, ours, gm.ckpts.load_params(tmp_path / "ours"), _tokens(seed=1))
+
+
+@pytest.mark.parametrize("name,value", [
+    ("window", 6), ("attention_cap", 4.0), ("logit_cap", 3.0), ("query_scale", 0.2)])
+def test_each_rule_of_the_comparison_matters(name, value):
+  """Parity would be empty if the tiny rows never met the window or the caps."""
+  params, token_bt = _ours(TINY), _tokens()
+  other = network.from_gemma(dataclasses.replace(TINY, **{name: value}), scoring_id=7)
+  read = lambda net: net.logits(params, net.hidden(params, token_bt))
+  assert np.abs(read(other) - read(NET)).max() > 1e-2
+
+
+# What the papers and model cards state, with their vocabulary of 256,000.
+@pytest.mark.parametrize("name,published", [
+    ("gemma2_2b", 2_614_341_888), ("gemma2_9b", 9_241_705_984), ("gemma2_27b", 27_227_128_320)])
+def test_number_of_parameters_is_the_published_one(name, published):
+  config = dataclasses.replace(gemma.SIZES[name], vocab_size=256_000)
+  params = jax.eval_shape(network.from_gemma(config, scoring_id=7).init, jax.random.key(0))
+  embedding = params.pop("embedding").size
+  assert gemma.num_params(config) == (embedding, sum(x.size for x in jax.tree.leaves(params)))
+  assert sum(gemma.num_params(config)) == published
+
+
+@pytest.mark.parametrize("name", ["2B", "9B", "27B"])
+def test_sizes_are_the_librarys(name):
+  theirs = getattr(gm.nn, f"Gemma2_{name}").config
+  ours = gemma.SIZES[f"gemma2_{name.lower()}"]
+  assert ours == gemma.GemmaConfig(
+      theirs.num_layers, theirs.embed_dim, theirs.num_heads, theirs.num_kv_heads, theirs.head_dim,
+      theirs.hidden_dim, theirs.query_pre_attn_scalar(), theirs.num_embed, theirs.sliding_window_size,
+      theirs.attn_logits_soft_cap, theirs.final_logit_softcap)
+  assert weights.transposed_gating(ours) == theirs.transpose_gating_einsum
+
+
+def test_nothing_looks_to_its_right():
+  """d hidden[t] / d input[u] is exactly 0 for u > t, and is not for u <= t."""
+  token_1t = jnp.arange(1, 10)[None]  # each token once, so a row of the embedding is an input
+  params = _ours(TINY)
+
+  def gradient(t):
+    hidden_d = lambda embedding: NET.hidden(params | {"embedding": embedding}, token_1t)[0, t].sum()
+    return jax.grad(hidden_d)(params["embedding"])[token_1t[0]]
+
+  touched_tu = np.abs(jax.vmap(gradient)(jnp.arange(9))).max(axis=-1) > 0
+  np.testing.assert_array_equal(touched_tu, np.tri(9, dtype=bool))
+
+
+def test_scores_are_the_logits_of_the_scoring_token():
+  params = _ours(TINY)
+  hidden_btd = NET.hidden(params, _tokens())
+  np.testing.assert_allclose(
+      NET.scores(params, hidden_btd), NET.logits(params, hidden_btd)[..., 7], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 17, 128])
+def test_chunked_log_probs_are_the_dense_ones(chunk):
+  params, target_bt = _ours(TINY), _tokens(seed=2)
+  hidden_btd = NET.hidden(params, _tokens())
+  weight_bt = np.random.default_rng(0).standard_normal(target_bt.shape)
+
+  def chunked(params, hidden_btd):
+    log_prob_bt = gemma.target_log_probs(TINY, params, hidden_btd, target_bt, chunk)
+    return (log_prob_bt * weight_bt).sum(), log_prob_bt
+
+  def dense(params, hidden_btd):
+    log_prob_btv = jax.nn.log_softmax(NET.logits(params, hidden_btd))
+    log_prob_bt = jnp.take_along_axis(log_prob_btv, target_bt[..., None], axis=-1)[..., 0]
+    return (log_prob_bt * weight_bt).sum(), log_prob_bt
+
+  outcomes = [jax.value_and_grad(f, argnums=(0, 1), has_aux=True)(params, hidden_btd) for f in (chunked, dense)]
+  ((_, value), grads), ((_, expected), expected_grads) = outcomes
+  assert value.shape == target_bt.shape
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5),
+               (value, grads), (expected, expected_grads))

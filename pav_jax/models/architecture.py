@@ -1,0 +1,99 @@
+"""From a config section to a network, and back from a checkpoint: what both must agree on."""
+
+import dataclasses
+import functools
+import pathlib
+
+import jax
+from jax.sharding import PartitionSpec as P
+
+from pav_jax.errors import UserError
+from pav_jax.models import gemma
+from pav_jax.models import network as network_lib
+from pav_jax.training import checkpoint
+from pav_jax.training import mesh as mesh_lib
+
+# Parameters by path; optimiser moments mirror the parameters' paths. Widths over fsdp,
+# heads and feed-forward over model; the layer axis stays whole, since the scan walks it.
+SHARDING = (
+    (r"embedding$", P("model", "fsdp")),
+    (r"attention/query$", P(None, "fsdp", "model", None)),
+    (r"attention/key_value$", P(None, None, "fsdp", "model", None)),
+    (r"attention/out$", P(None, "model", None, "fsdp")),
+    (r"ffn/gate_up$", P(None, None, "fsdp", "model")),
+    (r"ffn/down$", P(None, "model", "fsdp")),
+    (r"scale$", P()),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+  """A network, the shape it was built from, and the vocabulary its ids are of."""
+
+  network: network_lib.Network
+  config: gemma.GemmaConfig
+  vocabulary_fingerprint: str
+
+  @property
+  def num_params(self) -> int:
+    """Parameters, embedding included."""
+    return sum(gemma.num_params(self.config))
+
+  def meta(self) -> dict:
+    """What a checkpoint says of itself."""
+    return {"model": dataclasses.asdict(self.config), "vocabulary": self.vocabulary_fingerprint}
+
+
+@functools.cache
+def _network(config: gemma.GemmaConfig, scoring_id: int, logit_chunk: int) -> network_lib.Network:
+  # Cached, because jit compiles anew for functions that are not the same object.
+  return network_lib.from_gemma(config, scoring_id=scoring_id, logit_chunk=logit_chunk)
+
+
+def build(section, vocabulary) -> Architecture:
+  """The architecture that a config section (size, vocab_size, param_dtype, dtype, logit_chunk) asks for.
+
+  Raises UserError for an unknown size or type, or a vocabulary that does not fit.
+  """
+  if section.size not in gemma.SIZES:
+    raise UserError(f"model size {section.size!r} is none of {', '.join(gemma.SIZES)}")
+  for name in ("param_dtype", "dtype"):
+    if section[name] not in ("float32", "bfloat16"):
+      raise UserError(f"model {name} {section[name]!r} is neither float32 nor bfloat16")
+  config = dataclasses.replace(gemma.SIZES[section.size], vocab_size=section.vocab_size,
+                               param_dtype=section.param_dtype, dtype=section.dtype)
+  vocabulary.check_rows(config.vocab_size)
+  return Architecture(_network(config, vocabulary.scoring_id, section.logit_chunk), config, vocabulary.fingerprint)
+
+
+def load(path: str, arch: Architecture, mesh):
+  """Parameters of this architecture from a checkpoint of ours or an official one; None for an empty path.
+
+  Raises UserError for a wrong path, another architecture or vocabulary, a damaged file.
+  """
+  if not path:
+    return None
+  if is_official(path):
+    # Only here: importing gemma takes seconds and needs packages that machines without it do without.
+    from pav_jax.models import weights
+    layout = mesh_lib.shardings(abstract(arch), mesh, SHARDING)
+    return jax.tree.map(jax.device_put, weights.load_official(path, arch.config), layout)
+  meta = checkpoint.read_meta(path)
+  if meta["vocabulary"] != arch.vocabulary_fingerprint:
+    raise UserError(f"checkpoint {path} was trained with another vocabulary "
+                    f"({meta['vocabulary'][:12]}, here {arch.vocabulary_fingerprint[:12]})")
+  like = abstract(arch)
+  layout = mesh_lib.shardings(like, mesh, SHARDING)
+  like = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), like, layout)
+  return checkpoint.load_params(path, like)
+
+
+def is_official(path: str) -> bool:
+  """Whether a folder looks like a published Gemma checkpoint rather than one of ours."""
+  folder = pathlib.Path(path)
+  return (folder / "_METADATA").exists() and not (folder / "params").is_dir() and not (folder / "meta").is_dir()
+
+
+def abstract(arch: Architecture):
+  """The parameters' shapes and types."""
+  return jax.eval_shape(arch.network.init, jax.random.key(0))

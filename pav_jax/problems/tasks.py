@@ -1,0 +1,267 @@
+"""Problems as token ids, through seqio: with `datasets/`, the only door to TensorFlow.
+
+1. A mixture names its tasks and rates: "math_prm800k", or "gsm8k:1,math_prm800k:3".
+2. Each task's problems are read once: a prepared TFDS set (prepared here when
+   absent), or a user's JSONL. Where a set has no validation split, one is
+   carved out of train by the hashes of the ids, the same for ever.
+3. Item i of an endless task is row `permutation_e[i mod N]` of epoch e = i // N;
+   the permutation depends on (seed, e) alone, so item i costs the same for
+   every i, and a run resumes at any item.
+4. Of w hosts, host j takes the items j, j + w, j + 2w, ...
+5. Rows become `prompt_t` (bos + prompt) and `response_t` (solution + eos).
+
+Tasks and mixtures are seqio's, but not in its registry: they hold the run's
+paths, and two runs in a process must not find each other's.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import os
+import re
+from collections.abc import Iterator, Sequence
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+import seqio
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from pav_jax.errors import UserError
+from pav_jax.problems import vocabulary
+from pav_jax.problems.datasets import arithmetic as arithmetic_builder
+from pav_jax.problems.datasets import builder as builder_lib
+from pav_jax.problems.datasets import gsm8k as gsm8k_builder
+from pav_jax.problems.datasets import math as math_builder
+from pav_jax.problems.problem import Problem, read_jsonl, sift
+
+# The accelerator is JAX's.
+tf.config.set_visible_devices([], "GPU")
+
+PROMPT = "Question: {question}\nAnswer:\n"
+SPLITS = ("train", "validation", "test")
+
+Path = str | os.PathLike
+
+
+def load(name: str, split: str, *, data_dir: Path, manual_dir: Path, validation_size: int = 500,
+         max_malformed: int = 0,
+         arithmetic: arithmetic_builder.ArithmeticConfig | None = None) -> list[Problem]:
+  """The problems of one task's split, in the publisher's order.
+
+  name: gsm8k, gsm8k_notes, math, math_prm800k, arithmetic_default,
+    arithmetic_small, arithmetic (its dials are `arithmetic`), or the path of a
+    JSONL file. A path that holds "{split}" stands for three files; any other
+    is a test set.
+  data_dir: where prepared sets are kept.  manual_dir: the publishers' files.
+  validation_size: how many of train are for validation, where a set has no such split.
+  max_malformed: how many rows may be left out.
+  """
+  if split not in SPLITS:
+    raise UserError(f"split {split!r} is none of {', '.join(SPLITS)}")
+  if name.endswith((".jsonl", ".jsonl.gz")):
+    if "{split}" not in name and split != "test":
+      raise UserError(f"{name}: no {split} split; a path with {{split}} in it names a file for each")
+    return sift(read_jsonl(name.replace("{split}", split)), max_malformed=max_malformed)[0]
+  builder = _builder(name, data_dir, max_malformed, arithmetic)
+  if not builder.is_prepared():
+    try:
+      builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=os.fspath(manual_dir)))
+    except OSError as error:
+      raise UserError(f"{name}: cannot prepare in data_dir {data_dir}: {error}") from error
+  if split in builder.info.splits:
+    problems = _read(builder, split)
+    return _carve(problems, validation_size, name)[0] if split == "train" and _carved(builder) else problems
+  return _carve(_read(builder, "train"), validation_size, name)[1]
+
+
+def examples(mixture: str, split: str, *, vocabulary_path: Path, prompt: str = PROMPT, data_dir: Path,
+             manual_dir: Path, shard: int = 0, num_shards: int = 1, seed: int | None = None, start: int = 0,
+             repeat: bool = False, validation_size: int = 500, max_malformed: int = 0,
+             arithmetic: arithmetic_builder.ArithmeticConfig | None = None) -> Iterator[dict[str, np.ndarray | str]]:
+  """This host's examples, from its `start`-th on.
+
+  Each holds int32 `prompt_t` and `response_t` (empty without a solution) and
+  the texts id, dataset, question, solution, answer.
+
+  mixture: a task, or tasks with rates, "gsm8k:1,math_prm800k:3"; see `load` for names.
+  seed: shuffles every epoch anew; None keeps the publisher's order.
+  repeat: endless; else every problem comes once, from a mixture too.
+  """
+  if not 0 <= shard < num_shards:
+    raise UserError(f"shard {shard} is not in 0..{num_shards - 1}")
+  if start < 0:
+    raise UserError(f"start {start} is negative")
+  rates = _rates(mixture)
+  _check_prompt(prompt)
+  vocabulary.load(vocabulary_path)  # Its complaints are better than seqio's.
+  pieces = seqio.SentencePieceVocabulary(os.fspath(vocabulary_path), extra_ids=0)
+  features = {name: seqio.Feature(pieces, add_eos=name == "response_t") for name in ("prompt_t", "response_t")}
+  sets = [load(name, split, data_dir=data_dir, manual_dir=manual_dir, validation_size=validation_size,
+               max_malformed=max_malformed, arithmetic=arithmetic) for name in rates]
+  sizes = [np.inf if repeat else len(range(shard, len(problems), num_shards)) for problems in sets]
+  starts, choices = _choices(list(rates.values()), sizes, 0 if seed is None else seed, start)
+  tasks = []
+  for i, (name, problems) in enumerate(zip(rates, sets)):
+    items = _items(problems, shard, num_shards, seed, starts[i], repeat)
+    # seqio sorts a mixture's tasks by their names; the number in front keeps ours in place.
+    tasks.append(seqio.Task(
+        f"{i:03}_{re.sub(r'[^A-Za-z0-9]', '_', name)}",
+        seqio.FunctionDataSource(lambda split, shuffle_files, seed=None, items=items: items, [split]),
+        features, preprocessors=[_tokens(prompt)], shuffle_buffer_size=None))
+  dataset = seqio.Mixture(
+      "mixture", list(zip(tasks, rates.values())),
+      sample_fn=lambda datasets, *_: tf.data.Dataset.choose_from_datasets(datasets, choices)).get_dataset(
+          split=split, shuffle=False, num_epochs=1, passthrough_features=builder_lib.FIELDS)
+  options = tf.data.Options()
+  options.deterministic = True
+  options.threading.private_threadpool_size = 2
+  return map(_plain, dataset.with_options(options).as_numpy_iterator())
+
+
+def _builder(name, data_dir, max_malformed, arithmetic) -> tfds.core.DatasetBuilder:
+  if name == "arithmetic":
+    config = arithmetic or arithmetic_builder.ArithmeticConfig()
+    return arithmetic_builder.PavArithmetic(data_dir=os.fspath(data_dir), config=config)
+  found = {
+      "gsm8k": (gsm8k_builder.PavGsm8k, "plain"),
+      "gsm8k_notes": (gsm8k_builder.PavGsm8k, "notes"),
+      "math": (math_builder.PavMath, "hendrycks"),
+      "math_prm800k": (math_builder.PavMath, "prm800k"),
+      "arithmetic_default": (arithmetic_builder.PavArithmetic, "default"),
+      "arithmetic_small": (arithmetic_builder.PavArithmetic, "small"),
+  }
+  if name not in found:
+    raise UserError(f"task {name!r} is none of arithmetic, {', '.join(found)}, nor a path that ends in .jsonl")
+  builder_cls, config = found[name]
+  if max_malformed:
+    # A set of its own, so that a run that allows none never reads what another has prepared with gaps.
+    config = dataclasses.replace(builder_cls.builder_configs[config], name=f"{config}_max{max_malformed}",
+                                 max_malformed=max_malformed)
+  return builder_cls(data_dir=os.fspath(data_dir), config=config)
+
+
+def _carved(builder: tfds.core.DatasetBuilder) -> bool:
+  return "validation" not in builder.info.splits
+
+
+def _read(builder: tfds.core.DatasetBuilder, split: str) -> list[Problem]:
+  # All rows as one batch: a row at a time costs a millisecond each.
+  columns = tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1))
+  texts = ([text.decode() for text in columns[name]] for name in builder_lib.FIELDS)
+  return [Problem(*row) for row in zip(*texts)]
+
+
+def _carve(problems: Sequence[Problem], size: int, name: str) -> tuple[list[Problem], list[Problem]]:
+  """(train, validation): validation is the `size` problems whose ids have the smallest hashes."""
+  if not 0 <= size < len(problems):
+    raise UserError(f"validation_size {size}: {name} has {len(problems)} problems to train on")
+  by_hash = sorted(problems, key=lambda problem: hashlib.sha256(problem.id.encode()).digest())
+  chosen = {problem.id for problem in by_hash[:size]}
+  return [p for p in problems if p.id not in chosen], [p for p in problems if p.id in chosen]
+
+
+def _rates(mixture: str) -> dict[str, float]:
+  rates = {}
+  for part in mixture.split(","):
+    name, colon, rate = part.strip().rpartition(":")
+    try:
+      name, value = (name, float(rate)) if colon else (rate, 1.0)
+    except ValueError:
+      # A colon of the path's own.
+      name, value = part.strip(), 1.0
+    if not 0 < value < float("inf"):
+      raise UserError(f"mixture {mixture!r}: the rate of {name} must be positive")
+    if name in rates:
+      raise UserError(f"mixture {mixture!r}: {name} occurs twice")
+    rates[name] = value
+  return rates
+
+
+def _check_prompt(prompt: str) -> None:
+  if "{question}" not in prompt:
+    raise UserError(f"prompt {prompt!r} has no {{question}} in it")
+  if not prompt.endswith("\n"):
+    raise UserError(f"prompt {prompt!r} must end in a newline: the response's first piece could merge with its end")
+
+
+def _choices(rates: Sequence[float], sizes: Sequence[float], seed: int,
+             start: int) -> tuple[list[int], tf.data.Dataset]:
+  """How many items each task has given before item `start`, and which task gives each from there on.
+
+  Drawn by rates; a task that is used up (never, for a size of infinity) is
+  passed over, so that no problem is lost.
+  """
+  share_k = np.array(rates) / sum(rates)
+
+  def blocks():
+    used_k, left_k = np.zeros(len(rates), np.int64), np.array(sizes)
+    for block in itertools.count():
+      if not left_k.any():
+        return
+      draw_i = np.random.default_rng([seed, block]).choice(len(rates), 1024, p=share_k)
+      keep_i = np.zeros(len(draw_i), bool)
+      for k in range(len(rates)):
+        mine_i = draw_i == k
+        keep_i |= mine_i & (np.cumsum(mine_i) <= left_k[k])
+      given_k = np.bincount(draw_i[keep_i], minlength=len(rates))
+      left_k = left_k - given_k
+      yield used_k, draw_i[keep_i]
+      used_k = used_k + given_k
+
+  def resumed():
+    """(how many each task had given, the choices that follow), the first block cut at `start`."""
+    for used_k, draw_i in blocks():
+      skip = max(start - int(used_k.sum()), 0)
+      if skip < len(draw_i):
+        yield used_k + np.bincount(draw_i[:skip], minlength=len(rates)), draw_i[skip:]
+
+  starts = next((used_k.tolist() for used_k, _ in resumed()), None)
+  if starts is None:
+    # A finite mixture that ended before `start`.
+    return [int(size) for size in sizes], tf.data.Dataset.range(0)
+  stream = tf.data.Dataset.from_generator(
+      lambda: (draw_i for _, draw_i in resumed()), output_signature=tf.TensorSpec([None], tf.int64))
+  return starts, stream.unbatch()
+
+
+def _items(problems, shard, num_shards, seed, start, repeat) -> tf.data.Dataset:
+  """Rows number shard + i * num_shards of the order, for i = start, start + 1, ..."""
+  count = len(problems)
+  columns = {name: tf.constant([getattr(problem, name) for problem in problems]) for name in builder_lib.FIELDS}
+
+  def row(item):
+    epoch, position = item // count, item % count
+    if seed is not None:
+      key = tf.stack([tf.constant(seed, tf.int64), epoch])
+      position = tf.random.experimental.index_shuffle(position, key, count - 1)
+    return {name: tf.gather(column, position) for name, column in columns.items()}
+
+  stop = np.iinfo(np.int64).max if repeat else count
+  return tf.data.Dataset.range(shard + start * num_shards, stop, num_shards).map(row)
+
+
+def _tokens(prompt: str):
+  """A preprocessor: adds `prompt_t` and `response_t` to a row's texts."""
+  parts = prompt.split("{question}")
+
+  def tokens(row, output_features):
+    pieces = output_features["prompt_t"].vocabulary
+    filled = [parts[0]]
+    for part in parts[1:]:
+      filled += [row["question"], part]
+    prompt_t = tf.concat([[pieces.bos_id], pieces.encode_tf(tf.strings.join(filled))], 0)
+    response_t = tf.concat([pieces.encode_tf(row["solution"]), [pieces.eos_id]], 0)
+    # A problem without a solution demonstrates nothing, least of all to stop at once.
+    response_t = response_t[:tf.where(row["solution"] == "", 0, tf.size(response_t))]
+    return {**row, "prompt_t": prompt_t, "response_t": response_t}
+
+  def preprocess(dataset, output_features):
+    return dataset.map(lambda row: tokens(row, output_features), num_parallel_calls=2)
+
+  return preprocess
+
+
+def _plain(row: dict) -> dict[str, np.ndarray | str]:
+  return {name: value.decode() if isinstance(value, bytes) else value for name, value in row.items()}

@@ -1,0 +1,71 @@
+"""What a stage is given: the config, the mesh, and the folders of the run."""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from pav_jax.training.records import Folder
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """One working directory under one config.
+
+  config: a locked ml_collections.ConfigDict. Every folder below `root` is made
+  by one stage; `start` binds it to what it depends on.
+  """
+
+  config: object
+  root: pathlib.Path
+  mesh: Mesh
+
+  def folder(self, name: str) -> Folder:
+    """The folder of that name, made or not."""
+    return Folder(self.root / name)
+
+  def start(self, name: str, *, sections: Sequence[str], inputs: Sequence[str]) -> tuple[Folder, bool]:
+    """(folder, whether it is finished): its plan is these config sections, the seed and these folders."""
+    config = {"seed": self.config.seed}
+    for section in sections:
+      part = self.config
+      for key in section.split("."):
+        part = part[key]
+      config[section] = part.to_dict() if hasattr(part, "to_dict") else part
+    folder = self.folder(name)
+    return folder, folder.start(name, config, {i: self.folder(i).digest() for i in inputs})
+
+
+def epoch_rows(num_rows: int, batch_size: int, seed: int):
+  """rows(n) -> int64 (batch_size,): the rows of batch n; every epoch is a new permutation.
+
+  A pure function of n, so that a restart needs no iterator's state. Batches
+  may straddle two epochs; no row is left out.
+  """
+  def permutation(epoch):
+    return np.random.default_rng([seed, epoch]).permutation(num_rows)
+
+  cached = {}
+  def rows(n):
+    found = []
+    position, wanted = n * batch_size, batch_size
+    while wanted:
+      epoch, offset = divmod(position, num_rows)
+      if epoch not in cached:
+        for old in [e for e in cached if e < epoch - 1]:
+          del cached[old]
+        cached[epoch] = permutation(epoch)
+      found.append(cached[epoch][offset:offset + wanted])
+      position += len(found[-1])
+      wanted -= len(found[-1])
+    return np.concatenate(found)
+  return rows
+
+
+def host_rows(rows: np.ndarray) -> np.ndarray:
+  """This host's share of a batch's rows: an equal, contiguous piece per process."""
+  share = len(rows) // jax.process_count()
+  return rows[jax.process_index() * share:(jax.process_index() + 1) * share]

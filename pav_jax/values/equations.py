@@ -1,0 +1,35 @@
+"""The paper's equations on values, each in this one place; numpy and jax arrays alike.
+
+z counts prefixes: z = 0 is the bare prompt, z = s + 1 the prefix that ends
+with step s. Prefixes a response does not have are NaN and stay NaN.
+"""
+
+import numpy as np
+
+
+def advantages(q_bz):
+  """A(s_h, a_h) = Q(s_h, a_h) - Q(s_{h-1}, a_{h-1}), (b, s): Eq. 2, its second form.
+
+  For the first step the earlier value is that of the bare prompt, so that the
+  advantages of a response telescope to its outcome minus the prompt's value.
+  """
+  return q_bz[:, 1:] - q_bz[:, :-1]
+
+
+def best_of_k(q, k: float):
+  """Q^{BoK(pi)} = 1 - (1 - Q^pi)^K: one of K independent tries is right (Eq. 30).
+
+  q: any shape, in [0, 1]; the prover's values without a rollout of its own.
+  """
+  return 1 - (1 - q) ** k
+
+
+def effective_reward(q_pi, advantage_mu, alpha: float):
+  """Q^pi + alpha A^mu: what search ranks by (section 4.1) and RL pays (Eq. 5)."""
+  return q_pi + alpha * advantage_mu
+
+
+def monte_carlo(successes_bz, continuations_bz):
+  """Q-hat = mean Rex over the continuations of a prefix (section 4.2); NaN where there are none."""
+  continuations_bz = np.asarray(continuations_bz)
+  return np.where(continuations_bz > 0, successes_bz / np.maximum(continuations_bz, 1), np.nan)
