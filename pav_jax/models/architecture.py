@@ -88,6 +88,20 @@ def load(path: str, arch: Architecture, mesh):
   return checkpoint.load_params(path, like)
 
 
+def restore(path: str, section, vocabulary, mesh):
+  """(architecture, parameters) of a checkpoint: ours says what it is, an official one is what `section` says."""
+  if is_official(path):
+    arch = build(section, vocabulary)
+    return arch, load(path, arch, mesh)
+  try:
+    config = gemma.GemmaConfig(**checkpoint.read_meta(path)["model"])
+  except (KeyError, TypeError) as error:
+    raise UserError(f"checkpoint {path}: its description does not name a model: {error}") from error
+  vocabulary.check_rows(config.vocab_size)
+  arch = Architecture(_network(config, vocabulary.scoring_id, section.logit_chunk), config, vocabulary.fingerprint)
+  return arch, load(path, arch, mesh)
+
+
 def is_official(path: str) -> bool:
   """Whether a folder looks like a published Gemma checkpoint rather than one of ours."""
   folder = pathlib.Path(path)

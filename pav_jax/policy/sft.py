@@ -33,6 +33,10 @@ class TextBatch(NamedTuple):
   token_bt: np.ndarray
   weight_bt: np.ndarray
 
+  def masked(self, live_b: np.ndarray) -> "TextBatch":
+    """The same rows, those that are not live weighing nothing."""
+    return self._replace(weight_bt=self.weight_bt * live_b[:, None])
+
 
 def text_loss(network: Network, params, token_bt, weight_bt):
   """(sum of -log p over weighted tokens, sum of weights); position t predicts token t + 1."""
@@ -64,7 +68,7 @@ def text_rows(problems: prepared.Problems) -> TextBatch:
 
 
 def mean_loss(loss_fn, rows, batch_size: int, mesh):
-  """evaluate(params) -> {'loss': ...} over all rows, in batches padded with rows of weight 0."""
+  """evaluate(params) -> {'loss': ...} over all rows, in batches filled up with rows that weigh nothing."""
   summed = jax.jit(lambda params, batch: loss_fn(params, batch, jax.random.key(0))[:2])
   count = len(rows[0])
   def evaluate(params):
@@ -72,8 +76,7 @@ def mean_loss(loss_fn, rows, batch_size: int, mesh):
     for start in range(0, count, batch_size):
       index = np.arange(start, start + batch_size)
       batch = type(rows)(*(x[np.minimum(index, count - 1)] for x in rows))
-      batch = batch._replace(weight_bt=batch.weight_bt * (index < count).reshape(-1, *[1] * (batch.weight_bt.ndim - 1)))
-      batch = jax.tree.map(host_rows, batch)
+      batch = jax.tree.map(host_rows, batch.masked(index < count))
       sums += np.array(jax.device_get(summed(params, mesh_lib.put_rows(batch, mesh))))
     return {"loss": float(sums[0] / max(sums[1], 1e-9))}
   return evaluate

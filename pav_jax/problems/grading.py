@@ -31,6 +31,7 @@ import tqdm
 
 from pav_jax import errors
 from pav_jax.problems import answers
+from pav_jax.problems import spelling
 from pav_jax.problems import workers
 
 # The longest answer of MATH has 159 characters; a parser's time grows faster than the text.
@@ -110,7 +111,7 @@ class Grader:
       self._cleaned_references[key] = answer
       if not answer:
         self._faults[key] = "states no answer"
-      elif answers.numeral(answer) is not None or dataset == "math" and answers.is_words(answer):
+      elif spelling.numeral(answer) is not None or dataset == "math" and spelling.is_words(answer):
         self._faults[key] = ""
       elif dataset == "arithmetic":
         self._faults[key] = f"is no number: {answer!r}"
@@ -150,16 +151,16 @@ def _clean(answer: str, dataset: str) -> str:
   if dataset == "arithmetic":
     return answer.strip()  # written by our own generator: no units, no LaTeX
   if len(answer) > _MAX_CHARACTERS:
-    return answer if answers.numeral(answer) is not None else ""
-  return answers.clean(answer)
+    return answer if spelling.numeral(answer) is not None else ""
+  return spelling.clean(answer)
 
 
 def _decide(task: workers.Task, dataset: str) -> tuple[Verdict, str] | None:
   """The verdict where no worker is needed."""
-  equal = answers.equal_as_text(*task)
+  equal = spelling.equal_as_text(*task)
   if equal is not None:
     return Verdict(equal), ""
-  if not task.answer or dataset == "arithmetic" or answers.is_ambiguous(task.answer):
+  if not task.answer or dataset == "arithmetic" or spelling.is_ambiguous(task.answer):
     return Verdict.UNGRADABLE, "unparsable"
   return None
 

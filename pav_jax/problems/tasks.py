@@ -27,6 +27,7 @@ import numpy as np
 import seqio
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from absl import logging
 
 from pav_jax.errors import UserError
 from pav_jax.problems import vocabulary
@@ -55,7 +56,7 @@ def load(name: str, split: str, *, data_dir: Path, manual_dir: Path, validation_
     JSONL file. A path that holds "{split}" stands for three files; any other
     is a test set.
   data_dir: where prepared sets are kept.  manual_dir: the publishers' files.
-  validation_size: how many of train are for validation, where a set has no such split.
+  validation_size: how many of train are for validation, where a set has no such split; generated ones have.
   max_malformed: how many rows may be left out.
   """
   if split not in SPLITS:
@@ -63,17 +64,20 @@ def load(name: str, split: str, *, data_dir: Path, manual_dir: Path, validation_
   if name.endswith((".jsonl", ".jsonl.gz")):
     if "{split}" not in name and split != "test":
       raise UserError(f"{name}: no {split} split; a path with {{split}} in it names a file for each")
-    return sift(read_jsonl(name.replace("{split}", split)), max_malformed=max_malformed)[0]
+    problems, malformed = sift(read_jsonl(name.replace("{split}", split)), max_malformed=max_malformed)
+    for bad in malformed:
+      logging.warning("left out: %s", bad)
+    return problems
   builder = _builder(name, data_dir, max_malformed, arithmetic)
   if not builder.is_prepared():
     try:
       builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=os.fspath(manual_dir)))
     except OSError as error:
       raise UserError(f"{name}: cannot prepare in data_dir {data_dir}: {error}") from error
-  if split in builder.info.splits:
-    problems = _read(builder, split)
-    return _carve(problems, validation_size, name)[0] if split == "train" and _carved(builder) else problems
-  return _carve(_read(builder, "train"), validation_size, name)[1]
+  if split == "test" or "validation" in builder.info.splits:
+    return _read(builder, split)
+  train, validation = _carve(_read(builder, "train"), validation_size, name)
+  return train if split == "train" else validation
 
 
 def examples(mixture: str, split: str, *, vocabulary_path: Path, prompt: str = PROMPT, data_dir: Path,
@@ -91,8 +95,8 @@ def examples(mixture: str, split: str, *, vocabulary_path: Path, prompt: str = P
   """
   if not 0 <= shard < num_shards:
     raise UserError(f"shard {shard} is not in 0..{num_shards - 1}")
-  if start < 0:
-    raise UserError(f"start {start} is negative")
+  if start < 0 or (seed is not None and seed < 0):
+    raise UserError(f"start {start} and seed {seed} must not be negative")
   rates = _rates(mixture)
   _check_prompt(prompt)
   vocabulary.load(vocabulary_path)  # Its complaints are better than seqio's.
@@ -120,6 +124,11 @@ def examples(mixture: str, split: str, *, vocabulary_path: Path, prompt: str = P
   return map(_plain, dataset.with_options(options).as_numpy_iterator())
 
 
+def names(mixture: str) -> list[str]:
+  """The tasks of a mixture, in its order."""
+  return list(_rates(mixture))
+
+
 def _builder(name, data_dir, max_malformed, arithmetic) -> tfds.core.DatasetBuilder:
   if name == "arithmetic":
     config = arithmetic or arithmetic_builder.ArithmeticConfig()
@@ -142,11 +151,9 @@ def _builder(name, data_dir, max_malformed, arithmetic) -> tfds.core.DatasetBuil
   return builder_cls(data_dir=os.fspath(data_dir), config=config)
 
 
-def _carved(builder: tfds.core.DatasetBuilder) -> bool:
-  return "validation" not in builder.info.splits
-
-
 def _read(builder: tfds.core.DatasetBuilder, split: str) -> list[Problem]:
+  for bad in builder.info.metadata["malformed"][split]:
+    logging.info("left out: %s", bad)
   # All rows as one batch: a row at a time costs a millisecond each.
   columns = tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1))
   texts = ([text.decode() for text in columns[name]] for name in builder_lib.FIELDS)

@@ -46,8 +46,9 @@ class Vocabulary:
     self.content_v = np.array([not text or text.strip("\n") != "" for text in texts])
     if not self.newline_v.any():
       raise UserError(f"vocabulary {path}: no piece holds a newline, so steps would never end")
-    if self.decode(self.encode("a \n\n b")) != "a \n\n b":
-      raise UserError(f"vocabulary {path}: its normalisation changes white space; train it with identity")
+    # A space put in front of every text would stand between a prompt and its response.
+    if self.decode(self.encode("  a \n\n b ")) != "  a \n\n b " or not self.newline_v[self.encode("\n")].all():
+      raise UserError(f"vocabulary {path}: it changes white space; train it with identity and no dummy prefix")
 
   def _text(self, i: int) -> str:
     if self._processor.IsControl(i):

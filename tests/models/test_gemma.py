@@ -25,6 +25,7 @@ SHAPED = {
 }
 TINY = SHAPED["2b"]
 NET = network.from_gemma(TINY, scoring_id=7, logit_chunk=3)
+HIDDEN = jax.jit(NET.hidden)
 
 
 def _tokens(rows=2, length=17, seed=0):
@@ -79,8 +80,9 @@ def _both(name):
 def _compare(name, ours, theirs, token_bt):
   """Logits within 1e-5; gradients of every leaf within 1e-5 of its largest entry."""
   our_gradient, their_gradient = _both(name)
-  (_, our_logits), our_grads = our_gradient(ours, token_bt)
-  (_, their_logits), their_grads = their_gradient(theirs, token_bt)
+  ours, theirs = jax.device_get((ours, theirs))  # a checkpoint's placement would compile anew
+  (_, our_logits), our_grads = jax.device_get(our_gradient(ours, token_bt))
+  (_, their_logits), their_grads = jax.device_get(their_gradient(theirs, token_bt))
   assert np.abs(their_logits).max() > 0.8 * SHAPED[name].logit_cap, "the cap must matter"
   np.testing.assert_allclose(our_logits, their_logits, rtol=0, atol=1e-5)
   their_grads = weights.from_official(their_grads, SHAPED[name])
@@ -113,7 +115,7 @@ def test_each_rule_of_the_comparison_matters(name, value):
   """Parity would be empty if the tiny rows never met the window or the caps."""
   params, token_bt = _ours(TINY), _tokens()
   other = network.from_gemma(dataclasses.replace(TINY, **{name: value}), scoring_id=7)
-  read = lambda net: net.logits(params, net.hidden(params, token_bt))
+  read = lambda net: jax.jit(lambda: net.logits(params, net.hidden(params, token_bt)))()
   assert np.abs(read(other) - read(NET)).max() > 1e-2
 
 
@@ -148,21 +150,21 @@ def test_nothing_looks_to_its_right():
     hidden_d = lambda embedding: NET.hidden(params | {"embedding": embedding}, token_1t)[0, t].sum()
     return jax.grad(hidden_d)(params["embedding"])[token_1t[0]]
 
-  touched_tu = np.abs(jax.vmap(gradient)(jnp.arange(9))).max(axis=-1) > 0
+  touched_tu = np.abs(jax.jit(jax.vmap(gradient))(jnp.arange(9))).max(axis=-1) > 0
   np.testing.assert_array_equal(touched_tu, np.tri(9, dtype=bool))
 
 
 def test_scores_are_the_logits_of_the_scoring_token():
   params = _ours(TINY)
-  hidden_btd = NET.hidden(params, _tokens())
+  hidden_btd = HIDDEN(params, _tokens())
   np.testing.assert_allclose(
       NET.scores(params, hidden_btd), NET.logits(params, hidden_btd)[..., 7], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("chunk", [1, 3, 17, 128])
+@pytest.mark.parametrize("chunk", [1, 3, 128])
 def test_chunked_log_probs_are_the_dense_ones(chunk):
   params, target_bt = _ours(TINY), _tokens(seed=2)
-  hidden_btd = NET.hidden(params, _tokens())
+  hidden_btd = HIDDEN(params, _tokens())
   weight_bt = np.random.default_rng(0).standard_normal(target_bt.shape)
 
   def chunked(params, hidden_btd):
@@ -174,8 +176,118 @@ def test_chunked_log_probs_are_the_dense_ones(chunk):
     log_prob_bt = jnp.take_along_axis(log_prob_btv, target_bt[..., None], axis=-1)[..., 0]
     return (log_prob_bt * weight_bt).sum(), log_prob_bt
 
-  outcomes = [jax.value_and_grad(f, argnums=(0, 1), has_aux=True)(params, hidden_btd) for f in (chunked, dense)]
-  ((_, value), grads), ((_, expected), expected_grads) = outcomes
+  run = lambda f: jax.jit(jax.value_and_grad(f, argnums=(0, 1), has_aux=True))(params, hidden_btd)
+  (_, value), grads = run(chunked)
+  (_, expected), expected_grads = run(dense)
   assert value.shape == target_bt.shape
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5),
                (value, grads), (expected, expected_grads))
+
+
+def _equations(jaxpr):
+  """Every equation of a jaxpr, those inside scans, jits and checkpoints too."""
+  for equation in jaxpr.eqns:
+    yield equation
+    for value in jax.tree.leaves(tuple(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
+      inner = getattr(value, "jaxpr", value)
+      if hasattr(inner, "eqns"):
+        yield from _equations(inner)
+
+
+def _gradient_jaxpr(config, token_bt):
+  net = network.from_gemma(config, scoring_id=7, logit_chunk=3)
+  loss = lambda params: net.log_probs(params, net.hidden(params, token_bt), token_bt).sum()
+  return jax.make_jaxpr(jax.grad(loss))(_ours(config)).jaxpr
+
+
+def _stacked_features(jaxpr, config):
+  """Feed-forward activations (b, t, f) that some scan hands on for every layer."""
+  return [v.aval.shape for equation in _equations(jaxpr) if equation.primitive.name == "scan"
+          for v in equation.outvars if v.aval.shape[:1] + v.aval.shape[-1:] == (config.num_layers, config.ffn_width)
+          and v.aval.ndim >= 4 and v.aval.shape[1] == 2 and v.aval.shape[-2] == 17]
+
+
+def test_layers_are_scanned_and_their_insides_recomputed(monkeypatch):
+  config, token_bt = SHAPED["9b"], _tokens()
+  jaxpr = _gradient_jaxpr(config, token_bt)
+  lengths = [e.params["length"] for e in _equations(jaxpr) if e.primitive.name == "scan"]
+  assert lengths.count(config.num_layers) == 2, "one scan forward, one backward"
+  assert not _stacked_features(jaxpr, config)
+  # The same search does find them once remat is taken away.
+  monkeypatch.setattr(gemma.nn, "remat", lambda block, **kwargs: block)
+  assert _stacked_features(_gradient_jaxpr(config, token_bt), config)
+
+
+def test_a_loss_never_holds_logits_of_all_positions():
+  largest = max((v.aval.size for e in _equations(_gradient_jaxpr(TINY, _tokens())) for v in e.outvars
+                 if v.aval.shape[-1:] == (TINY.vocab_size,)))
+  assert largest == 2 * 3 * TINY.vocab_size  # rows x chunk x vocabulary
+
+
+def test_bfloat16_parameters_keep_the_float32_islands():
+  config = dataclasses.replace(TINY, param_dtype="bfloat16", dtype="bfloat16")
+  net = network.from_gemma(config, scoring_id=7, logit_chunk=3)
+  params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), _ours(TINY))
+  token_bt = _tokens()
+  assert {x.dtype for x in jax.tree.leaves(jax.eval_shape(net.init, jax.random.key(0)))} == {jnp.dtype("bfloat16")}
+
+  def read(params):
+    hidden_btd = net.hidden(params, token_bt)
+    return (hidden_btd, net.logits(params, hidden_btd), net.scores(params, hidden_btd),
+            net.log_probs(params, hidden_btd, token_bt))
+
+  jaxpr = jax.make_jaxpr(read)(params).jaxpr
+  hidden, *heads = [v.aval.dtype for v in jaxpr.outvars]
+  assert hidden == jnp.bfloat16 and heads == [jnp.float32] * 3
+  dtypes = lambda *names: {v.aval.dtype for e in _equations(jaxpr) if e.primitive.name in names
+                           for v in e.outvars}
+  assert dtypes("rsqrt") == {jnp.dtype("float32")}  # norms
+  assert dtypes("exp", "log") == {jnp.dtype("float32")}  # softmax, log-probabilities
+  assert dtypes("sin", "cos") == {jnp.dtype("float32")}  # rotary angles
+  # The matrices do multiply in bfloat16.
+  operands = {v.aval.dtype for e in _equations(jaxpr) if e.primitive.name == "dot_general" for v in e.invars}
+  assert jnp.dtype("bfloat16") in operands
+
+
+def test_bfloat16_norm_rounds_only_once():
+  """Half a spacing of bfloat16 from the float32 result; rounding before the scale doubles that."""
+  rng = np.random.default_rng(0)
+  x_btd, scale_d = (jnp.asarray(rng.standard_normal(s), jnp.bfloat16) for s in ((4, 50, 96), 96))
+  normed_btd = gemma.RMSNorm("bfloat16").apply({"params": {"scale": scale_d}}, x_btd)
+  assert normed_btd.dtype == jnp.bfloat16
+  x_btd, scale_d = np.asarray(x_btd, np.float64), np.asarray(scale_d, np.float64)
+  exact_btd = x_btd / np.sqrt((x_btd**2).mean(axis=-1, keepdims=True) + 1e-6) * (1 + scale_d)
+  np.testing.assert_allclose(np.asarray(normed_btd, np.float64), exact_btd, rtol=1.001 * 2**-9, atol=0)
+
+
+def test_flops_of_a_case_counted_by_hand():
+  """A local layer of window 2 and a global one, d = 4, 2 heads on 1, e = 2, f = 3, v = 5; tokens 1 and 2 of 3."""
+  config = gemma.GemmaConfig(2, 4, 2, 1, 2, 3, 1.0, vocab_size=5, window=2)
+  matrices = 4 * 4 + 4 * 2 * 2 + 4 * 4 + 3 * 4 * 3  # query, key and value, out, gate and up and down
+  pairs = (2 + 2) + (2 + 3)  # local: both see 2 keys; global: 2 and 3
+  by_hand = 2 * (2 * 2 * matrices) + (2 + 2) * 2 * 2 * pairs + 2 * 5 * 4
+  assert gemma.forward_flops(config, 1, 3, logit_count=1) == by_hand
+
+
+def test_flops_add_up_and_respect_the_window():
+  config = SHAPED["9b"]  # local, global, local; window 5
+  b = np.arange(30)
+  whole = gemma.forward_flops(config, 0, b)
+  for a in range(30):
+    np.testing.assert_array_equal(
+        gemma.forward_flops(config, 0, a) + gemma.forward_flops(config, a, b[a:]), whole[a:])
+  seen = lambda position: 2 * min(position + 1, config.window) + position + 1
+  no_keys = gemma.forward_flops(config, 0, 1) - 4 * 6 * 8 * 3
+  brute = [n * no_keys + 4 * 6 * 8 * sum(seen(i) for i in range(n)) for n in range(30)]
+  np.testing.assert_array_equal(whole, brute)
+
+
+def test_flops_are_what_xla_counts():
+  """A scan's body is counted once, hence one layer; XLA multiplies masked pairs too."""
+  config, t = gemma.GemmaConfig(1, 128, 4, 2, 32, 512, 32**-0.5, vocab_size=1000), 64
+  net = network.from_gemma(config, scoring_id=7)
+  params = jax.eval_shape(net.init, jax.random.key(0))
+  read = jax.jit(lambda params, token_bt: net.logits(params, net.hidden(params, token_bt)))
+  counted = read.lower(params, jax.ShapeDtypeStruct((1, t), jnp.int32)).compile().cost_analysis()["flops"]
+  masked = 4 * config.num_heads * config.head_width * t * (t - 1) // 2
+  assert counted == pytest.approx(gemma.forward_flops(config, 0, t, t) + masked, rel=0.05)

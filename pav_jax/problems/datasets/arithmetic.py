@@ -79,8 +79,7 @@ def disjoint(config: ArithmeticConfig) -> tuple[dict[str, list[Problem]], dict[s
       kept = [problem for problem in drawn if problem.question not in taken]
       if len(kept) >= size:
         break
-      # The share lost so far tells how many more are needed, and one in a hundred besides.
-      count += 1 + (size - len(kept)) * 101 * count // (100 * max(len(kept), 1))
+      count += size - len(kept)
     problems[split], collisions[split] = kept[:size], len(drawn) - len(kept)
     taken.update(problem.question for problem in kept[:size])
   return problems, collisions

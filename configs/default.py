@@ -1,0 +1,69 @@
+"""Every knob with its default: the small test bed. Other configs start from this one and say what differs.
+
+Sections stand in the order of the pipeline. Paths left '' mean the run's own.
+"""
+
+import ml_collections
+
+
+def optimizer(**changes) -> ml_collections.ConfigDict:
+  """A training section: Adam (betas 0.9, 0.95), warm-up, cosine to 0."""
+  knobs = ml_collections.ConfigDict({
+      "num_steps": 1000, "batch_size": 64, "microbatches": 1, "peak_lr": 3e-3, "warmup_steps": 50,
+      "b1": 0.9, "b2": 0.95, "clip_norm": 1.0, "weight_decay": 0.0,
+      "eval_every": 200, "save_every": 500, "log_every": 20})
+  knobs.update(changes)
+  return knobs
+
+
+def model(**changes) -> ml_collections.ConfigDict:
+  """A network section: a size of pav_jax/models/gemma.py and how it is stored and computed."""
+  knobs = ml_collections.ConfigDict({
+      "size": "nano", "vocab_size": 384, "param_dtype": "float32", "dtype": "float32", "logit_chunk": 128})
+  knobs.update(changes)
+  return knobs
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """See the top of the file."""
+  return ml_collections.ConfigDict({
+      "stage": "pipeline",
+      "seed": 0,
+      "mesh": {"data": -1, "fsdp": 1, "model": 1},
+      "problems": {
+          "train": "arithmetic", "validation": "arithmetic", "test": "arithmetic",
+          "prompt": "{question}\n",
+          "data_dir": "", "manual_dir": "", "validation_size": 500, "max_malformed": 0,
+          "max_prompt": 48, "max_solution": 48, "max_too_long": 0, "problems_per_shard": 5000},
+      "arithmetic": {
+          "dials": {
+              "min_length": 3, "max_length": 5, "modulus": 20,
+              "operations": ("+1", "+3", "+7", "-2", "-4", "-5", "*3", "*7"),
+              "noise": 0.2, "lure": 0.6, "lured": 0.5,
+              "slip": 0.0, "restate": 0.0, "slack": 1, "give_up": 0.0, "bystanders": 0.0},
+          "train_size": 20000, "validation_size": 500, "test_size": 500, "train_seed": 1, "validation_seed": 2},
+      "vocabulary": {"path": "", "size": 384, "train_on": 5000},
+      "grading": {"workers": 2, "timeout_s": 5.0},
+      "policy": {**model(), "init_from": ""},
+      "sft": optimizer(),
+      "rollouts": {
+          "checkpoint": "", "num_problems": 4000, "n_cov": 1, "max_new": 48,
+          "temperature": 1.0, "top_k": 0, "top_p": 1.0, "rows_per_call": 512, "problems_per_shard": 1000},
+      "values": {
+          "checkpoint": "", "n_mc": 8, "max_steps": 12,
+          "temperature": 1.0, "top_k": 0, "top_p": 1.0, "rows_per_call": 512, "responses_per_shard": 500},
+      "verifier": {
+          "kinds": ("orm", "q", "advantage"), "model": model(), "init_from": "sft", "pretrain": optimizer(num_steps=0),
+          "balance": True, "text_weight": 0.5, "prover_k": 4, "valid_fraction": 0.05,
+          "orm": optimizer(), "q": optimizer(), "advantage": optimizer()},
+      "search": {
+          "split": "test", "num_problems": 200, "num_seeds": 2, "policy_checkpoint": "",
+          "max_n": 64, "widths": (1, 2, 4, 8), "candidates": 3, "alpha": 0.5,
+          "provers": ("best_of_k",), "prover_k": 4, "prover_checkpoint": "", "pav_rerank": "mean", "distinct": True,
+          "max_rounds": 40, "max_step": 16,
+          "temperature": 1.0, "top_k": 0, "top_p": 1.0, "rows_per_call": 768},
+      "evaluate": {
+          "checkpoint": "", "split": "test", "num_problems": 200, "n": 8,
+          "temperature": 1.0, "top_k": 0, "top_p": 1.0, "rows_per_call": 512},
+      "report": {"bootstrap_draws": 2000, "calibration_bins": 10},
+  })

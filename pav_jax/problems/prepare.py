@@ -1,0 +1,104 @@
+"""The first stage: problems as token ids on disk, so that nothing after it needs TensorFlow.
+
+  1. The vocabulary: a SentencePiece file by path, or one trained on the
+     training split's own text.
+  2. Each split's examples in their fixed order, this host's share, from the
+     position where an earlier run stopped; written in shards.
+  3. A prompt or solution longer than its limit is left out and counted; more
+     than `max_too_long` of them in a split is an error.
+  4. Every reference answer is checked to be one that grading understands.
+"""
+
+import itertools
+import shutil
+
+import numpy as np
+
+from pav_jax.errors import UserError
+from pav_jax.problems import grading
+from pav_jax.problems import vocabulary as vocabulary_lib
+from pav_jax.training import metrics
+from pav_jax.training.records import Folder
+from pav_jax.training.run import Run
+
+SPLITS = ("train", "validation", "test")
+
+
+def run_stage(run: Run):
+  """problems: publishers' files, or the generator -> problems/vocabulary.model, problems/<split>."""
+  started = {split: run.start(f"problems/{split}", sections=["problems", "arithmetic", "vocabulary", "grading"],
+                              inputs=[]) for split in SPLITS}
+  if all(done for _, done in started.values()):
+    return
+  # Only here: the door to TensorFlow takes seconds to open.
+  from pav_jax.problems import tasks
+  from pav_jax.problems.arithmetic import Arithmetic
+  from pav_jax.problems.datasets.arithmetic import ArithmeticConfig
+  knobs = run.config.problems
+  dials = dict(run.config.arithmetic.dials) | {"operations": tuple(run.config.arithmetic.dials.operations)}
+  sizes = {k: v for k, v in run.config.arithmetic.items() if k != "dials"}
+  source = dict(
+      data_dir=knobs.data_dir or str(run.root / "tfds"), manual_dir=knobs.manual_dir,
+      validation_size=knobs.validation_size, max_malformed=knobs.max_malformed,
+      arithmetic=ArithmeticConfig(dials=Arithmetic(**dials), **sizes))
+  vocabulary_path = run.root / "problems" / "vocabulary.model"
+  if not vocabulary_path.exists():
+    _make_vocabulary(run.config.vocabulary, knobs, source, tasks, vocabulary_path)
+  vocabulary = vocabulary_lib.load(vocabulary_path)
+  for split, (folder, done) in started.items():
+    if done:
+      continue
+    shutil.copyfile(vocabulary_path, folder.path / "vocabulary.model")
+    mixture = knobs[split]
+    with grading.Grader(run.config.grading.workers, run.config.grading.timeout_s) as grader:
+      shards = _write_split(folder, split, mixture, knobs, source, tasks, vocabulary, vocabulary_path, grader)
+    folder.finish(shards, {"mixture": mixture, "vocabulary": vocabulary.fingerprint})
+
+
+def _make_vocabulary(section, knobs, source, tasks, path):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  if section.path:
+    vocabulary_lib.load(section.path)
+    shutil.copyfile(section.path, path)
+    return
+  texts = []
+  for name in tasks.names(knobs.train):
+    for problem in itertools.islice(tasks.load(name, "train", **source), section.train_on):
+      texts.append(knobs.prompt.format(question=problem.question) + problem.solution)
+  vocabulary_lib.train(texts, section.size, path)
+
+
+def _write_split(folder: Folder, split, mixture, knobs, source, tasks, vocabulary, vocabulary_path, grader) -> int:
+  """Writes the shards that are missing and returns how many there are."""
+  shard = 0
+  while folder.has_shard(shard):
+    shard += 1
+  examples = tasks.examples(mixture, split, vocabulary_path=vocabulary_path, prompt=knobs.prompt,
+                            start=shard * knobs.problems_per_shard, **source)
+  with metrics.progress(what=f"problems {split}", unit="problem", initial=shard * knobs.problems_per_shard) as bar:
+    while some := list(itertools.islice(examples, knobs.problems_per_shard)):
+      arrays, counts = _arrays(some, knobs, vocabulary)
+      if counts["too long"] > knobs.max_too_long:
+        raise UserError(
+            f"{split}: {counts['too long']} of {len(some)} problems are longer than max_prompt = {knobs.max_prompt} or "
+            f"max_solution = {knobs.max_solution} tokens, more than problems.max_too_long = {knobs.max_too_long}")
+      grader.require_sound([str(a) for a in arrays["answer_p"]], [str(d) for d in arrays["dataset_p"]],
+                           [str(i) for i in arrays["id_p"]])
+      folder.write_shard(shard, arrays, counts)
+      bar.update(len(some))
+      shard += 1
+  return shard
+
+
+def _arrays(examples: list[dict], knobs, vocabulary) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+  fits = [e for e in examples if len(e["prompt_t"]) <= knobs.max_prompt and len(e["response_t"]) <= knobs.max_solution]
+  arrays = {f"{name}_p": np.array([e[name] for e in fits], dtype=str) for name in ("id", "dataset", "question", "answer")}
+  for name, field, width in (("prompt", "prompt_t", knobs.max_prompt), ("solution", "response_t", knobs.max_solution)):
+    arrays[f"{name}_pt"] = np.full((len(fits), width), vocabulary.pad_id, np.int32)
+    for row, example in enumerate(fits):
+      arrays[f"{name}_pt"][row, :len(example[field])] = example[field]
+    arrays[f"{name}_length_p"] = np.array([len(e[field]) for e in fits], np.int32)
+  counts = {"problems": len(fits), "too long": len(examples) - len(fits),
+            "tokens": int(arrays["prompt_length_p"].sum() + arrays["solution_length_p"].sum())}
+  return arrays, counts
+

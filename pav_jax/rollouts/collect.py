@@ -1,0 +1,97 @@
+"""Seed responses: n_cov full responses per problem from one policy, graded (section 4.2).
+
+  1. For each problem, read its prompt once and sample n_cov responses.
+  2. Cut them at EOS; one that meets its budget first is truncated, and counted.
+  3. Grade each against the reference: correct, incorrect or ungradable.
+  4. Write them in shards of `problems_per_shard` problems.
+
+The policy is the base policy pi (for Q^pi and the ORM), or the one of
+`rollouts.checkpoint` (seeds from a prover mu).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from pav_jax.models import architecture
+from pav_jax.problems import grading
+from pav_jax.problems import prepared
+from pav_jax.rollouts import jobs as jobs_lib
+from pav_jax.rollouts import sampling as sampling_lib
+from pav_jax.training import metrics
+from pav_jax.training.run import Run
+
+
+class Rollouts(NamedTuple):
+  """Responses of problems, row by row: problem_b, sample_b name them; verdict_b as in `grading`."""
+
+  problem_b: np.ndarray
+  sample_b: np.ndarray
+  token_bt: np.ndarray
+  length_b: np.ndarray
+  log_prob_bt: np.ndarray
+  ended_b: np.ndarray
+  verdict_b: np.ndarray
+
+
+def sampling_of(section) -> sampling_lib.Sampling:
+  """The settings of a config section; UserError for one that means nothing."""
+  return sampling_lib.check(sampling_lib.Sampling(section.temperature, section.top_k, section.top_p))
+
+
+def sample(arch: architecture.Architecture, params, problems: prepared.Problems, problem_p: np.ndarray, n: int, *,
+           tokens, sampling, seed: int, rows_per_call: int, max_new: int, bar=None) -> Rollouts:
+  """n responses to each of the problems problem_p, ungraded (verdict_b is all -1)."""
+  source_r = np.repeat(np.arange(len(problem_p)), n).astype(np.int32)
+  sample_r = np.tile(np.arange(n), len(problem_p)).astype(np.int32)
+  length_p = problems.prompt_length_p[problem_p]
+  done = jobs_lib.run(
+      arch.network, params, problems.prompt_pt[problem_p], length_p,
+      jobs_lib.Jobs(source_r, length_p[source_r], np.full(len(source_r), max_new, np.int32),
+                    np.stack([problem_p[source_r], sample_r], axis=1)),
+      tokens, rows_per_call=rows_per_call, sources_per_call=max(1, rows_per_call // n), max_new=max_new,
+      sampling=sampling, seed=seed, bar=bar)
+  return Rollouts(problem_p[source_r], sample_r, done.token_rt, done.length_r, done.log_prob_rt, done.ended_r,
+                  np.full(len(source_r), int(grading.Verdict.UNGRADABLE), np.int8))
+
+
+def grade(rollouts: Rollouts, problems: prepared.Problems, vocabulary, grader: grading.Grader):
+  """(the same rollouts with verdicts, counts). A truncated response is graded by what it says, too."""
+  texts = [vocabulary.decode(t[:n]) for t, n in zip(rollouts.token_bt, rollouts.length_b)]
+  grades = grader.grade([str(a) for a in problems.answer_p[rollouts.problem_b]], texts,
+                        [str(d) for d in problems.dataset_p[rollouts.problem_b]])
+  verdict_b = np.array([int(g.verdict) for g in grades], np.int8)
+  counts = {"responses": len(grades), "tokens": int(rollouts.length_b.sum()),
+            "truncated": int((~rollouts.ended_b).sum())}
+  counts |= {v.name.lower(): int((verdict_b == v).sum()) for v in grading.Verdict}
+  for g in grades:
+    if g.reason:
+      counts[f"ungradable: {g.reason}"] = counts.get(f"ungradable: {g.reason}", 0) + 1
+  return rollouts._replace(verdict_b=verdict_b), counts
+
+
+def run_stage(run: Run):
+  """rollouts: problems, sft -> rollouts/."""
+  knobs = run.config.rollouts
+  folder, done = run.start("rollouts", sections=["policy", "rollouts", "grading"], inputs=["problems/train", "sft"])
+  if done:
+    return
+  problems = prepared.read(run.folder("problems/train"), knobs.num_problems)
+  vocabulary = prepared.vocabulary(run.folder("problems/train"))
+  arch, params = architecture.restore(
+      knobs.checkpoint or str(run.folder("sft").path / "best"), run.config.policy, vocabulary, run.mesh)
+  tokens = jobs_lib.token_tables(vocabulary, arch.config.vocab_size)
+  count = len(problems.id_p)
+  shards = -(-count // knobs.problems_per_shard)
+  with grading.Grader(run.config.grading.workers, run.config.grading.timeout_s) as grader, metrics.progress(
+      what="rollouts", unit="response", total=count * knobs.n_cov) as bar:
+    for shard in range(shards):
+      problem_p = np.arange(count, dtype=np.int32)[shard * knobs.problems_per_shard:][:knobs.problems_per_shard]
+      if folder.has_shard(shard):
+        bar.update(len(problem_p) * knobs.n_cov)
+        continue
+      rollouts = sample(arch, params, problems, problem_p, knobs.n_cov, tokens=tokens, sampling=sampling_of(knobs),
+                        seed=run.config.seed, rows_per_call=knobs.rows_per_call, max_new=knobs.max_new, bar=bar)
+      rollouts, counts = grade(rollouts, problems, vocabulary, grader)
+      folder.write_shard(shard, rollouts._asdict(), counts)
+  folder.finish(shards, {"vocabulary": vocabulary.fingerprint})

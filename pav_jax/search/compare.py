@@ -1,0 +1,181 @@
+"""The search stage: every method on the same problems, with its cost.
+
+  1. For each seed draw `max_n` independent responses per problem and grade
+     them; score them with the ORM and the Q verifier, each prompt read once.
+     Pass@N, votes and best-of-N for every N come from these (best_of_n.py).
+  2. For each seed and width run the beam by Q^pi and, for every prover named,
+     the beam by Q^pi + alpha A^mu (beam.py); grade the chosen response and all
+     that finished.
+  3. Write what was right and what it cost, per problem; accuracies and
+     intervals are computed from these records alone.
+"""
+
+import numpy as np
+
+from pav_jax.errors import UserError
+from pav_jax.models import architecture
+from pav_jax.problems import grading
+from pav_jax.problems import prepared
+from pav_jax.rollouts import collect
+from pav_jax.rollouts import jobs as jobs_lib
+from pav_jax.search import beam
+from pav_jax.search import best_of_n
+from pav_jax.search import ledger
+from pav_jax.training import metrics
+from pav_jax.training.run import Run
+from pav_jax.values import equations
+from pav_jax.values import monte_carlo
+from pav_jax.verifiers import score
+
+PROVERS = ("best_of_k", "q", "advantage")
+
+
+class Players:
+  """Everybody the stage needs: the policy, the verifiers by kind, vocabulary, problems, tables."""
+
+  def __init__(self, run: Run):
+    knobs = run.config.search
+    folder = run.folder(f"problems/{knobs.split}")
+    self.problems = prepared.read(folder, knobs.num_problems)
+    self.vocabulary = prepared.vocabulary(folder)
+    self.arch, params = architecture.restore(
+        knobs.policy_checkpoint or str(run.folder("sft").path / "best"), run.config.policy, self.vocabulary, run.mesh)
+    self.policy = beam.Player(self.arch.network, params)
+    self.tokens = jobs_lib.token_tables(self.vocabulary, self.arch.config.vocab_size)
+    paths = {kind: str(run.folder("verifier").path / kind / "best") for kind in ("orm", "q")}
+    if "advantage" in knobs.provers:
+      paths["advantage"] = knobs.prover_checkpoint or str(run.folder("verifier").path / "advantage" / "best")
+    if "q" in knobs.provers:
+      if not knobs.prover_checkpoint:
+        raise UserError("search.provers names 'q': search.prover_checkpoint must say whose Q it is")
+      paths["prover"] = knobs.prover_checkpoint
+    self.verifiers = {}
+    for name, path in paths.items():
+      arch, params = architecture.restore(path, run.config.verifier.model, self.vocabulary, run.mesh)
+      self.verifiers[name] = beam.Player(arch.network, params)
+
+
+def run_stage(run: Run):
+  """search: problems, sft, verifier -> search/samples, search/beams."""
+  knobs = run.config.search
+  unknown = set(knobs.provers) - set(PROVERS)
+  if unknown:
+    raise UserError(f"search.provers {tuple(knobs.provers)}: each is one of {', '.join(PROVERS)}")
+  inputs = [f"problems/{knobs.split}", "sft", "verifier"]
+  samples, samples_done = run.start("search/samples", sections=["policy", "search", "grading"], inputs=inputs)
+  beams, beams_done = run.start("search/beams", sections=["policy", "search", "grading"], inputs=inputs)
+  if samples_done and beams_done:
+    return
+  players = Players(run)
+  with grading.Grader(run.config.grading.workers, run.config.grading.timeout_s) as grader:
+    if not samples_done:
+      _all_samples(run, players, grader, samples)
+    if not beams_done:
+      _all_beams(run, players, grader, beams)
+
+
+def _all_samples(run: Run, players: Players, grader, folder):
+  knobs = run.config.search
+  count = len(players.problems.id_p)
+  with metrics.progress(what="search: samples", unit="response", total=knobs.num_seeds * count * knobs.max_n) as bar:
+    for seed in range(knobs.num_seeds):
+      if folder.has_shard(seed):
+        bar.update(count * knobs.max_n)
+        continue
+      folder.write_shard(seed, *_samples(run, players, grader, seed, bar))
+  folder.finish(knobs.num_seeds)
+
+
+def _samples(run: Run, players: Players, grader, seed: int, bar):
+  """(arrays with a row per problem, counts) of one seed."""
+  knobs, problems = run.config.search, players.problems
+  problem_p = np.arange(len(problems.id_p), dtype=np.int32)
+  rollouts = collect.sample(
+      players.arch, players.policy.params, problems, problem_p, knobs.max_n, tokens=players.tokens,
+      sampling=collect.sampling_of(knobs), seed=_seed(run, seed, 0), rows_per_call=knobs.rows_per_call,
+      max_new=run.config.rollouts.max_new, bar=bar)
+  rollouts, counts = collect.grade(rollouts, problems, players.vocabulary, grader)
+  answers = [players.vocabulary.decode(t[:n]) for t, n in zip(rollouts.token_bt, rollouts.length_b)]
+  stated = grader.grade([str(a) for a in problems.answer_p[rollouts.problem_b]], answers,
+                        [str(d) for d in problems.dataset_p[rollouts.problem_b]])
+  names = {}
+  answer_b = np.array([-1 if g.answer is None else names.setdefault(g.answer, len(names)) for g in stated])
+  end_bz, _ = monte_carlo.prefix_ends(rollouts.token_bt, rollouts.length_b, players.vocabulary,
+                                      run.config.values.max_steps)
+  score_of = lambda name: score.score_responses(
+      players.verifiers[name].network, players.verifiers[name].params, problems.prompt_pt, problems.prompt_length_p,
+      rollouts.problem_b, rollouts.token_bt, rollouts.length_b, end_bz, rows_per_call=knobs.rows_per_call)
+  q_bz = score_of("q")
+  reward_bs = equations.effective_reward(
+      q_bz[:, 1:], equations.advantages(equations.best_of_k(q_bz, knobs.prover_k)), knobs.alpha)
+  square = lambda x_b: x_b.reshape(len(problem_p), knobs.max_n)
+  arrays = {
+      "seed_p": np.full(len(problem_p), seed), "problem_p": problem_p,
+      "right_pn": square(rollouts.verdict_b == grading.Verdict.CORRECT), "answer_pn": square(answer_b),
+      "length_pn": square(rollouts.length_b),
+      "orm_pn": square(best_of_n.effective_score(score_of("orm"), reward_bs, "last")),
+      "q_pn": square(best_of_n.effective_score(q_bz, reward_bs, "last")),
+      "pav_pn": square(best_of_n.effective_score(q_bz, reward_bs, knobs.pav_rerank))}
+  prompt_p = problems.prompt_length_p
+  for name, flops in (("policy", players.policy.network.flops), ("verifier", players.verifiers["orm"].network.flops)):
+    verifier = name == "verifier"
+    prompt_cost = ledger.prompts(flops, prompt_p, verifier=verifier)
+    arrays[f"{name}_prompt_flops_p"] = prompt_cost.verifier_flops_p if verifier else prompt_cost.policy_flops_p
+    start_pn, new_pn = np.broadcast_to(prompt_p[:, None], arrays["length_pn"].shape), arrays["length_pn"]
+    arrays[f"{name}_flops_pn"] = (flops(start_pn, start_pn + new_pn, 0) if verifier else
+                                  flops(start_pn - 1, start_pn - 1 + new_pn, new_pn)).astype(float)
+  arrays["prompt_length_p"] = prompt_p
+  return arrays, counts
+
+
+def cells(knobs) -> list[tuple[str, str, float, int, int]]:
+  """(method, prover kind, alpha, width, seed) of every beam search the config asks for, in order."""
+  methods = [("q_beam", "best_of_k", 0.0)]
+  for i, kind in enumerate(knobs.provers):
+    methods.append(("pav_beam" if i == 0 else f"pav_beam_{kind}", kind, knobs.alpha))
+  return [(*method, width, seed) for seed in range(knobs.num_seeds) for width in knobs.widths for method in methods]
+
+
+def _all_beams(run: Run, players: Players, grader, folder):
+  knobs, count = run.config.search, len(players.problems.id_p)
+  todo = cells(knobs)
+  with metrics.progress(what="search: beams", unit="problem", total=len(todo) * count) as bar:
+    for shard, cell in enumerate(todo):
+      if folder.has_shard(shard):
+        bar.update(count)
+        continue
+      folder.write_shard(shard, *_beam(run, players, grader, cell, bar))
+  folder.finish(len(todo))
+
+
+def _beam(run: Run, players: Players, grader, cell, bar):
+  """(arrays with a row per problem, counts) of one beam search."""
+  method, kind, alpha, width, seed = cell
+  knobs, problems = run.config.search, players.problems
+  unit = width * knobs.candidates
+  verifiers = [players.verifiers["q"]]
+  if alpha and kind != "best_of_k":
+    verifiers.append(players.verifiers["prover" if kind == "q" else "advantage"])
+  found = beam.search(
+      players.policy, verifiers, problems.prompt_pt, problems.prompt_length_p,
+      np.arange(len(problems.id_p), dtype=np.int32), players.tokens, prover=beam.Prover(kind, knobs.prover_k),
+      alpha=alpha, width=width, candidates=knobs.candidates, max_rounds=knobs.max_rounds,
+      max_new=run.config.rollouts.max_new, max_step=knobs.max_step, sampling=collect.sampling_of(knobs),
+      seed=_seed(run, seed, width), rows_per_call=max(1, knobs.rows_per_call // unit) * unit,
+      distinct=knobs.distinct, bar=bar)
+  count = len(problems.id_p)
+  lengths = np.concatenate([found.length_p[:, None], found.pool_length_pk], axis=1)
+  responses = np.concatenate([found.token_pt[:, None], found.pool_token_pkt], axis=1)
+  texts = [players.vocabulary.decode(t[:n]) for row_t, row_n in zip(responses, lengths) for t, n in zip(row_t, row_n)]
+  each = lambda x_p: [str(x) for x in np.repeat(x_p, lengths.shape[1])]
+  grades = grader.grade(each(problems.answer_p), texts, each(problems.dataset_p))
+  right = np.array([g.verdict == grading.Verdict.CORRECT for g in grades]).reshape(lengths.shape) & (lengths > 0)
+  arrays = {"method_p": np.full(count, method), "width_p": np.full(count, width), "seed_p": np.full(count, seed),
+            "alpha_p": np.full(count, alpha), "right_p": right[:, 0], "passed_p": right[:, 1:].any(axis=1)}
+  arrays |= found.cost._asdict()
+  return arrays, {"searches": count, "unanswered": int((found.length_p == 0).sum()), "rounds": found.rounds}
+
+
+def _seed(run: Run, seed: int, purpose: int) -> int:
+  """The randomness of a seed; both beams of a width share theirs, so that they differ in the score alone."""
+  return int(np.random.SeedSequence([run.config.seed, 11, seed, purpose]).generate_state(1)[0] >> 1)

@@ -1,0 +1,124 @@
+"""Training the verifiers: ORM, PQV (q) and PAV (advantage), one loss for all three.
+
+  1. Start from a network that knows the text: a checkpoint, or one pretrained
+     here on the training problems (the paper starts from pretrained Gemma 9B).
+  2. A row is prompt + seed response; in one causal pass the logit of the
+     scoring token is read at every labelled prefix.
+  3. The loss is the binary cross-entropy against the soft label, the buckets
+     below and from 0.5 on weighing the same, plus `text_weight` times the
+     language loss on the response, which keeps what pretraining knew.
+  4. The parameters with the lowest validation loss, on problems held out from
+     the training ones, are kept.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from pav_jax.errors import UserError
+from pav_jax.models import architecture
+from pav_jax.models.network import Network
+from pav_jax.policy import sft
+from pav_jax.problems import prepared
+from pav_jax.rollouts import collect
+from pav_jax.training.run import Run
+from pav_jax.values import monte_carlo
+from pav_jax.verifiers import score
+from pav_jax.verifiers import targets as targets_lib
+
+
+class ValueBatch(NamedTuple):
+  """token_bt rows; text_weight_bt, 1 on response tokens; position_bz of prefix ends; target_bz; weight_bz, 0 without a label."""
+
+  token_bt: np.ndarray
+  text_weight_bt: np.ndarray
+  position_bz: np.ndarray
+  target_bz: np.ndarray
+  weight_bz: np.ndarray
+
+  def masked(self, live_b: np.ndarray) -> "ValueBatch":
+    """The same rows, those that are not live weighing nothing."""
+    return self._replace(text_weight_bt=self.text_weight_bt * live_b[:, None],
+                         weight_bz=self.weight_bz * live_b[:, None])
+
+
+def value_loss(network: Network, text_weight: float):
+  """Summed soft binary cross-entropy, plus text_weight times the language loss in the same units."""
+  def loss_fn(params, batch: ValueBatch, key):
+    del key
+    hidden_btd = network.hidden(params, batch.token_bt)
+    hidden_bzd = jnp.take_along_axis(hidden_btd, batch.position_bz[:, :, None], axis=1)
+    entropy_bz = optax.sigmoid_binary_cross_entropy(network.scores(params, hidden_bzd), batch.target_bz)
+    value_sum, weight_sum = (entropy_bz * batch.weight_bz).sum(), batch.weight_bz.sum()
+    if not text_weight:
+      return value_sum, weight_sum, {"value_loss": value_sum}
+    log_prob_bt = network.log_probs(params, hidden_btd[:, :-1], batch.token_bt[:, 1:])
+    text_weight_bt = batch.text_weight_bt[:, 1:]
+    text_mean = -(log_prob_bt * text_weight_bt).sum() / jnp.maximum(text_weight_bt.sum(), 1.0)
+    return (value_sum + text_weight * text_mean * weight_sum, weight_sum,
+            {"value_loss": value_sum, "text_loss": text_mean * weight_sum})
+  return loss_fn
+
+
+def value_rows(problems: prepared.Problems, rollouts: collect.Rollouts, end_bz, target_bz, weight_bz) -> ValueBatch:
+  """All training rows; a prefix without a label has weight 0."""
+  start_b = problems.prompt_length_p[rollouts.problem_b]
+  token_bt = prepared.join_rows(problems.prompt_pt[rollouts.problem_b], start_b, rollouts.token_bt, rollouts.length_b)
+  at_bt = np.arange(token_bt.shape[1])[None]
+  text_bt = (at_bt >= start_b[:, None]) & (at_bt < (start_b + rollouts.length_b)[:, None])
+  position_bz = np.where(end_bz == -2, 0, start_b[:, None] + end_bz)
+  return ValueBatch(token_bt, text_bt.astype(np.float32), position_bz.astype(np.int32),
+                    np.nan_to_num(target_bz).astype(np.float32),
+                    np.where(np.isnan(target_bz), 0, weight_bz).astype(np.float32))
+
+
+def split_by_problem(problem_b: np.ndarray, valid_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+  """(train rows, validation rows): no problem has rows on both sides."""
+  names = np.unique(problem_b)
+  count = max(1, round(valid_fraction * len(names)))
+  if count >= len(names):
+    raise UserError(f"verifier.valid_fraction {valid_fraction} leaves no problem of {len(names)} to train on")
+  held_out = np.random.default_rng([seed, 7]).permutation(names)[:count]
+  is_valid_b = np.isin(problem_b, held_out)
+  return np.flatnonzero(~is_valid_b), np.flatnonzero(is_valid_b)
+
+
+def run_stage(run: Run):
+  """verifier: problems, rollouts, values (and sft) -> verifier/base, verifier/<kind>."""
+  knobs = run.config.verifier
+  unknown = set(knobs.kinds) - set(targets_lib.KINDS)
+  if unknown or not knobs.kinds:
+    raise UserError(f"verifier.kinds {tuple(knobs.kinds)}: each is one of {', '.join(targets_lib.KINDS)}")
+  folder, done = run.start("verifier", sections=["verifier", "policy"],
+                           inputs=["problems/train", "problems/validation", "rollouts", "values", "sft"])
+  if done:
+    return
+  problems = prepared.read(run.folder("problems/train"))
+  vocabulary = prepared.vocabulary(run.folder("problems/train"))
+  rollouts, values = monte_carlo.read(run)
+  arch = architecture.build(knobs.model, vocabulary)
+  facts = {"parameters": arch.num_params}
+  start_path = knobs.init_from
+  if start_path == "sft":
+    start_path = str(run.folder("sft").path / "best")
+  if knobs.pretrain.num_steps:
+    facts["base"] = sft.fit(
+        run, arch, knobs.pretrain, loss_fn=sft.sft_loss(arch.network), train_rows=sft.text_rows(problems),
+        valid_rows=sft.text_rows(prepared.read(run.folder("problems/validation"))), path=folder.path / "base",
+        what="verifier base", seed=run.config.seed + 2, start_params=architecture.load(start_path, arch, run.mesh))
+    start_path = str(folder.path / "base" / "best")
+  train_b, valid_b = split_by_problem(rollouts.problem_b, knobs.valid_fraction, run.config.seed)
+  for kind in knobs.kinds:
+    target_bz = targets_lib.targets(kind, values.q_bz, prover_k=knobs.prover_k)
+    weight_bz = targets_lib.balance(target_bz) if knobs.balance else np.ones(target_bz.shape, np.float32)
+    rows = value_rows(problems, rollouts, values.end_bz, target_bz, weight_bz)
+    pick = lambda index: ValueBatch(*(x[index] for x in rows))
+    facts[kind] = sft.fit(
+        run, arch, knobs[kind], loss_fn=value_loss(arch.network, knobs.text_weight), train_rows=pick(train_b),
+        valid_rows=pick(valid_b), path=folder.path / kind, what=f"verifier {kind}", seed=run.config.seed + 3,
+        start_params=architecture.load(start_path, arch, run.mesh))
+    facts[kind] |= {"train_rows": len(train_b), "valid_rows": len(valid_b),
+                    "labels": int((rows.weight_bz[train_b] > 0).sum())}
+  folder.finish(0, facts)

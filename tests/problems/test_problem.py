@@ -1,0 +1,217 @@
+"""Readers of the publishers' layouts: what they read, and what they refuse."""
+
+import gzip
+import io
+import json
+import subprocess
+import sys
+import tarfile
+import time
+
+import pytest
+
+from pav_jax.errors import UserError
+from pav_jax.problems import problem
+from pav_jax.problems.problem import Malformed, Problem
+
+
+def _names(problems):
+  return [p.id for p in problems]
+
+
+@pytest.mark.parametrize("text, box", [
+    (r"so \boxed{\frac{1}{2}}.", r"\frac{1}{2}"),
+    (r"\boxed{1} or rather \boxed{ 2 }", "2"),
+    (r"\fbox{3}", "3"),
+    (r"it is $\boxed 5$ again", "5"),
+    (r"$\boxed\pi$", r"\pi"),
+    (r"\boxed{\{1,2\}}", r"\{1,2\}"),
+    (r"\boxed{\left\{ x \right.}", r"\left\{ x \right."),
+    (r"\boxed{}", ""),
+    (r"\boxed{never {closed}", None),
+    (r"\boxed{1", None),
+    (r"\boxed", ""),
+    ("42", None),
+])
+def test_last_boxed(text, box):
+  assert problem.last_boxed(text) == box
+
+
+def test_last_boxed_is_linear():
+  begin = time.perf_counter()
+  assert problem.last_boxed(r"\boxed{" + "{" * 1_000_000) is None
+  assert problem.last_boxed(r"\boxed{" * 200_000) is None
+  assert time.perf_counter() - begin < 5
+
+
+def test_gsm8k_layout(publisher_dir):
+  problems, malformed = problem.sift(problem.read_gsm8k(publisher_dir / "gsm8k/train.jsonl", "train"))
+  assert len(problems) == 30 and not malformed
+  assert problems[3] == Problem("gsm8k/train/4", "gsm8k", "Ann has 3 hats and buys 3. How many (train)?",
+                                "3+3 = 6 hats.\n#### 6", "6")
+  noted = next(problem.read_gsm8k(publisher_dir / "gsm8k/train.jsonl", "train", strip_notes=False))
+  assert noted.solution == "0+0 = <<0+0=0>>0 hats.\n#### 0"
+
+
+def test_math_layout_as_folder_and_archives(publisher_dir, tmp_path):
+  rows = list(problem.read_math(publisher_dir, "train"))
+  assert _names(r for r in rows if isinstance(r, Problem)) == [
+      f"math/train/{name}.json" for name in ("algebra/1", "algebra/2", "algebra/10", "number_theory/3",
+                                             "number_theory/4", "number_theory/5")]
+  assert rows[2].answer == "100" and rows[2].solution == r"It is $\boxed{100}$."
+  assert list(problem.read_math(publisher_dir / "MATH", "train")) == rows
+  for name, mode in (("MATH.tar", "w"), ("MATH.tar.gz", "w:gz")):
+    (tmp_path / name).mkdir()
+    with tarfile.open(tmp_path / name / name, mode) as archive:
+      archive.add(publisher_dir / "MATH", "MATH")
+    read = list(problem.read_math(tmp_path / name, "train"))
+    assert [r for r in read if isinstance(r, Problem)] == [r for r in rows if isinstance(r, Problem)]
+
+
+def test_empty_box_is_refused_unless_known(publisher_dir):
+  with pytest.raises(UserError, match=r"1 of 7 rows .* row train/number_theory/7115.json, field answer: .* empty"):
+    problem.sift(problem.read_math(publisher_dir, "train"))
+  problems, malformed = problem.sift(problem.read_math(publisher_dir, "train"), known=problem.EMPTY_BOXES)
+  assert len(problems) == 6 and _rows(malformed) == [("train/number_theory/7115.json", "answer")]
+
+
+def test_prm800k_split(publisher_dir):
+  path = publisher_dir / "prm800k/math_splits/test.jsonl"
+  test, _ = problem.sift(problem.read_prm800k(publisher_dir, path, "test"))
+  train, malformed = problem.sift(problem.read_prm800k(publisher_dir, path, "train"), known=problem.EMPTY_BOXES)
+  assert _names(test) == ["math/test/algebra/4.json", "math/test/algebra/2.json"]
+  assert len(train) + len(malformed) == 10 and not set(_names(test)) & set(_names(train))
+  assert test[0].answer == "16"
+
+
+def test_prm800k_refuses_what_could_leak(publisher_dir, tmp_path):
+  path = tmp_path / "test.jsonl"
+  path.write_text('{"unique_id": "test/algebra/99.json", "problem": "?"}\n'
+                  '{"unique_id": "test/algebra/1.json", "problem": "another"}\nbroken\n')
+  rows = problem.read_prm800k(publisher_dir, path, "train")
+  bad = [row for row in rows if isinstance(row, Malformed) and row.file == str(path)]
+  assert _rows(bad) == [("1", "unique_id"), ("2", "problem"), ("3", "")]
+
+
+def _rows(malformed):
+  return [(bad.row, bad.field) for bad in malformed]
+
+
+_GOOD = b'{"question": "1+1?", "answer": "2"}'
+
+
+@pytest.mark.parametrize("line, field, reason", [
+    (b'{"question": "1+1?", "answer": ', "", "broken JSON"),
+    (b'{"question": "1+1?", "answer": NaN}', "", "broken JSON"),
+    (b"[" * 100_000, "", "broken JSON"),
+    (b'["1+1?", "2"]', "", "not a JSON object"),
+    (b'{"answer": "2"}', "question", "missing"),
+    (b'{"question": null, "answer": "2"}', "question", "missing"),
+    (b'{"question": " \\n", "answer": "2"}', "question", "empty"),
+    (b'{"question": 7, "answer": "2"}', "question", "not a string"),
+    (b'{"question": "1+1?"}', "answer", "missing"),
+    (b'{"question": "1+1?", "answer": ""}', "answer", "empty"),
+    (b'{"question": "1+1?", "answer": ["2"]}', "answer", "not a string"),
+    ('{"question": "Größe?", "answer": "2"}'.encode("latin-1"), "", "not UTF-8 at byte 16"),
+    (b'{"question": "\\ud800?", "answer": "2"}', "question", "half a surrogate pair"),
+    (b'{"question": "1+1?", "answer": "2", "dataset": "chess"}', "dataset", "'chess' is none of"),
+    (b'{"question": "1+1?", "answer": "2", "id": "mine/1"}', "id", "mine/1 is in row 1 already"),
+])
+def test_malformed_rows_are_reported_and_counted(tmp_path, line, field, reason):
+  path = tmp_path / "mine.jsonl"
+  path.write_bytes(_GOOD + b"\n\n" + line + b"\n" + _GOOD)
+  problems, malformed = problem.sift(problem.read_jsonl(path), max_malformed=1)
+  assert _names(problems) == ["mine/1", "mine/4"]
+  assert [(bad.file, bad.row, bad.field) for bad in malformed] == [(str(path), "3", field)]
+  assert malformed[0].reason.startswith(reason)
+  with pytest.raises(UserError) as error:
+    problem.sift(problem.read_jsonl(path))
+  assert f"1 of 3 rows are malformed, more than max_malformed = 0: {path} row 3" in str(error.value)
+  assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("answer, reason", [("two", "no ####"), ("two\n#### ", "nothing after ####")])
+def test_gsm8k_answers(tmp_path, answer, reason):
+  path = tmp_path / "train.jsonl"
+  path.write_text(json.dumps({"question": "1+1?", "answer": "#### 3\nno\n#### 2"}))
+  assert next(problem.read_gsm8k(path, "train")).answer == "2"
+  path.write_text(json.dumps({"question": "1+1?", "answer": answer}))
+  assert list(problem.read_gsm8k(path, "train")) == [Malformed(str(path), "1", "answer", reason)]
+
+
+def test_math_rows_that_are_broken(tmp_path):
+  folder = tmp_path / "MATH/train/algebra"
+  folder.mkdir(parents=True)
+  (folder / "1.json").write_text('{"problem": "?", "solution": "none"}')
+  (folder / "2.json").write_text('{"problem": "?"}')
+  (folder / "3.json").write_text("{")
+  (folder / "4.json").write_text('{"problem": "", "solution": "$\\\\boxed{1}$"}')
+  assert _rows(problem.read_math(tmp_path, "train")) == [
+      ("train/algebra/1.json", "answer"), ("train/algebra/2.json", "solution"), ("train/algebra/3.json", ""),
+      ("train/algebra/4.json", "problem")]
+
+
+def test_a_name_twice_in_an_archive(tmp_path):
+  content = b'{"problem": "?", "solution": "$\\\\boxed{1}$"}'
+  with tarfile.open(tmp_path / "MATH.tar", "w") as archive:
+    for _ in range(2):
+      member = tarfile.TarInfo("MATH/train/algebra/1.json")
+      member.size = len(content)
+      archive.addfile(member, io.BytesIO(content))
+  good, bad = problem.read_math(tmp_path, "train")
+  assert isinstance(good, Problem) and bad.field == "id"
+
+
+def test_jsonl_of_ones_own(tmp_path):
+  path = tmp_path / "mine.jsonl.gz"
+  path.write_bytes(gzip.compress("\ufeff".encode() + b'{"question": "1+1?", "answer": 2.50, "solution": null}\n'
+                                 b'{"question": "?", "answer": "3", "id": 7, "dataset": "gsm8k", "solution": "s"}\n'))
+  assert list(problem.read_jsonl(path)) == [Problem("mine/1", "math", "1+1?", "", "2.50"),
+                                            Problem("7", "gsm8k", "?", "s", "3")]
+
+
+def test_files_that_cannot_be_read(tmp_path):
+  whole = gzip.compress(_GOOD * 1000)
+  (tmp_path / "cut.jsonl.gz").write_bytes(whole[:-20])
+  (tmp_path / "none.jsonl.gz").write_bytes(_GOOD)
+  (tmp_path / "empty.jsonl").write_bytes(b"\n")
+  (tmp_path / "MATH.tar.gz").write_bytes(b"no archive")
+  for rows in (problem.read_jsonl(tmp_path / "absent.jsonl"), problem.read_jsonl(tmp_path / "cut.jsonl.gz"),
+               problem.read_jsonl(tmp_path / "none.jsonl.gz"), problem.read_jsonl(tmp_path / "empty.jsonl"),
+               problem.read_math(tmp_path, "train"), problem.read_math(tmp_path / "absent", "train")):
+    with pytest.raises(UserError):
+      problem.sift(rows)
+
+
+def test_real_counts(data_dir):
+  for split, gsm8k, math, prm800k in (("train", 7_473, 7_500, 12_000), ("test", 1_319, 5_000, 500)):
+    problems, malformed = problem.sift(problem.read_gsm8k(data_dir / f"gsm8k/{split}.jsonl", split))
+    assert len(problems) == gsm8k and not malformed
+    assert not any("<<" in p.solution or not p.solution.endswith(f"#### {p.answer}") for p in problems)
+    for count, rows in ((math, problem.read_math(data_dir, split)),
+                        (prm800k, problem.read_prm800k(data_dir, data_dir / "prm800k/math_splits/test.jsonl", split))):
+      problems, malformed = problem.sift(rows, known=problem.EMPTY_BOXES)
+      assert {bad.row for bad in malformed} == (problem.EMPTY_BOXES if split == "train" else set())
+      assert len(problems) + len(malformed) == count
+
+
+def test_real_prm800k_split_is_the_published_one(data_dir):
+  folder = data_dir / "prm800k/math_splits"
+  rows = problem.read_prm800k(data_dir, folder / "test.jsonl", "train")
+  ids = {json.loads(line)["id"] for line in (folder / "train_ids.jsonl").read_text().splitlines()}
+  assert {row.id.removeprefix("math/") if isinstance(row, Problem) else row.row for row in rows} == ids
+  published = [json.loads(line) for line in (folder / "test.jsonl").read_text().splitlines()]
+  test = problem.read_prm800k(data_dir, folder / "test.jsonl", "test")
+  assert [row.answer for row in test] == [row["answer"] for row in published]
+
+
+def test_real_evaluation_sets(data_dir):
+  for name, count in (("aime24", 30), ("amc23", 40)):
+    assert len(problem.sift(problem.read_jsonl(data_dir / f"eval_sets/{name}.jsonl.gz"))[0]) == count
+
+
+@pytest.mark.parametrize("module", ["problem", "vocabulary", "steps", "arithmetic"])
+def test_no_tensorflow(module):
+  code = (f"import pav_jax.problems.{module}, sys; "
+          "sys.exit(bool({'tensorflow', 'seqio', 'tensorflow_datasets', 'jax'} & set(sys.modules)))")
+  assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
