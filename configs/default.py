@@ -49,7 +49,7 @@ def get_config() -> ml_collections.ConfigDict:
       "rollouts": {
           "checkpoint": "", "num_problems": 4000, "n_cov": 1, "max_new": 48,
           "temperature": 1.0, "top_k": 0, "top_p": 1.0, "rows_per_call": 512, "problems_per_shard": 1000},
-      "values": {
+      "monte_carlo": {
           "checkpoint": "", "n_mc": 8, "max_steps": 12,
           "temperature": 1.0, "top_k": 0, "top_p": 1.0, "rows_per_call": 512, "responses_per_shard": 500},
       "verifier": {

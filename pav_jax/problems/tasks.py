@@ -39,6 +39,7 @@ from pav_jax.problems.problem import Problem, read_jsonl, sift
 
 # The accelerator is JAX's.
 tf.config.set_visible_devices([], "GPU")
+tfds.disable_progress_bar()
 
 PROMPT = "Question: {question}\nAnswer:\n"
 SPLITS = ("train", "validation", "test")

@@ -101,7 +101,7 @@ def _samples(run: Run, players: Players, grader, seed: int, bar):
   names = {}
   answer_b = np.array([-1 if g.answer is None else names.setdefault(g.answer, len(names)) for g in stated])
   end_bz, _ = monte_carlo.prefix_ends(rollouts.token_bt, rollouts.length_b, players.vocabulary,
-                                      run.config.values.max_steps)
+                                      run.config.monte_carlo.max_steps)
   score_of = lambda name: score.score_responses(
       players.verifiers[name].network, players.verifiers[name].params, problems.prompt_pt, problems.prompt_length_p,
       rollouts.problem_b, rollouts.token_bt, rollouts.length_b, end_bz, rows_per_call=knobs.rows_per_call)

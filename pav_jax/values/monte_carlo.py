@@ -7,7 +7,7 @@
   3. Q-hat = share of correct ones. A truncated or ungradable continuation is
      not correct; both are counted.
 
-The labelling policy is pi, or the one of `values.checkpoint` (a prover mu).
+The labelling policy is pi, or the one of `monte_carlo.checkpoint` (a prover mu).
 """
 
 from typing import NamedTuple
@@ -101,9 +101,9 @@ def read(run: Run) -> tuple[collect.Rollouts, Values]:
 
 def run_stage(run: Run):
   """values: problems, sft, rollouts -> values/."""
-  knobs = run.config.values
+  knobs = run.config.monte_carlo
   folder, done = run.start(
-      "values", sections=["policy", "values", "grading", "rollouts.max_new"],
+      "values", sections=["policy", "monte_carlo", "grading", "rollouts.max_new"],
       inputs=["problems/train", "sft", "rollouts"])
   if done:
     return

@@ -46,7 +46,8 @@ def test_an_example(paths):
 
 
 def test_same_ids_in_both_worlds(paths, tmp_path):
-  texts = ["é ☃ 𝄞 and ▁", "  two  spaces ", "\n\n a\n", "\t", r"\frac{1}{2} \1 {question}", "<eos> <unused0>", "a" * 500]
+  texts = ["é ☃ 𝄞 and ▁", "  two  spaces ", "\n\n a\n", "\t",
+           r"\frac{1}{2} \1 {question}", "<eos> <unused0>", "a" * 500]
   path = tmp_path / "odd.jsonl"
   path.write_text("".join(json.dumps({"question": f"x{text}x", "answer": "1", "solution": text}) + "\n"
                           for text in texts))
@@ -154,11 +155,12 @@ def test_files_of_ones_own(paths, tmp_path):
 def test_left_out_rows_do_not_leak_between_runs(paths, tmp_path):
   (tmp_path / "manual/gsm8k").mkdir(parents=True)
   for split in ("train", "test"):
-    (tmp_path / f"manual/gsm8k/{split}.jsonl").write_text('{"question": "1+1?", "answer": "#### 2"}\nbroken\n')
+    (tmp_path / f"manual/gsm8k/{split}.jsonl").write_text('{"question": "1+1?", "answer": "#### 2"}\nbroken\nbroken\n')
   where = {"data_dir": tmp_path / "data", "manual_dir": tmp_path / "manual"}
-  assert len(tasks.load("gsm8k", "test", max_malformed=1, **where)) == 1
-  with pytest.raises(UserError, match="more than max_malformed = 0"):
-    tasks.load("gsm8k", "test", **where)
+  assert len(tasks.load("gsm8k", "test", max_malformed=2, **where)) == 1
+  for fewer in (0, 1):
+    with pytest.raises(UserError, match=f"2 of 3 rows are malformed, more than max_malformed = {fewer}"):
+      tasks.load("gsm8k", "test", max_malformed=fewer, **where)
 
 
 @pytest.mark.parametrize("wrong, reason", [

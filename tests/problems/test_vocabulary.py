@@ -31,8 +31,8 @@ def test_one_piece_a_word(trained):
   assert len(trained.encode(WORDS)) <= 1.1 * len(words)
 
 
-@pytest.mark.parametrize("text", [WORDS, "", " ", " a", "a ", "  two  spaces ", "\n\n a\n", "\t\r\n", "é ☃ 𝄞", "a\x00b",
-                                  r"\frac{1}{2}", "<eos>", "<0x0A>"])
+@pytest.mark.parametrize("text", [WORDS, "", " ", " a", "a ", "  two  spaces ", "\n\n a\n", "\t\r\n", "é ☃ 𝄞",
+                                  "a\x00b", r"\frac{1}{2}", "<eos>", "<0x0A>"])
 def test_round_trip(trained, text):
   ids = trained.encode(text)
   assert trained.decode(ids) == text and trained.decode(np.array(ids, np.int32)) == text

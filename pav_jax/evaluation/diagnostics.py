@@ -1,0 +1,187 @@
+"""How good the values are: against what happened, and, on `arithmetic`, against the exact ones.
+
+  1. Draw one response of pi per test problem; each prefix of it is a draw from
+     its own continuation, so its outcome is an unbiased label of Q^pi.
+  2. Calibration: verifier's value against outcome, in bins of equal width.
+  3. On `arithmetic` every prefix has an exact value under the demonstrator
+     that pi imitates: correlations, and how well the verifier's advantages
+     rank the steps of a response, right against wrong (AUC).
+  4. Monte Carlo labels of the tabular demonstrator itself, graded as any
+     other, against its exact values: is the estimator unbiased?
+"""
+
+import random
+
+import numpy as np
+
+from pav_jax.models import architecture
+from pav_jax.problems import arithmetic
+from pav_jax.problems import grading
+from pav_jax.problems import prepared
+from pav_jax.rollouts import collect
+from pav_jax.rollouts import jobs as jobs_lib
+from pav_jax.training.run import Run
+from pav_jax.values import equations
+from pav_jax.values import monte_carlo
+from pav_jax.verifiers import score
+
+# A step is right or wrong where the exact advantage says so by more than this.
+_CLEAR = 0.01
+
+
+def auc(score_x: np.ndarray, is_right_x: np.ndarray) -> float:
+  """Chance that a right item scores above a wrong one, ties counting half; NaN without both kinds."""
+  right_x, wrong_x = np.sort(score_x[is_right_x]), score_x[~is_right_x]
+  if not len(right_x) or not len(wrong_x):
+    return float("nan")
+  above = len(right_x) - np.searchsorted(right_x, wrong_x, side="right")
+  ties = np.searchsorted(right_x, wrong_x, side="right") - np.searchsorted(right_x, wrong_x, side="left")
+  return float((above + ties / 2).mean() / len(right_x))
+
+
+def within_auc(score_bs: np.ndarray, is_right_bs: np.ndarray, judged_bs: np.ndarray) -> float:
+  """`auc` over pairs of steps of the same response, all pairs of all responses weighing the same."""
+  pair_bss = judged_bs[:, :, None] & judged_bs[:, None, :] & is_right_bs[:, :, None] & ~is_right_bs[:, None, :]
+  difference_bss = score_bs[:, :, None] - score_bs[:, None, :]
+  won_bss = (difference_bss > 0) + (difference_bss == 0) / 2
+  return float(won_bss[pair_bss].mean()) if pair_bss.any() else float("nan")
+
+
+def calibration(predicted_x: np.ndarray, outcome_x: np.ndarray, bins: int) -> dict:
+  """Expected calibration error: mean |predicted - observed| over bins, weighted by their counts; and the bins."""
+  bin_x = np.minimum((predicted_x * bins).astype(int), bins - 1)
+  rows, error = [], 0.0
+  for b in range(bins):
+    inside = bin_x == b
+    if not inside.any():
+      continue
+    predicted, observed = float(predicted_x[inside].mean()), float(outcome_x[inside].mean())
+    error += inside.mean() * abs(predicted - observed)
+    rows.append({"low": b / bins, "high": (b + 1) / bins, "predicted": predicted, "observed": observed,
+                 "count": int(inside.sum())})
+  return {"error": float(error), "bins": rows}
+
+
+def diagnose(run: Run) -> dict:
+  """Everything above, as JSON values; what needs exact values only where there are some."""
+  search, split = run.config.search, run.folder(f"problems/{run.config.search.split}")
+  problems = prepared.read(split, search.num_problems)
+  vocabulary = prepared.vocabulary(split)
+  arch, params = architecture.restore(str(run.folder("sft").path / "best"), run.config.policy, vocabulary, run.mesh)
+  rollouts = collect.sample(
+      arch, params, problems, np.arange(len(problems.id_p), dtype=np.int32), 1,
+      tokens=jobs_lib.token_tables(vocabulary, arch.config.vocab_size), sampling=collect.sampling_of(search),
+      seed=run.config.seed + 5, rows_per_call=search.rows_per_call, max_new=run.config.rollouts.max_new)
+  with grading.Grader(run.config.grading.workers, run.config.grading.timeout_s) as grader:
+    rollouts, counts = collect.grade(rollouts, problems, vocabulary, grader)
+    found = {"sample": counts}
+    if set(problems.dataset_p) == {"arithmetic"}:
+      found["monte_carlo"] = tabular_bias(problems, dials_of(run), run.config.monte_carlo.n_mc, grader, run.config.seed)
+  end_bz, _ = monte_carlo.prefix_ends(rollouts.token_bt, rollouts.length_b, vocabulary,
+                                      run.config.monte_carlo.max_steps)
+  right_b = rollouts.verdict_b == grading.Verdict.CORRECT
+  lines = [vocabulary.decode(t[:n]).split("\n") for t, n in zip(rollouts.token_bt, rollouts.length_b)]
+  exact_bz = None
+  if "monte_carlo" in found:
+    exact_bz = exact_values(problems, lines, end_bz.shape[1], dials_of(run))
+    exact_bz[end_bz == -2] = np.nan
+    found["exact"] = {"steps the demonstrator could not write": float(
+        np.isnan(exact_bz[end_bz > -2]).mean()), "policy": float(right_b.mean()),
+                      "demonstrator": float(exact_bz[:, 0].mean())}
+  found["calibration"], found["step_auc"] = {}, {}
+  for kind in run.config.verifier.kinds:
+    reader, weights = architecture.restore(
+        str(run.folder("verifier").path / kind / "best"), run.config.verifier.model, vocabulary, run.mesh)
+    score_bz = score.score_responses(
+        reader.network, weights, problems.prompt_pt, problems.prompt_length_p, rollouts.problem_b, rollouts.token_bt,
+        rollouts.length_b, end_bz, rows_per_call=search.rows_per_call)
+    _one_verifier(found, kind, score_bz, exact_bz, right_b, run)
+    if kind == "q":
+      found["examples"] = _examples(problems, lines, score_bz, exact_bz, right_b)
+  return found
+
+
+def _one_verifier(found: dict, kind: str, score_bz, exact_bz, right_b, run: Run):
+  """Adds what one verifier's scores show."""
+  there_bz = ~np.isnan(score_bz)
+  if kind == "orm":
+    there_bz &= there_bz.sum(1, keepdims=True) - 1 == np.arange(score_bz.shape[1])
+  bins = run.config.report.calibration_bins
+  if kind != "advantage":
+    outcome_bz = np.broadcast_to(right_b[:, None], score_bz.shape)
+    found["calibration"][kind] = calibration(score_bz[there_bz], outcome_bz[there_bz], bins)
+  if exact_bz is None or kind == "orm":
+    return
+  advantage_bs = 2 * score_bz[:, 1:] - 1 if kind == "advantage" else equations.advantages(score_bz)
+  exact_bs = equations.advantages(exact_bz)
+  if kind == "advantage":
+    exact_prover_bs = equations.advantages(equations.best_of_k(exact_bz, run.config.verifier.prover_k))
+    known_bs = ~np.isnan(exact_prover_bs) & ~np.isnan(advantage_bs)
+    found["exact"]["A, correlation of the advantage verifier"] = _correlation(advantage_bs, exact_prover_bs, known_bs)
+  else:
+    known_bz = ~np.isnan(exact_bz) & ~np.isnan(score_bz)
+    found["exact"]["Q, correlation of the q verifier"] = _correlation(score_bz, exact_bz, known_bz)
+    known_bs = ~np.isnan(exact_bs) & ~np.isnan(advantage_bs)
+    found["exact"]["A, correlation of the q verifier"] = _correlation(advantage_bs, exact_bs, known_bs)
+  judged_bs = known_bs & (np.abs(np.nan_to_num(exact_bs)) > _CLEAR)
+  found["step_auc"][f"{kind}: all steps"] = auc(advantage_bs[judged_bs], exact_bs[judged_bs] > 0)
+  found["step_auc"][f"{kind}: steps of one response"] = within_auc(advantage_bs, exact_bs > 0, judged_bs)
+  found["step_auc"][f"{kind}: steps judged"] = int(judged_bs.sum())
+
+
+def _correlation(a, b, known) -> float:
+  return float(np.corrcoef(a[known], b[known])[0, 1])
+
+
+def dials_of(run: Run) -> arithmetic.Arithmetic:
+  """The dials of the run's arithmetic section."""
+  dials = run.config.arithmetic.dials.to_dict()
+  return arithmetic.Arithmetic(**(dials | {"operations": tuple(dials["operations"])}))
+
+
+def exact_values(problems: prepared.Problems, lines: list[list[str]], width: int, dials) -> np.ndarray:
+  """exact_bz, NaN where a response left what the demonstrator could write, or ended."""
+  exact_bz = np.full((len(lines), width), np.nan)
+  for row, (question, response) in enumerate(zip(problems.question_p, lines)):
+    q_z = arithmetic.exact_values(arithmetic.parse(str(question), dials), response)[:width]
+    exact_bz[row, :len(q_z)] = q_z
+  return exact_bz
+
+
+def tabular_bias(problems: prepared.Problems, dials, n_mc: int, grader: grading.Grader, seed: int) -> dict:
+  """Monte Carlo under the demonstrator against its exact values, at a random prefix of each problem."""
+  rng = random.Random(seed)
+  responses, references, exact = [], [], []
+  for question, answer in zip(problems.question_p, problems.answer_p):
+    walk = arithmetic.parse(str(question), dials)
+    state = arithmetic.start_state(walk)
+    lines = arithmetic.sample_lines(walk, state, rng)
+    kept = lines[:int(rng.random() * len(lines))]
+    for line in kept:
+      state = arithmetic.read_line(walk, state, line)
+    exact.append(arithmetic.exact_q(walk, state))
+    for _ in range(n_mc):
+      responses.append("\n".join(kept + arithmetic.sample_lines(walk, state, rng)))
+      references.append(str(answer))
+  verdicts = [g.verdict for g in grader.grade(references, responses, "arithmetic")]
+  successes_p = (np.array(verdicts) == grading.Verdict.CORRECT).reshape(-1, n_mc).sum(axis=1)
+  error_p = equations.monte_carlo(successes_p, np.full(len(exact), n_mc)) - np.array(exact)
+  spread = np.sqrt((np.array(exact) * (1 - np.array(exact)) / n_mc).sum()) / len(exact)
+  return {"prefixes": len(exact), "continuations": n_mc, "mean error": float(error_p.mean()),
+          "standard error if unbiased": float(spread), "mean exact value": float(np.mean(exact))}
+
+
+def _examples(problems, lines, q_bz, exact_bz, right_b, count: int = 4) -> list[dict]:
+  """A few responses, step by step: half of them wrong ones where there are both."""
+  order = np.concatenate([np.flatnonzero(~right_b)[:count // 2], np.flatnonzero(right_b)[:count // 2]])
+  number = lambda x: None if np.isnan(x) else float(x)
+  found = []
+  for b in order:
+    steps = int((~np.isnan(q_bz[b])).sum()) - 1
+    found.append({
+        "question": str(problems.question_p[b]), "response_lines": lines[b][:steps],
+        "q": [number(x) for x in q_bz[b, :steps + 1]],
+        "advantage": [number(x) for x in equations.advantages(q_bz[b:b + 1])[0, :steps]],
+        "exact": [None] * (steps + 1) if exact_bz is None else [number(x) for x in exact_bz[b, :steps + 1]],
+        "outcome": bool(right_b[b])})
+  return found

@@ -1,0 +1,53 @@
+"""Evaluating any policy checkpoint by path: accuracy, majority and Pass@N, with intervals.
+
+  1. Restore the checkpoint; what it is stands beside its parameters (an
+     official Gemma checkpoint is what the config's `policy` section says).
+  2. Draw `evaluate.n` responses per problem (one if greedy) and grade them.
+  3. Print one JSON line, and write it to WORKDIR/evaluate/.
+"""
+
+import json
+
+import numpy as np
+
+from pav_jax.errors import UserError
+from pav_jax.evaluation import intervals
+from pav_jax.models import architecture
+from pav_jax.problems import grading
+from pav_jax.problems import prepare
+from pav_jax.problems import prepared
+from pav_jax.rollouts import collect
+from pav_jax.rollouts import jobs as jobs_lib
+from pav_jax.search import best_of_n
+from pav_jax.training import metrics
+from pav_jax.training.run import Run
+
+
+def run_stage(run: Run):
+  """evaluate: a checkpoint and a split -> a line of figures."""
+  knobs = run.config.evaluate
+  if not knobs.checkpoint:
+    raise UserError("config.evaluate.checkpoint is missing: the path of the checkpoint to evaluate")
+  prepare.run_stage(run)
+  folder = run.folder(f"problems/{knobs.split}")
+  problems = prepared.read(folder, knobs.num_problems)
+  vocabulary = prepared.vocabulary(folder)
+  arch, params = architecture.restore(knobs.checkpoint, run.config.policy, vocabulary, run.mesh)
+  problem_p = np.arange(len(problems.id_p), dtype=np.int32)
+  with metrics.progress(what="evaluate", unit="response", total=len(problem_p) * knobs.n) as bar:
+    rollouts = collect.sample(
+        arch, params, problems, problem_p, knobs.n, tokens=jobs_lib.token_tables(vocabulary, arch.config.vocab_size),
+        sampling=collect.sampling_of(knobs), seed=run.config.seed, rows_per_call=knobs.rows_per_call,
+        max_new=run.config.rollouts.max_new, bar=bar)
+  with grading.Grader(run.config.grading.workers, run.config.grading.timeout_s) as grader:
+    rollouts, counts = collect.grade(rollouts, problems, vocabulary, grader)
+  right_pn = (rollouts.verdict_b == grading.Verdict.CORRECT).reshape(-1, knobs.n)
+  mean, low, high = intervals.bootstrap(right_pn.astype(float), draws=run.config.report.bootstrap_draws)
+  figures = {"checkpoint": knobs.checkpoint, "split": knobs.split, "problems": len(problem_p), "n": knobs.n,
+             "accuracy": mean, "low": low, "high": high,
+             f"pass_at_{knobs.n}": float(best_of_n.pass_at_n(right_pn, knobs.n).mean()),
+             "parameters": arch.num_params, **counts}
+  out = run.root / "evaluate"
+  out.mkdir(exist_ok=True)
+  (out / "evaluate.json").write_text(json.dumps(figures, indent=1) + "\n")
+  print(json.dumps(figures))
