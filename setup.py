@@ -14,7 +14,6 @@ setuptools.setup(
     install_requires=[
         "absl-py",
         "chex",
-        "clu",
         "flax",
         "gemma",
         "jax",

@@ -34,7 +34,7 @@ def get_config() -> ml_collections.ConfigDict:
           "train": "arithmetic", "validation": "arithmetic", "test": "arithmetic",
           "prompt": "{question}\n",
           "data_dir": "", "manual_dir": "", "validation_size": 500, "max_malformed": 0,
-          "max_prompt": 48, "max_solution": 48, "max_too_long": 0, "problems_per_shard": 5000},
+          "max_prompt": 48, "max_solution": 48, "max_too_long": 0.0, "limit": -1, "problems_per_shard": 5000},
       "arithmetic": {
           "dials": {
               "min_length": 3, "max_length": 5, "modulus": 20,

@@ -4,8 +4,8 @@
      training split's own text.
   2. Each split's examples in their fixed order, this host's share, from the
      position where an earlier run stopped; written in shards.
-  3. A prompt or solution longer than its limit is left out and counted; more
-     than `max_too_long` of them in a split is an error.
+  3. A prompt or solution longer than its limit is left out and counted; where
+     their share of a shard is above `max_too_long`, that is an error.
   4. Every reference answer is checked to be one that grading understands.
 """
 
@@ -75,13 +75,16 @@ def _write_split(folder: Folder, split, mixture, knobs, source, tasks, vocabular
     shard += 1
   examples = tasks.examples(mixture, split, vocabulary_path=vocabulary_path, prompt=knobs.prompt,
                             start=shard * knobs.problems_per_shard, **source)
+  if knobs.limit != -1:
+    examples = itertools.islice(examples, max(0, knobs.limit - shard * knobs.problems_per_shard))
   with metrics.progress(what=f"problems {split}", unit="problem", initial=shard * knobs.problems_per_shard) as bar:
     while some := list(itertools.islice(examples, knobs.problems_per_shard)):
       arrays, counts = _arrays(some, knobs, vocabulary)
-      if counts["too long"] > knobs.max_too_long:
+      if counts["too long"] > knobs.max_too_long * len(some):
         raise UserError(
-            f"{split}: {counts['too long']} of {len(some)} problems are longer than max_prompt = {knobs.max_prompt} or "
-            f"max_solution = {knobs.max_solution} tokens, more than problems.max_too_long = {knobs.max_too_long}")
+            f"{split}: {counts['too long']} of {len(some)} problems are longer than problems.max_prompt = "
+            f"{knobs.max_prompt} or problems.max_solution = {knobs.max_solution} tokens; "
+            f"a share of problems.max_too_long = {knobs.max_too_long} may be left out")
       grader.require_sound([str(a) for a in arrays["answer_p"]], [str(d) for d in arrays["dataset_p"]],
                            [str(i) for i in arrays["id_p"]])
       folder.write_shard(shard, arrays, counts)

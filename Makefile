@@ -1,0 +1,39 @@
+# make env         a virtual environment with the locked versions (PYTHON=python3.12 for another one)
+# make quickstart  the whole method on this machine; the page is runs/quickstart/report/index.html
+# make test        all tests
+# make locks       resolve the lock files anew
+
+PYTHON ?= python3
+VENV ?= .venv
+WORKDIR ?= runs/quickstart
+FLAGS ?=
+
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])')
+LOCK := locks/py$(VERSION).txt
+STAMP := $(VENV)/installed-$(VERSION)
+# TensorFlow and XLA talk at start-up; neither says anything a user needs.
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: env quickstart test locks
+
+env: $(STAMP)
+
+$(STAMP): $(LOCK)
+	@echo "environment: $(VENV), $$($(PYTHON) --version), $(LOCK)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python -r $(LOCK)
+	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --no-deps -e .
+	@touch $(STAMP)
+
+locks/py%.txt:
+	@echo "error: $(PYTHON) is Python $(VERSION); locked are $(notdir $(basename $(wildcard locks/py*.txt))): name one, as in make PYTHON=python3.12" >&2; exit 2
+
+quickstart: env
+	@$(VENV)/bin/python -m pav_jax.main --config=configs/quickstart.py --workdir=$(WORKDIR) $(FLAGS)
+
+test: env
+	@$(VENV)/bin/python -m pytest -q $(FLAGS) tests
+
+locks:
+	for v in 11 12 13; do $(VENV)/bin/uv pip compile -q setup.py --extra test --extra launch --python-version 3.$$v --no-header -o locks/py3$$v.txt; done
