@@ -9,7 +9,7 @@ import ml_collections
 def optimizer(**changes) -> ml_collections.ConfigDict:
   """A training section: Adam (betas 0.9, 0.95), warm-up, cosine to 0."""
   knobs = ml_collections.ConfigDict({
-      "num_steps": 1000, "batch_size": 64, "microbatches": 1, "peak_lr": 3e-3, "warmup_steps": 50,
+      "num_steps": 600, "batch_size": 32, "microbatches": 1, "peak_lr": 3e-3, "warmup_steps": 50,
       "b1": 0.9, "b2": 0.95, "clip_norm": 1.0, "weight_decay": 0.0,
       "eval_every": 200, "save_every": 500, "log_every": 20})
   knobs.update(changes)
@@ -47,7 +47,7 @@ def get_config() -> ml_collections.ConfigDict:
       "policy": {**model(), "init_from": ""},
       "sft": optimizer(),
       "rollouts": {
-          "checkpoint": "", "num_problems": 4000, "n_cov": 1, "max_new": 48,
+          "checkpoint": "", "num_problems": 5000, "n_cov": 1, "max_new": 48,
           "temperature": 1.0, "top_k": 0, "top_p": 1.0, "rows_per_call": 512, "problems_per_shard": 1000},
       "monte_carlo": {
           "checkpoint": "", "n_mc": 8, "max_steps": 12,
@@ -55,7 +55,7 @@ def get_config() -> ml_collections.ConfigDict:
       "verifier": {
           "kinds": ("orm", "q", "advantage"), "model": model(), "init_from": "sft", "pretrain": optimizer(num_steps=0),
           "balance": True, "text_weight": 0.5, "prover_k": 4, "valid_fraction": 0.05,
-          "orm": optimizer(), "q": optimizer(), "advantage": optimizer()},
+          "orm": optimizer(num_steps=1000), "q": optimizer(num_steps=1000), "advantage": optimizer(num_steps=400)},
       "search": {
           "split": "test", "num_problems": 200, "num_seeds": 2, "policy_checkpoint": "",
           "max_n": 64, "widths": (1, 2, 4, 8), "candidates": 3, "alpha": 0.5,

@@ -12,8 +12,6 @@ Costs of N independent samples: each prompt once plus N mean samples; what uses
 no verifier does not pay one. Pure functions on arrays; here s counts seeds.
 """
 
-import dataclasses
-import functools
 import math
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -25,14 +23,14 @@ from pav_jax.search import best_of_n
 
 UNVERIFIED = ("pass_at_n", "majority")
 INDEPENDENT = (*UNVERIFIED, "weighted_vote", "orm_best_of_n", "q_best_of_n", "pav_best_of_n")
-# What needs the reference answer to choose; no method one could use.
-ORACLES = ("pass_at_n", "q_beam_pass", "pav_beam_pass")
-_COSTS = {"prompt_tokens": "prompt_p", "generated_tokens": "generated_p", "verifier_tokens": "scored_p",
-          "policy_flops": "policy_flops_p", "verifier_flops": "verifier_flops_p"}
+_NAMES = {
+    "pass_at_n": "Pass@N", "majority": "majority of N", "weighted_vote": "ORM-weighted vote of N",
+    "orm_best_of_n": "ORM best-of-N", "q_best_of_n": "Q best-of-N", "pav_best_of_n": "PAV best-of-N",
+    "q_beam": "Q beam", "pav_beam": "PAV beam"}
 
 
 class Samples(NamedTuple):
-  """max_n independent samples per seed and problem; the costs of prompts do not depend on the seed."""
+  """max_n independent samples per seed and problem; answers equal where they say the same, -1 for none."""
 
   right_spn: np.ndarray
   answer_spn: np.ndarray
@@ -47,12 +45,9 @@ class Samples(NamedTuple):
   verifier_prompt_flops_sp: np.ndarray
 
 
-class Cell(NamedTuple):
-  """A method at an N (a beam: its width): accuracy_ps in [0, 1], and mean costs per problem."""
+class Costs(NamedTuple):
+  """Means per problem."""
 
-  method: str
-  n: int
-  accuracy_ps: np.ndarray
   prompt_tokens: float
   generated_tokens: float
   verifier_tokens: float
@@ -70,41 +65,72 @@ class Cell(NamedTuple):
     return self.policy_flops + self.verifier_flops
 
 
+class Cell(NamedTuple):
+  """A method at an N (a beam: its width): accuracy_ps in [0, 1] per problem and seed, and what it cost."""
+
+  method: str
+  n: int
+  accuracy_ps: np.ndarray
+  costs: Costs
+
+
+def name_of(method: str, n: int | None = None) -> str:
+  """What people call it: 'ORM best-of-12', 'PAV beam of 4'; without n as the legend of a figure."""
+  oracle = method.endswith("_pass")
+  base = method.removesuffix("_pass")
+  kind = base.removeprefix("pav_beam_")
+  name = _NAMES.get(base) or (f"PAV beam ({kind})" if kind != base else base)
+  if n is not None:
+    name = f"{name} of {n}" if "beam" in base else name.replace("N", str(n))
+  return f"{name}, any finished" if oracle else name
+
+
+def is_oracle(method: str) -> bool:
+  """Whether it needs the reference answer to choose: a bound, no method one could use."""
+  return method == "pass_at_n" or method.endswith("_pass")
+
+
 def samples_of(arrays: Mapping[str, np.ndarray]) -> Samples:
   """The records of search/samples, sorted by seed and problem."""
   order = np.lexsort((arrays["problem_p"], arrays["seed_p"]))
   seeds = len(np.unique(arrays["seed_p"]))
-  # A record's name ends in its own letters: right_pn, prompt_length_p.
-  cut = lambda name: arrays[name[:-3] + "pn" if name.endswith("_spn") else name[:-2] + "p"][order]
-  return Samples(*(cut(name).reshape(seeds, -1, *cut(name).shape[1:]) for name in Samples._fields))
+  found = []
+  for field in Samples._fields:
+    # A record has a row per seed and problem: right_spn is its right_pn.
+    stem, letters = field.rsplit("_", 1)
+    rows = arrays[f"{stem}_{letters.removeprefix('s')}"][order]
+    found.append(rows.reshape(seeds, -1, *rows.shape[1:]))
+  return Samples(*found)
 
 
 def beam_cells(arrays: Mapping[str, np.ndarray]) -> list[Cell]:
-  """A cell per beam method and width, and one for the oracle over what it finished (METHOD_pass)."""
+  """The records of search/beams: a cell per method and width, and METHOD_pass, the oracle over what it finished."""
   found, method_p, width_p = [], arrays["method_p"].astype(str), arrays["width_p"]
   for method in dict.fromkeys(method_p.tolist()):
     for width in np.unique(width_p[method_p == method]).tolist():
       index = np.flatnonzero((method_p == method) & (width_p == width))
       index = index[np.argsort(arrays["seed_p"][index], kind="stable")]
       seeds = len(np.unique(arrays["seed_p"][index]))
-      costs = {name: float(arrays[key][index].mean()) for name, key in _COSTS.items()}
+      costs = Costs(*(float(arrays[key][index].mean()) for key in (
+          "prompt_p", "generated_p", "scored_p", "policy_flops_p", "verifier_flops_p")))
       for suffix, key in (("", "right_p"), ("_pass", "passed_p")):
-        accuracy_ps = arrays[key][index].reshape(seeds, -1).T.astype(float)
-        found.append(Cell(method + suffix, width, accuracy_ps, **costs))
+        found.append(Cell(method + suffix, width, arrays[key][index].reshape(seeds, -1).T.astype(float), costs))
   return found
 
 
+def independent_costs(samples: Samples, method: str, n: int) -> Costs:
+  """What n samples per problem cost, for any n: each prompt once and n mean samples; no verifier if none is used."""
+  prompt, generated = samples.prompt_length_sp.mean(), n * samples.length_spn.mean()
+  policy = samples.policy_prompt_flops_sp.mean() + n * samples.policy_flops_spn.mean()
+  verifier = samples.verifier_prompt_flops_sp.mean() + n * samples.verifier_flops_spn.mean()
+  read = 0 if method in UNVERIFIED else 1
+  return Costs(*map(float, (prompt, generated, read * (prompt + generated), policy, read * verifier)))
+
+
 def independent_cell(samples: Samples, method: str, n: int) -> Cell:
-  """One of INDEPENDENT with n samples per problem."""
+  """One of INDEPENDENT with n of the samples."""
   accuracy_ps = np.stack([_accuracy(samples, method, n, s) for s in range(len(samples.right_spn))], axis=1)
-  prompt, length = samples.prompt_length_sp.mean(), samples.length_spn.mean()
-  verified = method not in UNVERIFIED
-  return Cell(
-      method, n, accuracy_ps, prompt_tokens=float(prompt), generated_tokens=float(n * length),
-      verifier_tokens=float(prompt + n * length) if verified else 0.0,
-      policy_flops=float(samples.policy_prompt_flops_sp.mean() + n * samples.policy_flops_spn.mean()),
-      verifier_flops=float(samples.verifier_prompt_flops_sp.mean() + n * samples.verifier_flops_spn.mean())
-      if verified else 0.0)
+  return Cell(method, n, accuracy_ps, independent_costs(samples, method, n))
 
 
 def _accuracy(samples: Samples, method: str, n: int, s: int) -> np.ndarray:
@@ -115,39 +141,62 @@ def _accuracy(samples: Samples, method: str, n: int, s: int) -> np.ndarray:
     return best_of_n.vote(right_pn, answer_pn, np.ones(right_pn.shape), n)
   if method == "weighted_vote":
     return best_of_n.vote(right_pn, answer_pn, orm_pn, n)
-  score_spn = {"orm_best_of_n": samples.orm_spn, "q_best_of_n": samples.q_spn, "pav_best_of_n": samples.pav_spn}
-  return best_of_n.best_of(right_pn, score_spn[method][s], n)
+  score_pn = {"orm_best_of_n": orm_pn, "q_best_of_n": samples.q_spn[s], "pav_best_of_n": samples.pav_spn[s]}[method]
+  return best_of_n.best_of(right_pn, score_pn, n)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+def smallest_n(samples: Samples, method: str, by: str, limit: float) -> int:
+  """The smallest N whose mean cost is at least `limit`; it may be more than were drawn. by: 'flops' or 'tokens'."""
+  cost = lambda n: getattr(independent_costs(samples, method, n), by)
+  each = cost(2) - cost(1)
+  if not each > 0:
+    raise ValueError(f"a sample of {method} costs {each} {by}")
+  n = max(1, math.ceil((limit - cost(1)) / each))
+  # The division is rounded; the comparison is what counts.
+  while n > 1 and cost(n - 1) >= limit:
+    n -= 1
+  while cost(n) < limit:
+    n += 1
+  return n
+
+
 class Search:
-  """The records of the search stage, asked for cells and rows; both are kept once computed."""
+  """The records of the search stage, asked for cells, rows and comparisons; each is computed once."""
 
-  samples: Samples
-  beams: tuple[Cell, ...]
-  draws: int
+  def __init__(self, samples: Mapping[str, np.ndarray], beams: Mapping[str, np.ndarray], draws: int):
+    self.samples = samples_of(samples)
+    self.draws = draws
+    self.max_n = self.samples.right_spn.shape[2]
+    self._cells = {(c.method, c.n): c for c in beam_cells(beams)}
+    self.beams = list(self._cells)
+    self._rows = {}
 
-  @property
-  def max_n(self) -> int:
-    """Samples drawn per problem and seed."""
-    return self.samples.right_spn.shape[2]
-
-  @functools.cache
   def cell(self, method: str, n: int) -> Cell:
     """The method at this N; KeyError for a beam of a width that was not run."""
-    if method in INDEPENDENT:
-      return independent_cell(self.samples, method, n)
-    return {(c.method, c.n): c for c in self.beams}[method, n]
+    if (method, n) not in self._cells and method in INDEPENDENT:
+      self._cells[method, n] = independent_cell(self.samples, method, n)
+    return self._cells[method, n]
 
-  @functools.cache
   def row(self, method: str, n: int) -> dict:
-    """Accuracy, interval and costs of a cell, as JSON values."""
-    cell = self.cell(method, n)
-    accuracy, low, high = intervals.bootstrap(cell.accuracy_ps, draws=self.draws)
-    problems, seeds = cell.accuracy_ps.shape
-    return {"method": method, "n": n, "accuracy": accuracy, "low": low, "high": high, "tokens": cell.tokens,
-            "flops": cell.flops, **{name: getattr(cell, name) for name in _COSTS},
-            "problems": problems, "seeds": seeds}
+    """Accuracy, 95 % interval and costs of a cell, as JSON values."""
+    if (method, n) not in self._rows:
+      cell = self.cell(method, n)
+      accuracy, low, high = intervals.bootstrap(cell.accuracy_ps, draws=self.draws)
+      problems, seeds = cell.accuracy_ps.shape
+      self._rows[method, n] = {
+          "method": method, "n": n, "accuracy": accuracy, "low": low, "high": high, "tokens": cell.costs.tokens,
+          "flops": cell.costs.flops, **cell.costs._asdict(), "problems": problems, "seeds": seeds}
+    return self._rows[method, n]
+
+  def rows(self) -> list[dict]:
+    """A row per method and N = 1, 2, 4, ..., max_n; per beam and width."""
+    powers = sorted({2 ** i for i in range(self.max_n.bit_length())} | {self.max_n})
+    return ([self.row(method, n) for method in INDEPENDENT for n in powers] +
+            [self.row(method, n) for method, n in self.beams])
+
+  def pav_beams(self) -> list[tuple[str, int]]:
+    """(method, width) of every PAV beam."""
+    return [(m, n) for m, n in self.beams if m.startswith("pav_beam") and not is_oracle(m)]
 
   def difference(self, first: tuple[str, int], second: tuple[str, int]) -> dict:
     """Accuracy of the first less that of the second on the same problems, with its interval."""
@@ -155,38 +204,29 @@ class Search:
         self.cell(*first).accuracy_ps, self.cell(*second).accuracy_ps, draws=self.draws)
     return {"difference": mean, "difference_low": low, "difference_high": high}
 
-  def pav_beams(self) -> list[tuple[str, int]]:
-    """(method, width) of every PAV beam."""
-    return [(c.method, c.n) for c in self.beams if c.method.startswith("pav_beam") and not c.method.endswith("_pass")]
+  def comparisons(self, by: str) -> list[dict]:
+    """Every PAV beam beside itself and every other method at equal 'n', 'flops' or 'tokens'.
 
+    A row is the other method's, with `ratio`, its cost over the beam's (FLOPs,
+    or tokens if by those), and the beam's accuracy less its own. `reached` is
+    False, and every figure but the costs None, where more samples are needed
+    (`n`) than were drawn. The Q beam has the same width, whatever it cost.
+    """
+    return [self._against((beam, width), method, by) for beam, width in self.pav_beams()
+            for method in (*INDEPENDENT, "q_beam", beam) if method in INDEPENDENT or (method, width) in self._cells]
 
-def search_of(samples: Mapping[str, np.ndarray], beams: Mapping[str, np.ndarray], draws: int) -> Search:
-  """From the joined records of search/samples and search/beams."""
-  return Search(samples_of(samples), tuple(beam_cells(beams)), draws)
-
-
-def powers_of_two(largest: int) -> list[int]:
-  """1, 2, 4, ..., and `largest` itself where it is none of them."""
-  return sorted({2 ** i for i in range(largest.bit_length())} | {largest})
-
-
-def search_rows(search: Search) -> list[dict]:
-  """A row per method and N."""
-  rows = [search.row(method, n) for method in INDEPENDENT for n in powers_of_two(search.max_n)]
-  return rows + [search.row(c.method, c.n) for c in search.beams]
-
-
-def smallest_n(samples: Samples, method: str, by: str, limit: float) -> int:
-  """The smallest N >= 1 whose mean cost is at least `limit`; it may be more than were drawn.
-
-  by: 'flops' or 'tokens'. A cost is prompt + N * sample.
-  """
-  one, two = (getattr(independent_cell(samples, method, 1)._replace(**_scaled(samples, method, n)), by) for n in (1, 2))
-  each = two - one
-  n = max(1, math.ceil((limit - one) / each) + 1)
-  # The division is rounded; the comparison below is what counts.
-  while n > 1 and one + (n - 2) * each >= limit:
-    n -= 1
-  while one + (n - 1) * each < limit:
-    n += 1
-  return n
+  def _against(self, beam: tuple[str, int], method: str, by: str) -> dict:
+    unit = "tokens" if by == "tokens" else "flops"
+    limit = getattr(self.cell(*beam).costs, unit)
+    n = beam[1]
+    if by != "n" and method in INDEPENDENT:
+      n = smallest_n(self.samples, method, by, limit)
+    found = {"beam": beam[0], "width": beam[1], "by": by, "method": method, "n": n}
+    if method in INDEPENDENT and n > self.max_n:
+      costs = independent_costs(self.samples, method, n)
+      nothing = dict.fromkeys(("accuracy", "low", "high", "difference", "difference_low", "difference_high"))
+      return {**found, "reached": False, **nothing, "flops": costs.flops, "tokens": costs.tokens,
+              "ratio": getattr(costs, unit) / limit}
+    row = self.row(method, n)
+    return {**found, "reached": True, **{k: row[k] for k in ("accuracy", "low", "high", "flops", "tokens")},
+            "ratio": row[unit] / limit, **self.difference(beam, (method, n))}

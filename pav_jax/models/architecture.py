@@ -39,6 +39,10 @@ class Architecture:
     """Parameters, embedding included."""
     return sum(gemma.num_params(self.config))
 
+  def born(self) -> dict:
+    """What `training.fit` must know of a network: how it starts, is laid out, and describes itself."""
+    return {"init": self.network.init, "patterns": SHARDING, "meta": self.meta()}
+
   def meta(self) -> dict:
     """What a checkpoint says of itself."""
     return {"model": dataclasses.asdict(self.config), "vocabulary": self.vocabulary_fingerprint}

@@ -48,7 +48,7 @@ SIZES = {
     "gemma2_9b": GemmaConfig(42, 3584, 16, 8, 256, 14336, 256**-0.5),
     "gemma2_27b": GemmaConfig(46, 4608, 32, 16, 128, 36864, 144**-0.5),
     # For laptops; the vocabulary is that of the task.
-    "nano": GemmaConfig(2, 64, 4, 2, 16, 192, 16**-0.5, vocab_size=512, window=512),
+    "nano": GemmaConfig(3, 64, 4, 2, 16, 192, 16**-0.5, vocab_size=512, window=512),
     "micro": GemmaConfig(3, 96, 4, 2, 24, 288, 24**-0.5, vocab_size=512, window=512),
     "mini": GemmaConfig(4, 128, 4, 2, 32, 384, 32**-0.5, vocab_size=512, window=512),
 }

@@ -107,23 +107,7 @@ def read_math(path: str | pathlib.Path, split: str) -> Rows:
   `path` is the archive (`MATH.tar`, `MATH.tar.gz`), the extracted folder, or
   a folder that holds one of these.
   """
-  file, members = _math_members(pathlib.Path(path), split)
-  if not members:
-    raise UserError(f"{file}: no {split}/<subject>/<number>.json in it")
-  seen = set()
-  for name, content in sorted(members, key=lambda member: _math_order(member[0])):
-    try:
-      if name in seen:
-        raise _Bad("id", "occurs twice")
-      seen.add(name)
-      fields = _fields(content)
-      question, solution = _text(fields, "problem"), _text(fields, "solution")
-      answer = last_boxed(solution)
-      if not answer:
-        raise _Bad("answer", r"no \boxed{} in the solution" if answer is None else r"the last \boxed{} is empty")
-      yield Problem(f"math/{name}", "math", question, solution, answer)
-    except _Bad as bad:
-      yield Malformed(str(file), name, *bad.args)
+  yield from _math_rows(path, (split,))
 
 
 def read_prm800k(math_path: str | pathlib.Path, test_path: str | pathlib.Path, split: str) -> Rows:
@@ -133,9 +117,11 @@ def read_prm800k(math_path: str | pathlib.Path, test_path: str | pathlib.Path, s
   of MATH; text and answer are MATH's own.
   """
   by_name = {}
-  for half in ("train", "test"):
-    for row in read_math(math_path, half):
-      by_name.setdefault(row.id.removeprefix("math/") if isinstance(row, Problem) else row.row, row)
+  for row in _math_rows(math_path, ("train", "test")):
+    name = row.id.removeprefix("math/") if isinstance(row, Problem) else row.row
+    if name in by_name:
+      yield row  # Malformed: a name that occurs twice.
+    by_name.setdefault(name, row)
   held_out = set()
 
   def joined(fields, line):
@@ -241,22 +227,43 @@ def _read(path) -> bytes:
     raise UserError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
 
 
+def _math_rows(path, splits: tuple[str, ...]) -> Rows:
+  file, members = _math_members(pathlib.Path(path), splits)
+  for split in splits:
+    if not any(name.startswith(f"{split}/") for name, _ in members):
+      raise UserError(f"{file}: no {split}/<subject>/<number>.json in it")
+  seen = set()
+  for name, content in sorted(members, key=lambda member: _math_order(member[0])):
+    try:
+      if name in seen:
+        raise _Bad("id", "occurs twice")
+      seen.add(name)
+      fields = _fields(content)
+      question, solution = _text(fields, "problem"), _text(fields, "solution")
+      answer = last_boxed(solution)
+      if not answer:
+        raise _Bad("answer", r"no \boxed{} in the solution" if answer is None else r"the last \boxed{} is empty")
+      yield Problem(f"math/{name}", "math", question, solution, answer)
+    except _Bad as bad:
+      yield Malformed(str(file), name, *bad.args)
+
+
 def _math_order(name: str):
-  _, subject, number = name.split("/")
-  return subject, int(number.removesuffix(".json"))
+  split, subject, number = name.split("/")
+  return split == "test", subject, int(number.removesuffix(".json"))
 
 
-def _math_members(path: pathlib.Path, split: str) -> tuple[pathlib.Path, list[tuple[str, bytes]]]:
-  """The file or folder that holds MATH, and (name, content) of the split's problems."""
+def _math_members(path: pathlib.Path, splits: tuple[str, ...]) -> tuple[pathlib.Path, list[tuple[str, bytes]]]:
+  """The file or folder that holds MATH, and (name, content) of the splits' problems."""
   if path.is_dir():
     inside = [path / "MATH", path / "MATH.tar.gz", path / "MATH.tar"]
-    path = path if (path / split).is_dir() else next((p for p in inside if p.exists()), path)
+    path = path if (path / splits[0]).is_dir() else next((p for p in inside if p.exists()), path)
   try:
     if path.is_dir():
       files = ((str(p.relative_to(path)), p) for p in sorted(path.rglob("*.json")))
-      return path, [(m[1], p.read_bytes()) for name, p in files if (m := _MATH_NAME.search(name)) and m[2] == split]
+      return path, [(m[1], p.read_bytes()) for name, p in files if (m := _MATH_NAME.search(name)) and m[2] in splits]
     with tarfile.open(path) as archive:
       return path, [(m[1], archive.extractfile(member).read()) for member in archive
-                    if member.isfile() and (m := _MATH_NAME.search(member.name)) and m[2] == split]
+                    if member.isfile() and (m := _MATH_NAME.search(member.name)) and m[2] in splits]
   except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
     raise UserError(f"{path}: {getattr(error, 'strerror', None) or error}") from error

@@ -20,9 +20,10 @@ import optax
 from pav_jax.errors import UserError
 from pav_jax.models import architecture
 from pav_jax.models.network import Network
-from pav_jax.policy import sft
 from pav_jax.problems import prepared
+from pav_jax.problems import text
 from pav_jax.rollouts import collect
+from pav_jax.training import fit
 from pav_jax.training.run import Run
 from pav_jax.values import monte_carlo
 from pav_jax.verifiers import score
@@ -104,9 +105,9 @@ def run_stage(run: Run):
   if start_path == "sft":
     start_path = str(run.folder("sft").path / "best")
   if knobs.pretrain.num_steps:
-    facts["base"] = sft.fit(
-        run, arch, knobs.pretrain, loss_fn=sft.sft_loss(arch.network), train_rows=sft.text_rows(problems),
-        valid_rows=sft.text_rows(prepared.read(run.folder("problems/validation"))), path=folder.path / "base",
+    facts["base"] = fit.fit(
+        run, knobs.pretrain, **arch.born(), loss_fn=text.language_loss(arch.network), train_rows=text.text_rows(problems),
+        valid_rows=text.text_rows(prepared.read(run.folder("problems/validation"))), path=folder.path / "base",
         what="verifier base", seed=run.config.seed + 2, start_params=architecture.load(start_path, arch, run.mesh))
     start_path = str(folder.path / "base" / "best")
   train_b, valid_b = split_by_problem(rollouts.problem_b, knobs.valid_fraction, run.config.seed)
@@ -115,8 +116,8 @@ def run_stage(run: Run):
     weight_bz = targets_lib.balance(target_bz) if knobs.balance else np.ones(target_bz.shape, np.float32)
     rows = value_rows(problems, rollouts, values.end_bz, target_bz, weight_bz)
     pick = lambda index: ValueBatch(*(x[index] for x in rows))
-    facts[kind] = sft.fit(
-        run, arch, knobs[kind], loss_fn=value_loss(arch.network, knobs.text_weight), train_rows=pick(train_b),
+    facts[kind] = fit.fit(
+        run, knobs[kind], **arch.born(), loss_fn=value_loss(arch.network, knobs.text_weight), train_rows=pick(train_b),
         valid_rows=pick(valid_b), path=folder.path / kind, what=f"verifier {kind}", seed=run.config.seed + 3,
         start_params=architecture.load(start_path, arch, run.mesh))
     facts[kind] |= {"train_rows": len(train_b), "valid_rows": len(valid_b),

@@ -160,6 +160,11 @@ def test_a_name_twice_in_an_archive(tmp_path):
       archive.addfile(member, io.BytesIO(content))
   good, bad = problem.read_math(tmp_path, "train")
   assert isinstance(good, Problem) and bad.field == "id"
+  with tarfile.open(tmp_path / "MATH.tar", "a") as archive:
+    member.name = "MATH/test/algebra/1.json"
+    archive.addfile(member, io.BytesIO(content))
+  (tmp_path / "test.jsonl").write_text('{"unique_id": "test/algebra/1.json", "problem": "?"}')
+  assert list(problem.read_prm800k(tmp_path, tmp_path / "test.jsonl", "train")) == [bad, good]
 
 
 def test_jsonl_of_ones_own(tmp_path):
@@ -184,25 +189,25 @@ def test_files_that_cannot_be_read(tmp_path):
 
 
 def test_real_counts(data_dir):
-  for split, gsm8k, math, prm800k in (("train", 7_473, 7_500, 12_000), ("test", 1_319, 5_000, 500)):
+  for split, gsm8k, math in (("train", 7_473, 7_500), ("test", 1_319, 5_000)):
     problems, malformed = problem.sift(problem.read_gsm8k(data_dir / f"gsm8k/{split}.jsonl", split))
     assert len(problems) == gsm8k and not malformed
     assert not any("<<" in p.solution or not p.solution.endswith(f"#### {p.answer}") for p in problems)
-    for count, rows in ((math, problem.read_math(data_dir, split)),
-                        (prm800k, problem.read_prm800k(data_dir, data_dir / "prm800k/math_splits/test.jsonl", split))):
-      problems, malformed = problem.sift(rows, known=problem.EMPTY_BOXES)
-      assert {bad.row for bad in malformed} == (problem.EMPTY_BOXES if split == "train" else set())
-      assert len(problems) + len(malformed) == count
+    problems, malformed = problem.sift(problem.read_math(data_dir, split), known=problem.EMPTY_BOXES)
+    assert {bad.row for bad in malformed} == (problem.EMPTY_BOXES if split == "train" else set())
+    assert len(problems) + len(malformed) == math
 
 
 def test_real_prm800k_split_is_the_published_one(data_dir):
   folder = data_dir / "prm800k/math_splits"
-  rows = problem.read_prm800k(data_dir, folder / "test.jsonl", "train")
+  train, malformed = problem.sift(problem.read_prm800k(data_dir, folder / "test.jsonl", "train"),
+                                  known=problem.EMPTY_BOXES)
   ids = {json.loads(line)["id"] for line in (folder / "train_ids.jsonl").read_text().splitlines()}
-  assert {row.id.removeprefix("math/") if isinstance(row, Problem) else row.row for row in rows} == ids
+  assert len(ids) == 12_000 and {bad.row for bad in malformed} == problem.EMPTY_BOXES
+  assert {p.id.removeprefix("math/") for p in train} | problem.EMPTY_BOXES == ids
   published = [json.loads(line) for line in (folder / "test.jsonl").read_text().splitlines()]
-  test = problem.read_prm800k(data_dir, folder / "test.jsonl", "test")
-  assert [row.answer for row in test] == [row["answer"] for row in published]
+  test = list(problem.read_prm800k(data_dir, folder / "test.jsonl", "test"))
+  assert len(test) == 500 and [row.answer for row in test] == [row["answer"] for row in published]
 
 
 def test_real_evaluation_sets(data_dir):

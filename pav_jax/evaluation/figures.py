@@ -1,0 +1,137 @@
+"""Rows to figures: inline SVG without scripts, links or ids of its own, equal bytes for equal rows.
+
+Text takes the page's colour and font, so that a figure reads in light and
+dark; colours are Okabe and Ito's, and no line is told by colour alone.
+"""
+
+import io
+import re
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from pav_jax.evaluation import tables
+
+# A colour nobody draws with stands for the page's own until the SVG is text.
+_INK = "#010203"
+_COLOURS = {
+    "pass_at_n": _INK, "majority": "#CC79A7", "weighted_vote": "#56B4E9", "orm_best_of_n": "#0072B2",
+    "q_best_of_n": "#009E73", "q_beam": "#009E73", "pav_best_of_n": "#D55E00", "pav_beam": "#D55E00",
+    "pav_beam_q": "#E69F00", "pav_beam_advantage": "#A6761D"}
+_SETTINGS = {
+    "svg.fonttype": "none", "font.size": 9, "axes.edgecolor": _INK, "axes.labelcolor": _INK, "text.color": _INK,
+    "xtick.color": _INK, "ytick.color": _INK, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.facecolor": "none", "figure.facecolor": "none", "savefig.facecolor": "none", "text.parse_math": False}
+
+
+def _svg(figure: Figure, name: str) -> str:
+  """The figure as an <svg> element."""
+  out = io.StringIO()
+  with matplotlib.rc_context({**_SETTINGS, "svg.hashsalt": name}):
+    figure.savefig(out, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+  text = out.getvalue()
+  text = text[text.index("<svg"):]
+  text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.DOTALL)
+  # Names of groups are nobody's target and would clash between figures.
+  text = re.sub(r'<g id="[^"]*"', "<g", text)
+  text = re.sub(r'\s(xmlns(:\w+)?|version)="[^"]*"', "", text)
+  text = re.sub(r"font: [^;\"]*?(\d+(?:\.\d+)?px)[^;\"]*", r"font: \1 system-ui, sans-serif", text)
+  return text.replace(_INK, "currentColor").replace("<svg", f'<svg role="img" aria-label="{name}"', 1).strip()
+
+
+def _axes(width: float, height: float, columns: int = 1):
+  with matplotlib.rc_context(_SETTINGS):
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(1, columns, squeeze=False)[0]
+  for axis in axes:
+    axis.grid(alpha=0.15, color=_INK, linewidth=0.6)
+  return figure, axes
+
+
+def _style(method: str) -> dict:
+  """Beams solid, independent samples dashed, oracles dotted."""
+  base = method.removesuffix("_pass")
+  style = ":" if tables.is_oracle(method) else "-" if "beam" in method else "--"
+  return {"color": _COLOURS.get(base, "#999999"), "linestyle": style, "marker": "s" if "beam" in method else "o",
+          "linewidth": 1.1 if tables.is_oracle(method) else 1.8, "markersize": 2.5 if tables.is_oracle(method) else 4}
+
+
+def accuracy_figure(rows: list[dict], x: str) -> str:
+  """Accuracy of every method against 'n' or 'flops', bands of 95 %, each line named at its end."""
+  figure, (axis,) = _axes(8.4, 5.0)
+  ends = []
+  for method in dict.fromkeys(row["method"] for row in rows):
+    line = sorted((r for r in rows if r["method"] == method), key=lambda r: r["n"])
+    at, style = [r[x] for r in line], _style(method)
+    axis.plot(at, [r["accuracy"] for r in line], **style)
+    axis.fill_between(at, [r["low"] for r in line], [r["high"] for r in line], color=style["color"], alpha=0.09,
+                      linewidth=0)
+    ends.append((line[-1]["accuracy"], at[-1], tables.name_of(method), style["color"]))
+  if x == "n":
+    ticks = sorted({r["n"] for r in rows})
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(ticks, [str(t) for t in ticks])
+    axis.set_xlabel("N: samples drawn, or width of the beam")
+  else:
+    axis.set_xscale("log")
+    axis.set_xlabel("FLOPs a problem, policy and verifier")
+  axis.minorticks_off()
+  axis.set_ylabel("accuracy")
+  axis.set_ylim(max(0.0, min(r["low"] for r in rows) - 0.02), min(1.0, max(r["high"] for r in rows) + 0.02))
+  _name_lines(axis, ends)
+  return _svg(figure, f"accuracy against {x}")
+
+
+def _name_lines(axis, ends):
+  """Names right of the axes, as near to the lines' ends as they fit, each joined to its own."""
+  low, high = axis.get_ylim()
+  left, right = np.log(axis.get_xlim())
+  gap = 0.05
+  at = []
+  for accuracy, *_ in sorted(ends):
+    at.append(max((accuracy - low) / (high - low), at[-1] + gap if at else 0.0))
+  # Pushed up past the top they come down again, still apart.
+  for i in reversed(range(len(at))):
+    at[i] = min(at[i], 1.0 - gap * (len(at) - 1 - i))
+  for y, (accuracy, x, name, colour) in zip(at, sorted(ends)):
+    start = (np.log(x) - left) / (right - left), (accuracy - low) / (high - low)
+    axis.plot([start[0], 1.03], [start[1], y], transform=axis.transAxes, color=colour, linewidth=0.5, alpha=0.6,
+              clip_on=False)
+    axis.text(1.035, y, name, transform=axis.transAxes, color=colour, va="center")
+
+
+def curves_figure(curves: dict[str, list[dict]]) -> str:
+  """Loss against step, a panel per network: training and validation."""
+  figure, axes = _axes(2.7 * len(curves) + 0.3, 2.6, len(curves))
+  for axis, (name, rows) in zip(axes, curves.items()):
+    for key, label, style in (("loss", "training", {"color": "#0072B2", "linewidth": 1.2}),
+                              ("valid_loss", "validation", {"color": "#D55E00", "linestyle": "--", "marker": "o",
+                                                            "markersize": 3})):
+      # A loss that is not finite was written as a string; it is no point of a line.
+      line = [(r["step"], r[key]) for r in rows if isinstance(r.get(key), float)]
+      if line:
+        axis.plot(*zip(*line), label=label, **style)
+    axis.set_title(name, fontsize=9)
+    axis.set_xlabel("step")
+  axes[0].set_ylabel("loss")
+  if axes[0].lines:
+    axes[0].legend(frameon=False)
+  return _svg(figure, "training curves")
+
+
+def reliability_figure(calibration: dict[str, dict]) -> str:
+  """What happened against what each verifier said, a panel per verifier; a dot's area is its share of the prefixes."""
+  figure, axes = _axes(3.1 * len(calibration) + 0.3, 3.1, len(calibration))
+  for axis, (name, found) in zip(axes, calibration.items()):
+    bins = found["bins"]
+    axis.plot([0, 1], [0, 1], color=_INK, linewidth=0.8, linestyle=":")
+    if bins:
+      count = np.array([b["count"] for b in bins], float)
+      said, seen = [b["predicted"] for b in bins], [b["observed"] for b in bins]
+      axis.plot(said, seen, color="#0072B2", linewidth=0.8, alpha=0.6)
+      axis.scatter(said, seen, s=12 + 240 * count / count.sum(), color="#0072B2", alpha=0.75, linewidth=0)
+    axis.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal", xlabel="value said")
+    axis.set_title(f"{name}: error {found['error']:.3f}", fontsize=9)
+  axes[0].set_ylabel("share right")
+  return _svg(figure, "reliability diagrams")
