@@ -66,14 +66,12 @@ def read_stages(run: Run) -> dict[str, dict]:
     if not folder.done:
       raise UserError(f"report: stage {stage!r} is not finished, {folder.path} has no manifest: run it first")
     manifest = folder.manifest()
-    for key, value in manifest["config"].items():
-      if _config_at(run.config, key) != value:
-        raise UserError(f"report: {folder.path} was made with another {key!r} than this config's: "
-                        "report with the config it was made with, or remove that folder and run its stage again")
-    for source, digest in manifest["inputs"].items():
-      if run.folder(source).digest() != digest:
-        raise UserError(f"report: {folder.path} was made from another {source} than is there now: "
-                        "remove that folder and run its stage again")
+    sections = [key for key in manifest["config"] if key != "seed"]
+    try:
+      run.start(name, sections=sections, inputs=list(manifest["inputs"]))
+    except KeyError as error:
+      raise UserError(f"report: {folder.path} was made with a config that has a section this one lacks: "
+                      f"{', '.join(sections)}") from error
     path = folder.path / "manifest.json"
     ended = path.stat().st_mtime
     found[name] = {
@@ -83,15 +81,6 @@ def read_stages(run: Run) -> dict[str, dict]:
         "finished": datetime.datetime.fromtimestamp(ended, datetime.UTC).isoformat(" ", "seconds")[:19],
         "seconds": round(ended - (folder.path / "plan.json").stat().st_mtime, 1)}
   return found
-
-
-def _config_at(config, key: str):
-  """The JSON value of a dotted key; None where the config has none."""
-  for part in key.split("."):
-    if part not in config:
-      return None
-    config = config[part]
-  return json.loads(json.dumps(config.to_dict() if hasattr(config, "to_dict") else config))
 
 
 def command(stage: str | None = None) -> str:

@@ -15,7 +15,7 @@ from pav_jax.models.gemma import GemmaConfig
 
 def new_cache(config: GemmaConfig, rows: int, slots: int) -> Cache:
   """An empty cache for `rows` rows of up to `slots` tokens, in the compute type."""
-  shape = (config.num_layers, rows, slots, config.num_kv_heads, config.head_width)
+  shape = (config.num_layers, rows, config.num_kv_heads, slots, config.head_width)
   zeros = jnp.zeros(shape, config.dtype)
   return Cache(zeros, zeros, jnp.zeros(rows, jnp.int32))
 
@@ -26,5 +26,5 @@ def fork(cache: Cache, source_b: jax.Array, length_b: jax.Array) -> Cache:
   source_b: int32 rows of the old cache, one per row of the new; length_b:
   int32, at most what the source row holds.
   """
-  take = lambda x_yblge: jnp.take(x_yblge, source_b, axis=1)
-  return Cache(take(cache.keys_yblge), take(cache.values_yblge), length_b)
+  take = lambda x_ybgle: jnp.take(x_ybgle, source_b, axis=1)
+  return Cache(take(cache.keys_ybgle), take(cache.values_ybgle), length_b)

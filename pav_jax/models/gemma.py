@@ -57,13 +57,13 @@ SIZES = {
 class Cache(NamedTuple):
   """Keys and values of what each row has read; slot i holds the token at position i.
 
-  keys_yblge, values_yblge: (layers, rows, slots, kv heads, head width).
+  keys_ybgle, values_ybgle: (layers, rows, kv heads, slots, head width).
   length_b: int32, how many slots of a row count. Slots at or beyond it are
   never attended to, so shortening `length_b` rewinds a row for free.
   """
 
-  keys_yblge: jax.Array
-  values_yblge: jax.Array
+  keys_ybgle: jax.Array
+  values_ybgle: jax.Array
   length_b: jax.Array
 
 
@@ -98,7 +98,7 @@ class Attention(nn.Module):
   config: GemmaConfig
 
   @nn.compact
-  def __call__(self, x_btd, position_bt, is_local, layer_cache):
+  def __call__(self, x_btd, position_bt, layer, pair):
     c = self.config
     init = nn.initializers.variance_scaling(1.0, "fan_in", "normal", in_axis=-3, out_axis=(-2, -1))
     query_dhe = self.param("query", init, (c.width, c.num_heads, c.head_width), c.param_dtype)
@@ -114,26 +114,30 @@ class Attention(nn.Module):
     k_btge, v_btge = jnp.einsum("btd,Sdge->Sbtge", x_btd, key_value_2dge.astype(c.dtype))
     q_bthe = _rotate(q_bthe, position_bt) * c.query_scale
     k_btge = _rotate(k_btge, position_bt)
-    if layer_cache is None:
+    k_bgle, v_bgle = jnp.swapaxes(k_btge, 1, 2), jnp.swapaxes(v_btge, 1, 2)
+    if pair is None:
       slot_bl = position_bt
     else:
-      # A position beyond the cache is dropped by the scatter: padding is sent there.
-      row_b1 = jnp.arange(x_btd.shape[0])[:, None]
-      k_btge = layer_cache[0].at[row_b1, position_bt].set(k_btge, mode="drop")
-      v_btge = layer_cache[1].at[row_b1, position_bt].set(v_btge, mode="drop")
-      layer_cache = (k_btge, v_btge)
-      slot_bl = jnp.arange(k_btge.shape[1])[None, :]
+      # Only the new tokens are written, into the one buffer that all layers share: as a carry of
+      # the scan it is updated in place. A position beyond the slots (padding) is dropped.
+      row_b11 = jnp.arange(x_btd.shape[0])[:, None, None]
+      head_1g1 = jnp.arange(c.num_kv_heads)[None, :, None]
+      where = (layer, row_b11, head_1g1, position_bt[:, None, :])
+      pair = (pair[0].at[where].set(k_bgle, mode="drop"), pair[1].at[where].set(v_bgle, mode="drop"))
+      k_bgle, v_bgle = (jax.lax.dynamic_index_in_dim(x_ybgle, layer, keepdims=False) for x_ybgle in pair)
+      slot_bl = jnp.arange(k_bgle.shape[2])[None, :]
+    is_local = layer % 2 == 0
 
     q_btgHe = q_bthe.reshape(*q_bthe.shape[:2], c.num_kv_heads, -1, c.head_width)
-    logit_bgHtl = jnp.einsum("btgHe,blge->bgHtl", q_btgHe, k_btge, preferred_element_type=jnp.float32)
+    logit_bgHtl = jnp.einsum("btgHe,bgle->bgHtl", q_btgHe, k_bgle, preferred_element_type=jnp.float32)
     logit_bgHtl = softcap(logit_bgHtl, c.attention_cap)
     distance_btl = position_bt[:, :, None] - slot_bl[:, None, :]
     seen_btl = (distance_btl >= 0) & (~is_local | (distance_btl < c.window))
     logit_bgHtl = jnp.where(seen_btl[:, None, None], logit_bgHtl, _MASKED)
     weight_bgHtl = jax.nn.softmax(logit_bgHtl, axis=-1).astype(c.dtype)
-    mixed_btgHe = jnp.einsum("bgHtl,blge->btgHe", weight_bgHtl, v_btge)
+    mixed_btgHe = jnp.einsum("bgHtl,bgle->btgHe", weight_bgHtl, v_bgle)
     mixed_bthe = mixed_btgHe.reshape(*q_bthe.shape)
-    return jnp.einsum("bthe,hed->btd", mixed_bthe, out_hed.astype(c.dtype)), layer_cache
+    return jnp.einsum("bthe,hed->btd", mixed_bthe, out_hed.astype(c.dtype)), pair
 
 
 class FeedForward(nn.Module):
@@ -154,19 +158,20 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-  """One layer: attention and feed-forward, each between two norms (scan's carry is x)."""
+  """One layer: attention and feed-forward, each between two norms; the carry is x and the whole cache."""
 
   config: GemmaConfig
 
   @nn.compact
-  def __call__(self, x_btd, position_bt, is_local, layer_cache):
+  def __call__(self, carry, position_bt, layer):
+    x_btd, pair = carry
     norm = lambda name: RMSNorm(self.config.param_dtype, name=name)
-    attended_btd, layer_cache = Attention(self.config, name="attention")(
-        norm("pre_attention_norm")(x_btd), position_bt, is_local, layer_cache)
+    attended_btd, pair = Attention(self.config, name="attention")(
+        norm("pre_attention_norm")(x_btd), position_bt, layer, pair)
     x_btd += norm("post_attention_norm")(attended_btd)
     fed_btd = FeedForward(self.config, name="ffn")(norm("pre_ffn_norm")(x_btd))
     x_btd += norm("post_ffn_norm")(fed_btd)
-    return x_btd, layer_cache
+    return (x_btd, pair), None
 
 
 class Gemma(nn.Module):
@@ -189,14 +194,13 @@ class Gemma(nn.Module):
     x_btd = embedding_vd[token_bt].astype(c.dtype) * jnp.asarray(c.width**0.5, c.dtype)
     position_bt = jnp.broadcast_to(jnp.arange(token_bt.shape[1])[None], token_bt.shape)
     if cache is not None:
-      slots = cache.keys_yblge.shape[2]
+      slots = cache.keys_ybgle.shape[3]
       position_bt = jnp.where(valid_bt, position_bt + cache.length_b[:, None], slots)
-    is_local_y = jnp.arange(c.num_layers) % 2 == 0
     layers = nn.scan(
         nn.remat(Block, prevent_cse=False), variable_axes={"params": 0}, split_rngs={"params": True},
-        in_axes=(nn.broadcast, 0, 0), length=c.num_layers)(c, name="layers")
-    pair = None if cache is None else (cache.keys_yblge, cache.values_yblge)
-    x_btd, pair = layers(x_btd, position_bt, is_local_y, pair)
+        in_axes=(nn.broadcast, 0), length=c.num_layers)(c, name="layers")
+    pair = None if cache is None else (cache.keys_ybgle, cache.values_ybgle)
+    (x_btd, pair), _ = layers((x_btd, pair), position_bt, jnp.arange(c.num_layers))
     hidden_btd = RMSNorm(c.param_dtype, name="final_norm")(x_btd)
     if cache is not None:
       cache = Cache(*pair, cache.length_b + valid_bt.sum(axis=1, dtype=jnp.int32))

@@ -23,12 +23,16 @@ class Problems(NamedTuple):
 
 
 def read(folder: Folder, count: int = -1) -> Problems:
-  """The first `count` problems of a split (-1: all). UserError if there are fewer."""
+  """The first `count` problems of a split (-1: all), padding no wider than needed. UserError if there are fewer."""
   arrays = folder.read()
   have = len(arrays["id_p"])
   if count > have:
     raise UserError(f"{folder.path} has {have} problems, {count} are asked for")
   problems = Problems(**{name: arrays[name] for name in Problems._fields})
+  trim = lambda x_pt, length_p: x_pt[:, :-(-int(length_p.max()) // 8) * 8]
+  problems = problems._replace(
+      prompt_pt=trim(problems.prompt_pt, problems.prompt_length_p),
+      solution_pt=trim(problems.solution_pt, problems.solution_length_p))
   return problems if count == -1 else Problems(*(x[:count] for x in problems))
 
 

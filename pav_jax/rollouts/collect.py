@@ -49,7 +49,8 @@ def sample(arch: architecture.Architecture, params, problems: prepared.Problems,
       arch.network, params, problems.prompt_pt[problem_p], length_p,
       jobs_lib.Jobs(source_r, length_p[source_r], np.full(len(source_r), max_new, np.int32),
                     np.stack([problem_p[source_r], sample_r], axis=1)),
-      tokens, rows_per_call=rows_per_call, sources_per_call=max(1, rows_per_call // n), max_new=max_new,
+      tokens, rows_per_call=rows_per_call, sources_per_call=max(1, rows_per_call // n),
+      slots=problems.prompt_pt.shape[1] + max_new, max_new=max_new,
       sampling=sampling, seed=seed, bar=bar)
   return Rollouts(problem_p[source_r], sample_r, done.token_rt, done.length_r, done.log_prob_rt, done.ended_r,
                   np.full(len(source_r), int(grading.Verdict.UNGRADABLE), np.int8))

@@ -98,15 +98,15 @@ def generate(network: Network, params, cache, last_b, budget_b, key_b, tokens: T
   return state, cache
 
 
-@functools.partial(jax.jit, static_argnames=("network", "max_new", "sampling"))
+@functools.partial(jax.jit, static_argnames=("network", "slots", "max_new", "sampling"))
 def continue_prefixes(network: Network, params, token_bt, length_b, source_r, cut_r, budget_r, key_r,
-                      tokens: Tokens, *, max_new: int, sampling: sampling_lib.Sampling) -> Continuations:
+                      tokens: Tokens, *, slots: int, max_new: int, sampling: sampling_lib.Sampling) -> Continuations:
   """Whole responses from prefixes of trajectories; each trajectory is read once.
 
   token_bt, length_b: trajectories, right-padded. Row r continues the first
-  cut_r >= 1 tokens of trajectory source_r for at most budget_r tokens.
+  cut_r >= 1 tokens of trajectory source_r for at most budget_r tokens; the
+  caller sees to it that no row outgrows the slots: cut_r + budget_r <= slots.
   """
-  slots = token_bt.shape[1] + max_new
   cache = read(network, params, token_bt, length_b, slots)
   cache = decoding.fork(cache, source_r, cut_r - 1)
   last_r = token_bt[source_r, cut_r - 1]

@@ -48,18 +48,27 @@ def token_tables(vocabulary, rows: int) -> engine.Tokens:
 
 
 def run(network: Network, params, token_bt: np.ndarray, length_b: np.ndarray, jobs: Jobs, tokens: engine.Tokens, *,
-        rows_per_call: int, sources_per_call: int, max_new: int, sampling: sampling_lib.Sampling,
+        rows_per_call: int, sources_per_call: int, slots: int, max_new: int, sampling: sampling_lib.Sampling,
         seed: int, bar=None) -> Done:
   """Runs every job; one compilation whatever their number.
 
-  Calls take jobs in order, up to rows_per_call of them over up to
-  sources_per_call trajectories; the last is filled up with copies whose
-  budget is 0. bar: a progress bar that counts jobs.
+  Calls take jobs by their budgets, so that rows that run together end
+  together, up to rows_per_call of them over up to sources_per_call
+  trajectories; the last call is filled up with copies whose budget is 0.
+  slots: length of the cache; bar: a progress bar that counts jobs.
+
+  Raises ValueError for a cut outside its trajectory or a job that would
+  outgrow the cache: nothing is cut short in silence.
   """
   if (jobs.cut_r < 1).any() or (jobs.cut_r > length_b[jobs.source_r]).any():
     raise ValueError("a job's cut lies outside its trajectory")
   if (jobs.budget_r > max_new).any() or (jobs.budget_r < 0).any():
     raise ValueError(f"a job's budget is outside 0..{max_new}")
+  if (jobs.cut_r + jobs.budget_r > slots).any() or token_bt.shape[1] > slots:
+    raise ValueError(f"{slots} slots are too few for trajectories of {token_bt.shape[1]} tokens and jobs of up to "
+                     f"{(jobs.cut_r + jobs.budget_r).max()}")
+  order_r = np.argsort(jobs.budget_r, kind="stable")
+  jobs = Jobs(*(x[order_r] for x in jobs))
   pieces, start, count = [], 0, len(jobs.source_r)
   while start < count:
     window_r = jobs.source_r[start:start + rows_per_call]
@@ -75,7 +84,7 @@ def run(network: Network, params, token_bt: np.ndarray, length_b: np.ndarray, jo
     done = engine.continue_prefixes(
         network, params, token_bt[used], length_b[used], np.pad(local_r, (0, pad), mode="edge").astype(np.int32),
         fill(jobs.cut_r), budget_r, sampling_lib.row_keys(seed, *fill(jobs.name_rn).T), tokens,
-        max_new=max_new, sampling=sampling)
+        slots=slots, max_new=max_new, sampling=sampling)
     done = jax.device_get(done)
     pieces.append(Done(*(x[:stop - start] for x in (done.token_bt, done.length_b, done.log_prob_bt, done.ended_b))))
     if bar is not None:
@@ -83,4 +92,5 @@ def run(network: Network, params, token_bt: np.ndarray, length_b: np.ndarray, jo
     start = stop
   if not pieces:
     raise UserError("no prefix to continue")
-  return Done(*(np.concatenate(x) for x in zip(*pieces)))
+  back_r = np.argsort(order_r)
+  return Done(*(np.concatenate(x)[back_r] for x in zip(*pieces)))

@@ -73,7 +73,7 @@ def label(arch: architecture.Architecture, params, problems: prepared.Problems, 
   done = jobs_lib.run(
       arch.network, params, token_bt, prompt_length_b + rollouts.length_b, jobs,
       jobs_lib.token_tables(vocabulary, arch.config.vocab_size), rows_per_call=rows_per_call,
-      sources_per_call=max(1, rows_per_call // n_mc), max_new=max_new, sampling=sampling, seed=seed, bar=bar)
+      sources_per_call=max(1, rows_per_call // n_mc), slots=width, max_new=max_new, sampling=sampling, seed=seed, bar=bar)
   responses = [vocabulary.decode(np.concatenate([rollouts.token_bt[b, :k], t[:n]]))
                for b, k, t, n in zip(row_r, kept_r, done.token_rt, done.length_r)]
   rows_p = rollouts.problem_b[row_r]

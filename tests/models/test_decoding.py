@@ -38,7 +38,7 @@ def _fresh(token_bt):
 
 def _empty():
   cache = NET.new_cache(3, SLOTS)
-  return cache._replace(keys_yblge=cache.keys_yblge + UNTOUCHED, values_yblge=cache.values_yblge + UNTOUCHED)
+  return cache._replace(keys_ybgle=cache.keys_ybgle + UNTOUCHED, values_ybgle=cache.values_ybgle + UNTOUCHED)
 
 
 def _append(cache, token_bt, until_b, width, counts=None):
@@ -74,9 +74,9 @@ def test_any_chunking_reads_what_the_uncached_forward_reads(width, ragged):
   assert sorted((b, t) for b, t, _ in read) == [(b, t) for b in range(3) for t in range(LENGTH_B[b])]
   _assert_read(read, _fresh(token_bt))
   # Padding was never written, and every real token was.
-  untouched_ybl = np.asarray((cache.keys_yblge == UNTOUCHED).all(axis=(-2, -1)))
+  untouched_ybl = np.asarray((cache.keys_ybgle == UNTOUCHED).all(axis=(-2, -1)))
   np.testing.assert_array_equal(untouched_ybl[0], np.arange(SLOTS) >= LENGTH_B[:, None])
-  np.testing.assert_array_equal(untouched_ybl, np.asarray((cache.values_yblge == UNTOUCHED).all(axis=(-2, -1))))
+  np.testing.assert_array_equal(untouched_ybl, np.asarray((cache.values_ybgle == UNTOUCHED).all(axis=(-2, -1))))
 
 
 def test_forked_and_cut_rows_go_on_like_fresh_ones():
