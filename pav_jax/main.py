@@ -9,7 +9,9 @@ with one line on stderr and exit status 2, an interruption with 130; in both
 cases what was finished stays, and the same command goes on from there.
 """
 
+import functools
 import importlib
+import importlib.util
 import os
 import pathlib
 import sys
@@ -36,20 +38,54 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives.")
 
 def parse(argv: list[str]):
   """(config, workdir). Raises UserError for anything wrong on the command line."""
+  path = next((a.partition("=")[2] for a in argv if a.startswith(("--config=", "-config="))), "")
+  if not path:
+    raise UserError("command line: --config=configs/....py is missing")
+  default = _load(path)
   try:
     rest = flags.FLAGS(argv)
     config = _CONFIG.value
-  except (flags.Error, AttributeError, KeyError, TypeError, ValueError, ImportError, OSError, SyntaxError) as error:
-    raise UserError(f"command line: {' '.join(str(error).split()) or type(error).__name__}") from error
+  except KeyError as error:
+    raise UserError(f"command line: {path} has no key {error}; a misspelt --config.... flag?") from error
+  except (flags.Error, AttributeError, TypeError, ValueError) as error:
+    raise UserError(f"command line: {' '.join(str(error).split())}") from error
   if len(rest) > 1:
     raise UserError(f"command line: {rest[1]!r} is not a flag")
-  if config is None:
-    raise UserError("command line: --config=configs/....py is missing")
   if not _WORKDIR.value:
     raise UserError("command line: --workdir=... is missing")
+  for key, value in config_flags.get_override_values(flags.FLAGS["config"]).items():
+    if isinstance(value, tuple):
+      with config.unlocked():
+        config.update_from_flattened_dict({key: _tuple(key, value, default)})
   if config.stage not in ("pipeline", *STAGES, *ALONE):
     raise UserError(f"config.stage {config.stage!r} is none of pipeline, {', '.join([*STAGES, *ALONE])}")
   return config, pathlib.Path(_WORKDIR.value).absolute()
+
+
+def _load(path: str):
+  """What the file's get_config gives before any override; a mistake in it is the user's to hear of in one line."""
+  # Config files import one another as `configs....`, from wherever the command is run.
+  sys.path.append(str(pathlib.Path(__file__).parents[1]))
+  name, _, argument = path.partition(":")
+  if not pathlib.Path(name).is_file():
+    raise UserError(f"--config: there is no file {name}")
+  try:
+    spec = importlib.util.spec_from_file_location("pav_jax_config", name)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(*([argument] if argument else []))
+  except (AttributeError, ImportError, KeyError, SyntaxError, TypeError, ValueError) as error:
+    raise UserError(f"--config={path}: {type(error).__name__}: {' '.join(str(error).split())}") from error
+
+
+def _tuple(key: str, value: tuple, default) -> tuple:
+  """`4`, `1,2` and `(1, 2)` all give a tuple of the default's type; ml_collections leaves `1,2` one string."""
+  kind = type(functools.reduce(lambda part, name: part[name], key.split("."), default)[0])
+  parts = [part for item in value for part in (item.split(",") if isinstance(item, str) else [item])]
+  try:
+    return tuple(kind(part.strip() if isinstance(part, str) else part) for part in parts if part != "")
+  except (TypeError, ValueError) as error:
+    raise UserError(f"--config.{key}: {value} is not a tuple of {kind.__name__}") from error
 
 
 def run(config, workdir: pathlib.Path):

@@ -9,14 +9,18 @@ import re
 
 import matplotlib
 import numpy as np
+from matplotlib import ticker
 from matplotlib.figure import Figure
 
 from pav_jax.evaluation import tables
+from pav_jax.evaluation import verdicts
 
 # A colour nobody draws with stands for the page's own until the SVG is text.
 _INK = "#010203"
+# Their blue, a little lighter, to be read on black as well.
+_BLUE = "#1F83C4"
 _COLOURS = {
-    "pass_at_n": _INK, "majority": "#CC79A7", "weighted_vote": "#56B4E9", "orm_best_of_n": "#0072B2",
+    "pass_at_n": _INK, "majority": "#CC79A7", "weighted_vote": "#56B4E9", "orm_best_of_n": _BLUE,
     "q_best_of_n": "#009E73", "q_beam": "#009E73", "pav_best_of_n": "#D55E00", "pav_beam": "#D55E00",
     "pav_beam_q": "#E69F00", "pav_beam_advantage": "#A6761D"}
 _SETTINGS = {
@@ -75,6 +79,8 @@ def accuracy_figure(rows: list[dict], x: str) -> str:
     axis.set_xlabel("N: samples drawn, or width of the beam")
   else:
     axis.set_xscale("log")
+    axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: verdicts.amount(value, "").strip()))
     axis.set_xlabel("FLOPs a problem, policy and verifier")
   axis.minorticks_off()
   axis.set_ylabel("accuracy")
@@ -105,7 +111,8 @@ def curves_figure(curves: dict[str, list[dict]]) -> str:
   """Loss against step, a panel per network: training and validation."""
   figure, axes = _axes(2.7 * len(curves) + 0.3, 2.6, len(curves))
   for axis, (name, rows) in zip(axes, curves.items()):
-    for key, label, style in (("loss", "training", {"color": "#0072B2", "linewidth": 1.2}),
+    for key, label, style in (("loss", "training", {"color": _BLUE, "linewidth": 1.2, "marker": ".",
+                                                          "markersize": 3}),
                               ("valid_loss", "validation", {"color": "#D55E00", "linestyle": "--", "marker": "o",
                                                             "markersize": 3})):
       # A loss that is not finite was written as a string; it is no point of a line.
@@ -129,8 +136,8 @@ def reliability_figure(calibration: dict[str, dict]) -> str:
     if bins:
       count = np.array([b["count"] for b in bins], float)
       said, seen = [b["predicted"] for b in bins], [b["observed"] for b in bins]
-      axis.plot(said, seen, color="#0072B2", linewidth=0.8, alpha=0.6)
-      axis.scatter(said, seen, s=12 + 240 * count / count.sum(), color="#0072B2", alpha=0.75, linewidth=0)
+      axis.plot(said, seen, color=_BLUE, linewidth=0.8, alpha=0.6)
+      axis.scatter(said, seen, s=12 + 240 * count / count.sum(), color=_BLUE, alpha=0.75, linewidth=0)
     axis.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal", xlabel="value said")
     axis.set_title(f"{name}: error {found['error']:.3f}", fontsize=9)
   axes[0].set_ylabel("share right")

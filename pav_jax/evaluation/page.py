@@ -95,7 +95,7 @@ def render(report: Mapping, figures: Mapping[str, str]) -> str:
               _training(report, figures), _stages(report), _config(report)]
   first = report["search"][0]
   title = f"pav_jax: search on {report['split']}"
-  lead = (f"{first['problems']} problems of {report['split']}, {first['seeds']} seeds of sampling, run seed "
+  lead = (f"{first['problems']} problems of {report['split']}; seeds of sampling: {first['seeds']}; seed of the run: "
           f"{report['seed']}. In brackets: 95 % bootstrap intervals over problems and seeds; for differences, over "
           "problems, on the same problems.")
   head = join([Markup('<meta charset="utf-8">'),
@@ -107,11 +107,15 @@ def render(report: Mapping, figures: Mapping[str, str]) -> str:
 
 
 def _origin(report: Mapping, *names: str) -> Markup:
-  """Where a section's numbers come from: manifests, by path and digest, and the command that made each."""
-  lines = [join([element("code", f"{report['stages'][n]['manifest']}"), text("(sha256"),
-                 element("code", report["stages"][n]["sha256"][:12]), text("), made by"),
-                 element("code", report["stages"][n]["command"])]) for n in names]
-  return element("div", join(["From", *(element("div", line) for line in lines)]), 'class="from"')
+  """Where a section's numbers come from: manifests, by path and digest, and the command that made them."""
+  stages, made = report["stages"], {}
+  for name in names:
+    made.setdefault(stages[name]["command"], []).append(name)
+  lines = []
+  for command, folders in made.items():
+    manifests = ", ".join(f"{stages[f]['manifest']} (sha256 {stages[f]['sha256'][:12]})" for f in folders)
+    lines.append(element("div", join([f"From {manifests}, made by", element("code", command)])))
+  return element("div", join(lines), 'class="from"')
 
 
 def _verdicts(report: Mapping) -> Markup:
@@ -134,7 +138,7 @@ def _comparisons(report: Mapping) -> Markup:
     for width in dict.fromkeys(r["width"] for r in rows if r["beam"] == beam):
       for by, words in (("n", "N"), ("flops", "FLOPs"), ("tokens", "tokens")):
         found = {r["method"]: r for r in rows if (r["beam"], r["width"], r["by"]) == (beam, width, by)}
-        lines.append([f"{width}", f"equal {words}", *(_compared(found[m]) if m in found else None for m in methods)])
+        lines.append([f"{width}", Markup(f'<td style="white-space: nowrap">equal {words}</td>'), *(_compared(found[m]) if m in found else None for m in methods)])
     parts += [element("h3", tables.name_of(beam)),
               table(["width", "", *(tables.name_of(m) for m in methods)], lines)]
   return join([*parts, _origin(report, "search/samples", "search/beams")])
@@ -213,9 +217,13 @@ def _training(report: Mapping, figures: Mapping) -> Markup:
   if "curves" in figures:
     parts.append(_figure(figures["curves"], "Loss on training batches and on held-out problems; the parameters "
                          "with the lowest validation loss are the ones used."))
-  rows = [[folder, name, value] for folder in ("sft", "verifier")
-          for name, value in flat(report["stages"][folder]["facts"]).items()]
-  return join([*parts, table(["stage", "", "value"], rows), _origin(report, "sft", "verifier")])
+  facts = report["stages"]["verifier"]["facts"]
+  networks = {"sft": report["stages"]["sft"]["facts"]} | {
+      f"verifier {k}": {"parameters": facts.get("parameters"), **v} for k, v in facts.items() if isinstance(v, Mapping)}
+  columns = list(dict.fromkeys(name for values in networks.values() for name in values))
+  rows = [[name, *(values.get(c) for c in columns)] for name, values in networks.items()]
+  return join([*parts, table(["network", *(c.replace("_", " ") for c in columns)], rows),
+               _origin(report, "sft", "verifier")])
 
 
 def _stages(report: Mapping) -> Markup:
@@ -230,13 +238,13 @@ def _stages(report: Mapping) -> Markup:
   versions = {name: {v["versions"].get(name) for v in stages.values()} for name in report["versions"]}
   return join([
       element("h2", "How it was made"),
-      element("p", "What was left out or cut short; – where a stage has no such count. Truncated and ungradable "
-              "responses count as wrong."),
+      element("p", "What was left out or cut short; – where a stage has no such count. An ungradable "
+              "response counts as wrong; a truncated one is graded by what it says."),
       table(["stage", *lost], left_out),
       details("Every count of every stage", table(["stage", "", "value"], counted)),
       element("h3", "Stages"),
       element("p", "Each stage's config and inputs were checked against this page's. Seconds run from a folder's "
-              "first file to its last, interruptions included."),
+              "first file to its last, interruptions included; – where the times are a copy's."),
       table(["folder", "manifest's sha256", "finished (UTC)", "seconds", "command"], made),
       element("h3", "Machine"),
       element("p", "The one that made this page."), table(["", ""], flat(report["machine"]).items()),

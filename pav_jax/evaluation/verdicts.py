@@ -110,7 +110,8 @@ def _equal_n(by_n: dict, method: str, beam: str, width: int) -> str:
 def _orm_against_majority(search: tables.Search) -> list[str]:
   """Does the outcome verifier help at all? At the beams' widths and the most samples drawn; N and compute equal."""
   found = []
-  for n in sorted({width for _, width in search.pav_beams() if width <= search.max_n} | {search.max_n}):
+  # At N = 1 both are the policy.
+  for n in sorted({width for _, width in search.pav_beams() if 1 < width <= search.max_n} | {search.max_n}):
     orm = "orm_best_of_n", n
     text = f"{tables.name_of(*orm)} {accuracy(search.row(*orm))}"
     costs = search.cell(*orm).costs.flops

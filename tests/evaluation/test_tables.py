@@ -1,0 +1,176 @@
+"""Rows of the report: goldens by hand, the law of equal compute, intervals against the truth."""
+
+import numpy as np
+import pytest
+
+from pav_jax.evaluation import intervals
+from pav_jax.evaluation import tables
+from pav_jax.evaluation import verdicts
+
+# Two problems, one seed, four samples. Problem 0: answers A A B B, B is right and
+# the ORM knows it; problem 1: only the last is right, and the ORM likes the second.
+RIGHT = np.array([[0, 0, 1, 1], [0, 0, 0, 1]], bool)
+ANSWER = np.array([[0, 0, 1, 1], [0, 1, -1, 2]])
+ORM = np.array([[.1, .2, .9, .3], [.1, .8, .2, .5]])
+
+
+def sample_records(seeds=1):
+  """Prompts of 10 tokens, responses of 4; a token is 2 FLOPs to the policy, 1 to the verifier."""
+  tile = lambda x: np.tile(x, (seeds,) + (1,) * (x.ndim - 1))
+  return {
+      "seed_p": np.repeat(np.arange(seeds), 2), "problem_p": tile(np.arange(2)), "right_pn": tile(RIGHT),
+      "answer_pn": tile(ANSWER), "length_pn": tile(np.full((2, 4), 4)), "orm_pn": tile(ORM),
+      "q_pn": tile(1 - ORM), "pav_pn": tile(RIGHT.astype(float)), "policy_flops_pn": tile(np.full((2, 4), 8.0)),
+      "verifier_flops_pn": tile(np.full((2, 4), 4.0)), "prompt_length_p": tile(np.full(2, 10)),
+      "policy_prompt_flops_p": tile(np.full(2, 20.0)), "verifier_prompt_flops_p": tile(np.full(2, 10.0))}
+
+
+def beam_records(seeds=1, widths=(1, 2), methods=("q_beam", "pav_beam")):
+  """The PAV beam is always right, the Q beam on problem 1 alone; both cost 35 * width FLOPs, 2 in 3 the policy's."""
+  cells = [(m, w, s) for s in range(seeds) for w in widths for m in methods for _ in range(2)]
+  method, width, seed = (np.array(x) for x in zip(*cells))
+  is_pav = np.char.startswith(method, "pav")
+  return {
+      "method_p": method, "width_p": width, "seed_p": seed, "right_p": is_pav | (np.arange(len(seed)) % 2 == 1),
+      "passed_p": np.ones(len(seed), bool), "prompt_p": np.full(len(seed), 10.0), "generated_p": 6.0 * width,
+      "scored_p": 10 + 6.0 * width, "policy_flops_p": 70 / 3 * width, "verifier_flops_p": 35 / 3 * width}
+
+
+@pytest.fixture
+def search():
+  return tables.Search(sample_records(), beam_records(), 200)
+
+
+@pytest.mark.parametrize("method, n, accuracy", [
+    ("pass_at_n", 2, (5 / 6 + 1 / 2) / 2),  # 1 - C(2,2)/C(4,2), 1 - C(3,2)/C(4,2)
+    ("pass_at_n", 4, 1.0),
+    ("majority", 4, 0.0),  # a tie and three of one: the earliest answer, wrong in both
+    ("weighted_vote", 4, 0.5),  # problem 0: B has 1.2 against .3; problem 1: .8 is wrong
+    ("orm_best_of_n", 4, 0.5),
+    ("orm_best_of_n", 2, 0.5),  # groups of two: problem 0 wrong, right; problem 1 wrong, right
+    ("orm_best_of_n", 3, 0.5),  # one group, the last sample is left over
+    ("q_best_of_n", 4, 0.0),
+    ("pav_best_of_n", 4, 1.0)])
+def test_accuracies(search, method, n, accuracy):
+  assert search.row(method, n)["accuracy"] == pytest.approx(accuracy)
+
+
+def test_costs(search):
+  row = search.row("orm_best_of_n", 3)
+  #                    prompt once, three responses of 4
+  assert {k: row[k] for k in ("prompt_tokens", "generated_tokens", "verifier_tokens", "policy_flops",
+                              "verifier_flops", "tokens", "flops", "problems", "seeds")} == {
+      "prompt_tokens": 10, "generated_tokens": 12, "verifier_tokens": 22, "policy_flops": 20 + 24,
+      "verifier_flops": 10 + 12, "tokens": 22, "flops": 66, "problems": 2, "seeds": 1}
+  for method in ("pass_at_n", "majority"):
+    row = search.row(method, 3)
+    assert (row["verifier_tokens"], row["verifier_flops"], row["flops"]) == (0, 0, 44)
+
+
+def test_beams_are_rows_with_their_oracle(search):
+  rows = {(r["method"], r["n"]): r for r in search.rows()}
+  assert {m for m, _ in rows} == {*tables.INDEPENDENT, "q_beam", "q_beam_pass", "pav_beam", "pav_beam_pass"}
+  assert [n for m, n in rows if m == "majority"] == [1, 2, 4]
+  assert [rows[m, 2]["accuracy"] for m in ("q_beam", "q_beam_pass", "pav_beam")] == [0.5, 1.0, 1.0]
+  assert rows["pav_beam", 2]["flops"] == pytest.approx(70)
+  assert rows["pav_beam", 2]["tokens"] == 22
+
+
+def test_seeds_and_problems_keep_their_places():
+  records, rng = sample_records(3), np.random.default_rng(0)
+  records["right_pn"] = rng.random((6, 4)) < 0.5
+  shuffled = rng.permutation(6)
+  mixed = tables.samples_of({k: v[shuffled] for k, v in records.items()})
+  for s in range(3):
+    np.testing.assert_array_equal(mixed.right_spn[s], records["right_pn"][2 * s:2 * s + 2])
+  beams = beam_records(2)
+  beams["right_p"] = np.arange(16) < 8  # right with seed 0 alone
+  accuracy_ps = {(c.method, c.n): c for c in tables.beam_cells(beams)}["pav_beam", 2].accuracy_ps
+  np.testing.assert_array_equal(accuracy_ps, [[1, 0], [1, 0]])
+
+
+def test_best_of_one_is_the_policy_and_pass_at_n_grows():
+  records, rng = sample_records(), np.random.default_rng(1)
+  count = 30
+  records = {k: np.resize(v, (count, *v.shape[1:])) for k, v in records.items()} | {"problem_p": np.arange(count)}
+  records["right_pn"] = rng.random((count, 4)) < 0.4
+  records["answer_pn"] = np.where(records["right_pn"], 0, rng.integers(1, 3, (count, 4)))
+  for key in ("orm_pn", "q_pn", "pav_pn"):
+    records[key] = rng.random((count, 4))
+  search = tables.Search(records, beam_records(), 10)
+  for method in tables.INDEPENDENT:
+    assert search.row(method, 1)["accuracy"] == pytest.approx(records["right_pn"].mean()), method
+  accuracies = [search.row("pass_at_n", n)["accuracy"] for n in range(1, 5)]
+  assert accuracies == sorted(accuracies) and accuracies[0] < accuracies[-1]
+  for method in tables.INDEPENDENT:
+    assert search.row(method, 4)["accuracy"] <= accuracies[-1]
+
+
+@pytest.mark.parametrize("by", ["flops", "tokens"])
+@pytest.mark.parametrize("method", ["majority", "orm_best_of_n"])
+def test_equal_compute_is_the_nearest_from_above(search, method, by):
+  cost = lambda n: getattr(tables.independent_costs(search.samples, method, n), by)
+  for limit in [0.5, cost(1), cost(2), cost(5), *np.random.default_rng(2).uniform(1, 3000, 50)]:
+    n = tables.smallest_n(search.samples, method, by, limit)
+    assert cost(n) >= limit
+    assert n == 1 or cost(n - 1) < limit
+  assert tables.smallest_n(search.samples, method, by, cost(5)) == 5
+
+
+def test_comparisons(search):
+  rows = {(r["width"], r["method"]): r for r in search.comparisons("flops")}
+  # Width 2 costs 70: ORM 30 + 12 N >= 70 at N = 4 (78); majority 20 + 8 N at N = 7, and 4 were drawn.
+  orm, majority = rows[2, "orm_best_of_n"], rows[2, "majority"]
+  assert (orm["n"], orm["reached"], orm["accuracy"], orm["difference"]) == (4, True, 0.5, 0.5)
+  assert orm["ratio"] == pytest.approx(78 / 70)
+  assert (majority["n"], majority["reached"], majority["accuracy"], majority["difference"]) == (7, False, None, None)
+  assert rows[2, "q_beam"]["n"] == 2
+  equal_n = {(r["width"], r["method"]): r["n"] for r in search.comparisons("n")}
+  assert all(n == width for (width, _), n in equal_n.items())
+  for by in ("flops", "tokens"):
+    assert all(r["ratio"] >= 1 for r in search.comparisons(by) if r["method"] in tables.INDEPENDENT)
+
+
+def _difference(low, mean, high):
+  return {"difference": mean, "difference_low": low, "difference_high": high}
+
+
+@pytest.mark.parametrize("low, mean, high, words", [
+    (.01, .1, .2, "X wins"), (-.01, .1, .2, "X does not win: the interval holds 0"),
+    (0, 0, 0, "X does not win: the interval holds 0"), (-.2, -.1, -.01, "X does not win: it loses")])
+def test_a_win_is_an_interval_above_zero(low, mean, high, words):
+  assert verdicts.outcome(_difference(low, mean, high), "X") == words
+
+
+def test_verdicts_say_when_the_aim_is_reached_and_when_samples_are_too_few():
+  records = sample_records()
+  count = 40
+  records = {k: np.resize(v, (count, *v.shape[1:])) for k, v in records.items()} | {"problem_p": np.arange(count)}
+  beams = {k: np.repeat(v[::2], count) for k, v in beam_records(widths=(2, 8)).items()}
+  found = verdicts.sentences(tables.Search(records, beams, 200))
+  first, second = found["PAV beam against ORM best-of-N at equal compute"]
+  assert "ORM best-of-4 .500 " in first and "+50.0 points" in first and first.endswith("aim of 8 points is reached.")
+  assert "no comparison: ORM best-of-N needs N = 21, and 4 samples were drawn" in second and "reached" not in second
+  caught = found["The compute that ORM best-of-N needs for the beam's accuracy"]
+  assert caught[0].endswith("at no N up to 4, where it has 1.11 times its compute.")
+  beams["right_p"] = np.zeros_like(beams["right_p"])
+  lost = verdicts.sentences(tables.Search(records, beams, 200))["PAV beam against ORM best-of-N at equal compute"][0]
+  assert "PAV beam does not win: it loses; the aim of 8 points is not reached." in lost
+
+
+def test_intervals_cover_the_truth_about_as_often_as_they_say():
+  rng, truth, trials = np.random.default_rng(0), 0.3, 300
+  covered = 0
+  for _ in range(trials):
+    _, low, high = intervals.bootstrap((rng.random((120, 1)) < truth).astype(float), draws=300)
+    covered += low <= truth <= high
+  assert 0.90 <= covered / trials <= 0.98
+
+
+def test_intervals_of_what_does_not_vary_have_no_width():
+  assert intervals.bootstrap(np.ones((7, 2)), draws=50) == pytest.approx((1, 1, 1))
+  assert intervals.bootstrap(np.zeros((7, 2)), draws=50) == (0, 0, 0)
+  same_ps = (np.random.default_rng(0).random((9, 2)) < 0.5).astype(float)
+  assert intervals.paired(same_ps, same_ps, draws=50) == (0, 0, 0)
+  # Both always differ by a half: the noise of the problems is paired away.
+  assert intervals.paired(same_ps / 2 + 0.5, same_ps / 2, draws=50) == pytest.approx((0.5, 0.5, 0.5))

@@ -1,0 +1,98 @@
+"""What the tests of rollouts, values, verifiers and search share: a vocabulary, a fake network, a tiny Gemma."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pav_jax.models import gemma
+from pav_jax.models.network import Network
+from pav_jax.models.network import from_gemma
+from pav_jax.rollouts import jobs
+
+# Tests compile many tiny functions: most of their time would be XLA's optimiser.
+jax.config.update("jax_disable_most_optimizations", True)
+
+PAD, EOS, BOS, UNK, SCORE, NL, A, B, C, RIGHT, WRONG = range(11)
+SIZE = 11
+
+
+class Vocabulary:
+  """Eleven pieces in Gemma's frame; `RIGHT` and `WRONG` are answer lines of the arithmetic data set, 7 and 3."""
+
+  pieces = ("", "", "", "", "", "\n", "a", "b", "c", "#### 7", "#### 3")
+  pad_id, eos_id, bos_id, unk_id, scoring_id, size, fingerprint = PAD, EOS, BOS, UNK, SCORE, SIZE, "eleven"
+  newline_v = np.arange(SIZE) == NL
+  content_v = np.arange(SIZE) != NL
+
+  def decode(self, ids):
+    return "".join(self.pieces[i] for i in ids)
+
+  def check_rows(self, rows):
+    assert rows >= self.size
+
+
+VOCABULARY = Vocabulary()
+TOKENS = jobs.token_tables(VOCABULARY, SIZE)
+NEVER = [PAD, BOS, UNK, SCORE]
+
+
+def _chain(size: int = SIZE) -> Network:
+  """Logits and score from the last token and from how often each token was read: linear in one-hot and counts."""
+  def extend(params, cache, token_bt, valid_bt):
+    del params
+    (_, rows, _, slots, _), start_b1 = cache[0].shape, cache.length_b[:, None]
+    held_bl = jnp.arange(slots) < start_b1
+    before_bv = (jax.nn.one_hot(cache[0][0, :, 0, :, 0].astype(int), size) * held_bl[..., None]).sum(1)
+    at_bt = jnp.where(valid_bt, start_b1 + jnp.arange(token_bt.shape[1]), slots)
+    tokens = cache[0].at[0, jnp.arange(rows)[:, None], 0, at_bt, 0].set(token_bt, mode="drop")
+    return _features(token_bt, before_bv), gemma.Cache(tokens, cache[1], cache.length_b + valid_bt.sum(1))
+
+  def _features(token_bt, before_bv):
+    one_btv = jax.nn.one_hot(token_bt, size)
+    return jnp.concatenate([one_btv, before_bv[:, None] + jnp.cumsum(one_btv, axis=1)], axis=-1)
+
+  logits = lambda params, hidden: hidden @ params["logit_dv"]
+  return Network(
+      init=lambda rng: chain_params(), hidden=lambda params, token_bt: _features(token_bt, jnp.zeros((len(token_bt), size))),
+      logits=logits, scores=lambda params, hidden: hidden @ params["score_d"],
+      log_probs=lambda params, hidden, target_bt: jnp.take_along_axis(
+          jax.nn.log_softmax(logits(params, hidden)), target_bt[..., None], axis=-1)[..., 0],
+      new_cache=lambda rows, slots: gemma.Cache(*[jnp.zeros((1, rows, 1, slots, 1))] * 2, jnp.zeros(rows, jnp.int32)),
+      extend=extend, flops=lambda start, stop, logit_count=0: 3 * (stop - start) + stop**2 - start**2 + 7 * logit_count)
+
+
+CHAIN = _chain()
+
+
+def chain_params(rows: dict | None = None, scores: dict | None = None):
+  """Parameters of CHAIN: rows[last] = {next: probability}, an impossible one at -40; scores[last] = logit of the score."""
+  logit_dv = np.full((2 * SIZE, SIZE), -40.0, np.float32)
+  logit_dv[SIZE:] = 0
+  for last, chances in (rows or {}).items():
+    for token, p in chances.items():
+      logit_dv[last, token] = np.log(p)
+  score_d = np.zeros(2 * SIZE, np.float32)
+  for last, logit in (scores or {}).items():
+    score_d[last] = logit
+  return {"logit_dv": jnp.asarray(logit_dv), "score_d": jnp.asarray(score_d)}
+
+
+def random_chain(seed: int):
+  """Parameters of CHAIN under which everything ever read matters."""
+  rng = np.random.default_rng(seed)
+  return {"logit_dv": jnp.asarray(rng.standard_normal((2 * SIZE, SIZE)) * np.repeat([1.0, 0.3], SIZE)[:, None], jnp.float32),
+          "score_d": jnp.asarray(rng.standard_normal(2 * SIZE) * np.repeat([1.0, 0.3], SIZE), jnp.float32)}
+
+
+# Small enough to compile fast; a window and caps that are felt.
+CONFIG = gemma.GemmaConfig(
+    num_layers=2, width=16, num_heads=2, num_kv_heads=1, head_width=8, ffn_width=32, query_scale=8**-0.5,
+    vocab_size=SIZE, window=5, attention_cap=2.0, logit_cap=4.0)
+GEMMA = from_gemma(CONFIG, scoring_id=SCORE, logit_chunk=4)
+
+
+def gemma_params(seed: int):
+  """Parameters of GEMMA with nothing at zero."""
+  rng = np.random.default_rng(seed)
+  shapes = jax.eval_shape(GEMMA.init, jax.random.key(0))
+  return jax.tree.map(lambda x: jnp.asarray(0.4 * rng.standard_normal(x.shape), jnp.float32), shapes)

@@ -1,0 +1,217 @@
+"""The sampler against the training forward pass, and its laws, on a fake and on a tiny Gemma."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fakes
+from fakes import A, B, C, EOS, NL, PAD
+from pav_jax.errors import UserError
+from pav_jax.problems import steps
+from pav_jax.rollouts import engine
+from pav_jax.rollouts import jobs as jobs_lib
+from pav_jax.rollouts import sampling as sampling_lib
+
+PLAIN, GREEDY = sampling_lib.Sampling(), sampling_lib.Sampling(temperature=0.0)
+WIDTH, NEW, SLOTS = 8, 6, 14
+NETWORKS = {"chain": (fakes.CHAIN, fakes.random_chain(0)), "gemma": (fakes.GEMMA, fakes.gemma_params(0))}
+HIDDEN = {name: jax.jit(network.hidden) for name, (network, _) in NETWORKS.items()}
+
+
+@pytest.fixture(params=NETWORKS)
+def name(request):
+  return request.param
+
+
+def _trajectories(seed=0):
+  rng = np.random.default_rng(seed)
+  return rng.integers(NL, fakes.SIZE, (3, WIDTH)).astype(np.int32), np.array([8, 5, 3], np.int32)
+
+
+# Row r continues the first cut tokens of trajectory source.
+SOURCE_R = np.array([0, 0, 0, 1, 1, 2, 2, 2])
+CUT_R = np.array([8, 3, 1, 5, 2, 3, 3, 1])
+BUDGET_R = np.array([6, 6, 5, 6, 4, 6, 0, 3])
+JOBS = jobs_lib.Jobs(SOURCE_R.astype(np.int32), CUT_R.astype(np.int32), BUDGET_R.astype(np.int32),
+                     np.stack([SOURCE_R, np.arange(8)], axis=1).astype(np.int32))
+
+
+def _run(name, jobs=JOBS, sampling=PLAIN, rows_per_call=8, sources_per_call=3, trajectories=None):
+  network, params = NETWORKS[name]
+  token_bt, length_b = trajectories or _trajectories()
+  return jobs_lib.run(network, params, token_bt, length_b, jobs, fakes.TOKENS, rows_per_call=rows_per_call,
+                      sources_per_call=sources_per_call, slots=SLOTS, max_new=NEW, sampling=sampling, seed=1)
+
+
+def _rows(jobs, done):
+  """Prefix and continuation of each job, joined."""
+  token_bt, _ = _trajectories()
+  return [np.concatenate([token_bt[b, :cut], t[:n]])
+          for b, cut, t, n in zip(jobs.source_r, jobs.cut_r, done.token_rt, done.length_r)]
+
+
+def _padded(rows):
+  token_bt = np.zeros((len(rows), SLOTS), np.int32)
+  for b, row in enumerate(rows):
+    token_bt[b, :len(row)] = row
+  return token_bt
+
+
+def test_a_shared_prefill_changes_nothing(name):
+  token_bt, length_b = _trajectories()
+  own_bt = np.where(np.arange(WIDTH) < CUT_R[:, None], token_bt[SOURCE_R], PAD)  # each prefix is its own trajectory
+  own = _run(name, JOBS._replace(source_r=np.arange(8, dtype=np.int32)), sources_per_call=8,
+             trajectories=(own_bt, CUT_R.astype(np.int32)))
+  shared = _run(name)
+  np.testing.assert_array_equal(shared.token_rt, own.token_rt)
+  np.testing.assert_allclose(shared.log_prob_rt, own.log_prob_rt, atol=1e-5)
+  assert shared.length_r.max() > 2
+
+
+@pytest.mark.parametrize("rows_per_call, sources_per_call", [(3, 1), (3, 2), (16, 5)])
+def test_rollouts_do_not_depend_on_calls_or_order(rows_per_call, sources_per_call):
+  order_r = np.random.default_rng(0).permutation(8)
+  whole = _run("chain")
+  mixed = _run("chain", jobs_lib.Jobs(*(x[order_r] for x in JOBS)), PLAIN, rows_per_call, sources_per_call)
+  for field, want, have in zip(whole._fields, whole, mixed):
+    np.testing.assert_allclose(want[order_r], have, atol=1e-6, err_msg=field)
+
+
+def test_log_probs_are_the_training_forwards(name):
+  network, params = NETWORKS[name]
+  done = _run(name)
+  token_bt = _padded(_rows(JOBS, done))
+  log_prob_bt = network.log_probs(params, HIDDEN[name](params, token_bt)[:, :-1], jnp.asarray(token_bt[:, 1:]))
+  for r, (cut, n) in enumerate(zip(CUT_R, done.length_r)):
+    np.testing.assert_allclose(done.log_prob_rt[r, :n], log_prob_bt[r, cut - 1:cut - 1 + n], atol=1e-4)
+    assert (done.log_prob_rt[r, n:] == 0).all() and (done.token_rt[r, n:] == PAD).all()
+
+
+def test_greedy_is_the_argmax_of_the_training_forward(name):
+  network, params = NETWORKS[name]
+  done = _run(name, sampling=GREEDY)
+  token_bt = _padded(_rows(JOBS, done))
+  logit_btv = np.array(network.logits(params, HIDDEN[name](params, token_bt)))
+  logit_btv[..., fakes.NEVER] = -np.inf
+  for r, (cut, n) in enumerate(zip(CUT_R, done.length_r)):
+    np.testing.assert_array_equal(done.token_rt[r, :n], logit_btv[r].argmax(-1)[cut - 1:cut - 1 + n])
+
+
+def test_top_k_of_one_is_greedy():
+  np.testing.assert_array_equal(_run("chain", sampling=sampling_lib.Sampling(top_k=1)).token_rt,
+                                _run("chain", sampling=GREEDY).token_rt)
+
+
+def test_budgets_hold_and_truncation_is_told(name):
+  done = _run(name)
+  assert (done.length_r <= BUDGET_R).all() and done.length_r[6] == 0
+  for row_t, n, ended, budget in zip(done.token_rt, done.length_r, done.ended_r, BUDGET_R):
+    assert ended == (n > 0 and row_t[n - 1] == EOS)  # EOS counts in the length, nothing follows it
+    assert EOS not in row_t[:max(n - 1, 0)]
+    assert ended or n == budget
+  assert done.ended_r.any() and (~done.ended_r).sum() > 1
+
+
+def test_a_job_that_cannot_fit_is_refused():
+  for bad, message in ((JOBS._replace(cut_r=CUT_R + 1), "outside its trajectory"),
+                       (JOBS._replace(cut_r=CUT_R * 0), "outside its trajectory"),
+                       (JOBS._replace(budget_r=BUDGET_R + 1), "budget is outside")):
+    with pytest.raises(ValueError, match=message):
+      _run("chain", bad)
+  with pytest.raises(ValueError, match="too few"):
+    jobs_lib.run(*NETWORKS["chain"], *_trajectories(), JOBS, fakes.TOKENS, rows_per_call=8, sources_per_call=3,
+                 slots=SLOTS - 1, max_new=NEW, sampling=PLAIN, seed=1)
+
+
+def test_one_compilation_for_many_lengths():
+  _run("chain")
+  before = engine.continue_prefixes._cache_size()
+  for count in (1, 3, 5):
+    _run("chain", jobs_lib.Jobs(*(x[:count] for x in JOBS)))
+  token_bt, length_b = _trajectories(1)
+  _run("chain", JOBS._replace(cut_r=np.ones(8, np.int32)), trajectories=(token_bt, length_b - 1))
+  assert engine.continue_prefixes._cache_size() == before
+
+
+def test_never_tokens_are_never_drawn():
+  logit_bv = np.zeros((400, fakes.SIZE), np.float32)
+  logit_bv[:, fakes.NEVER] = 9.0
+  key_b = sampling_lib.row_keys(0, np.arange(400))
+  for sampling in (PLAIN, GREEDY, sampling_lib.Sampling(top_k=3), sampling_lib.Sampling(top_p=0.5)):
+    token_b, log_prob_b = sampling_lib.draw(jnp.asarray(logit_bv), key_b, sampling, fakes.TOKENS.never_v)
+    assert not np.isin(token_b, fakes.NEVER).any()
+    # The log-probability stays the model's own, over the whole vocabulary.
+    np.testing.assert_allclose(log_prob_b, jax.nn.log_softmax(logit_bv[0])[A], rtol=1e-5)
+
+
+def test_token_tables_close_every_spare_row():
+  tokens = jobs_lib.token_tables(fakes.VOCABULARY, fakes.SIZE + 3)
+  np.testing.assert_array_equal(np.flatnonzero(tokens.never_v), [0, 2, 3, 4, 11, 12, 13])
+  np.testing.assert_array_equal(np.flatnonzero(tokens.newline_v), [NL])
+
+
+@pytest.mark.parametrize("sampling, want_v", [
+    (sampling_lib.Sampling(), [0.4, 0.3, 0.2, 0.1]),
+    (sampling_lib.Sampling(temperature=0.5), [16 / 30, 9 / 30, 4 / 30, 1 / 30]),
+    (sampling_lib.Sampling(temperature=2.0), np.sqrt([0.4, 0.3, 0.2, 0.1]) / np.sqrt([0.4, 0.3, 0.2, 0.1]).sum()),
+    (sampling_lib.Sampling(top_k=2), [4 / 7, 3 / 7, 0, 0]),
+    (sampling_lib.Sampling(top_k=9), [0.4, 0.3, 0.2, 0.1]),
+    (sampling_lib.Sampling(top_p=0.65), [4 / 7, 3 / 7, 0, 0]),
+    (sampling_lib.Sampling(top_p=0.75), [4 / 9, 3 / 9, 2 / 9, 0]),
+    (sampling_lib.Sampling(top_p=0.01), [1, 0, 0, 0]),
+    (sampling_lib.Sampling(top_k=3, top_p=0.7), [4 / 7, 3 / 7, 0, 0]),  # of what top_k leaves: 4/9 + 3/9 >= 0.7
+    (sampling_lib.Sampling(temperature=0.5, top_p=0.8), [16 / 25, 9 / 25, 0, 0]),
+])
+def test_frequencies_are_the_softmax(sampling, want_v):
+  count = 4000
+  logit_bv = jnp.broadcast_to(jnp.log(jnp.array([0.4, 0.3, 0.2, 0.1])) + 5.0, (count, 4))
+  token_b, _ = sampling_lib.draw(logit_bv, sampling_lib.row_keys(3, np.arange(count)), sampling, jnp.zeros(4, bool))
+  found_v = np.bincount(token_b, minlength=4) / count
+  sigma_v = np.sqrt(np.array(want_v) * (1 - np.array(want_v)) / count)
+  assert (np.abs(found_v - want_v) <= 4 * sigma_v + 1e-9).all(), (found_v, want_v)
+
+
+def test_each_draw_of_a_row_is_fresh():
+  # Every token is equally likely whatever came before: two draws of one row agree one time in three.
+  params = fakes.chain_params({t: {A: 1 / 3, B: 1 / 3, C: 1 / 3} for t in (A, B, C)})
+  count = 900
+  jobs = jobs_lib.Jobs(np.zeros(count, np.int32), np.ones(count, np.int32), np.full(count, 2, np.int32),
+                       np.arange(count)[:, None].astype(np.int32))
+  done = jobs_lib.run(fakes.CHAIN, params, np.array([[A]], np.int32), np.array([1]), jobs, fakes.TOKENS,
+                      rows_per_call=count, sources_per_call=1, slots=3, max_new=2, sampling=PLAIN, seed=5)
+  same = (done.token_rt[:, 0] == done.token_rt[:, 1]).mean()
+  assert abs(same - 1 / 3) < 4 * np.sqrt(2 / 9 / count)
+
+
+@pytest.mark.parametrize("row", [(-0.1, 0, 1.0), (1.0, -1, 1.0), (1.0, 0, 0.0), (1.0, 0, 1.1), (float("nan"), 0, 1.0)])
+def test_settings_that_mean_nothing(row):
+  with pytest.raises(UserError):
+    sampling_lib.check(sampling_lib.Sampling(*row))
+  assert sampling_lib.check(GREEDY) == GREEDY
+
+
+def test_steps_stop_where_steps_end():
+  """Step by step, a response has exactly the steps that problems/steps.py finds in it."""
+  params = fakes.chain_params({t: {NL: 0.35, A: 0.3, B: 0.2, EOS: 0.15} for t in (NL, A, B)})
+  rows, slots = 48, 20
+  generate = jax.jit(lambda cache, last_b, key_b: engine.generate(
+      fakes.CHAIN, params, cache, last_b, jnp.full(rows, 12, jnp.int32), key_b, fakes.TOKENS, max_new=12,
+      sampling=PLAIN, stop_at_step=True))
+  cache, last_b = fakes.CHAIN.new_cache(rows, slots), np.full(rows, A, np.int32)
+  found, open_b = [[] for _ in range(rows)], np.ones(rows, bool)
+  responses = [[] for _ in range(rows)]
+  for n in range(2):
+    step, cache = generate(cache, last_b, sampling_lib.row_keys(n, np.arange(rows)))
+    for b in range(rows):
+      if open_b[b]:
+        responses[b] += list(step.token_bt[b, :step.length_b[b]])
+        found[b].append(len(responses[b]) - 1)
+      open_b[b] &= bool(step.stopped_b[b] & ~step.ended_b[b])
+    last_b = np.take_along_axis(step.token_bt, np.maximum(step.length_b - 1, 0)[:, None], axis=1)[:, 0]
+    # What stopped and was not ended stopped at a newline; what was not stopped met its budget.
+    assert (last_b[step.stopped_b & ~step.ended_b] == NL).all()
+    cache = cache._replace(length_b=jnp.minimum(cache.length_b, slots - 12))
+  for response_t, end_s in zip(responses, found):
+    np.testing.assert_array_equal(steps.step_ends(np.array(response_t), fakes.VOCABULARY.newline_v, EOS), end_s)
+  assert sum(len(x) == 2 for x in found) > 15 and any(x[0] == NL for x in responses)
