@@ -50,7 +50,7 @@ def get_config() -> ml_collections.ConfigDict:
           "checkpoint": "", "num_problems": 5000, "n_cov": 1, "max_new": 40,
           "temperature": 1.0, "top_k": 0, "top_p": 1.0, "rows_per_call": 512, "problems_per_shard": 1000},
       "monte_carlo": {
-          "checkpoint": "", "n_mc": 8, "max_steps": 12,
+          "checkpoint": "", "n_mc": 8, "seeds_per_problem": -1, "max_steps": 12,
           "temperature": 1.0, "top_k": 0, "top_p": 1.0, "rows_per_call": 1024, "responses_per_shard": 500},
       "verifier": {
           "kinds": ("orm", "q", "advantage"), "model": model(), "init_from": "sft", "pretrain": optimizer(num_steps=0),

@@ -63,7 +63,7 @@ def _style(method: str) -> dict:
 
 def accuracy_figure(rows: list[dict], x: str) -> str:
   """Accuracy of every method against 'n' or 'flops', bands of 95 %, each line named at its end."""
-  figure, (axis,) = _axes(8.4, 5.0)
+  figure, (axis,) = _axes(9.6, 5.4)
   ends = []
   for method in dict.fromkeys(row["method"] for row in rows):
     line = sorted((r for r in rows if r["method"] == method), key=lambda r: r["n"])

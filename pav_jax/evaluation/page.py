@@ -129,8 +129,8 @@ def _comparisons(report: Mapping) -> Markup:
   """Per beam and width: every method at the beam's N, FLOPs and tokens."""
   parts = [element("h2", "Equal N, equal compute"), element("p", (
       "At equal FLOPs (policy and verifier) and at equal tokens (prompt and generated, of the policy) a method on "
-      "independent samples has the smallest N whose mean cost is at least the beam's; the Q beam keeps its width. × is "
-      "its cost over the beam's. Pass@N chooses with the reference answer: it is a bound, no method."))]
+      "independent samples has the smallest N whose mean cost is at least the beam's; the Q beam keeps its width. × "
+      "is its cost over the beam's. Pass@N chooses with the reference answer: it is a bound, no method."))]
   rows = [*report["equal_n"], *report["equal_flops"], *report["equal_tokens"]]
   for beam in dict.fromkeys(r["beam"] for r in rows):
     methods = list(dict.fromkeys(r["method"] for r in rows if r["beam"] == beam))
@@ -138,7 +138,8 @@ def _comparisons(report: Mapping) -> Markup:
     for width in dict.fromkeys(r["width"] for r in rows if r["beam"] == beam):
       for by, words in (("n", "N"), ("flops", "FLOPs"), ("tokens", "tokens")):
         found = {r["method"]: r for r in rows if (r["beam"], r["width"], r["by"]) == (beam, width, by)}
-        lines.append([f"{width}", Markup(f'<td style="white-space: nowrap">equal {words}</td>'), *(_compared(found[m]) if m in found else None for m in methods)])
+        by_what = element("td", f"equal {words}", 'style="white-space: nowrap"')
+        lines.append([f"{width}", by_what, *(_compared(found[m]) if m in found else None for m in methods)])
     parts += [element("h3", tables.name_of(beam)),
               table(["width", "", *(tables.name_of(m) for m in methods)], lines)]
   return join([*parts, _origin(report, "search/samples", "search/beams")])

@@ -100,7 +100,8 @@ def machine(run: Run) -> dict:
             if line.startswith("model name")] if info.exists() else []
   devices = [f"{d.platform} {d.device_kind}" for d in run.mesh.devices.flat]
   return {"platform": platform.platform(), "processor": models[0] if models else platform.machine(),
-          "CPUs": os.cpu_count(), "devices of jax": ", ".join(f"{devices.count(d)} x {d}" for d in dict.fromkeys(devices)),
+          "CPUs": os.cpu_count(),
+          "devices of jax": ", ".join(f"{devices.count(d)} x {d}" for d in dict.fromkeys(devices)),
           "mesh": ", ".join(f"{k} {v}" for k, v in run.mesh.shape.items())}
 
 

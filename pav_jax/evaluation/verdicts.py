@@ -115,7 +115,8 @@ def _orm_against_majority(search: tables.Search) -> list[str]:
     orm = "orm_best_of_n", n
     text = f"{tables.name_of(*orm)} {accuracy(search.row(*orm))}"
     costs = search.cell(*orm).costs.flops
-    for when, m in ((f"At N = {n}", n), ("at its compute", tables.smallest_n(search.samples, "majority", "flops", costs))):
+    equal = tables.smallest_n(search.samples, "majority", "flops", costs)
+    for when, m in ((f"At N = {n}", n), ("at its compute", equal)):
       if m > search.max_n:
         text += f"; {when}: no comparison, majority needs N = {m}"
         continue

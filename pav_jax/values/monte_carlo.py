@@ -2,8 +2,10 @@
 
   1. Cut each seed response into steps; its prefixes are z = 0 (the bare
      prompt), 1, ..., H; after the last the outcome is known, nothing is sampled.
-  2. For every other prefix sample n_mc continuations under the labelling
-     policy; all prefixes of a seed are read in one pass.
+  2. For every other prefix of the first `seeds_per_problem` seeds of a problem
+     sample n_mc continuations under the labelling policy; all prefixes of a
+     seed are read in one pass. Further seeds bring their outcome alone, which
+     is what an ORM learns from.
   3. Q-hat = share of correct ones. A truncated or ungradable continuation is
      not correct; both are counted.
 
@@ -52,18 +54,24 @@ def prefix_ends(token_bt, length_b, vocabulary, max_steps: int):
   return np.concatenate([prompt_b1, end_bs], axis=1).astype(np.int32), int((count_b > max_steps).sum())
 
 
+def sampled_prefixes(rollouts: collect.Rollouts, end_bz: np.ndarray, seeds_per_problem: int) -> np.ndarray:
+  """bool (b, z): the prefixes that get continuations; the whole response, which ended or used its budget up, needs none."""
+  last_bz = end_bz == rollouts.length_b[:, None] - 1
+  chosen_b = np.full(len(end_bz), True) if seeds_per_problem == -1 else rollouts.sample_b < seeds_per_problem
+  return (end_bz > -2) & ~last_bz & chosen_b[:, None]
+
+
 def label(arch: architecture.Architecture, params, problems: prepared.Problems, rollouts: collect.Rollouts,
-          end_bz: np.ndarray, vocabulary, grader: grading.Grader, *, n_mc: int, sampling, seed: int,
+          end_bz: np.ndarray, vocabulary, grader: grading.Grader, *, n_mc: int, seeds_per_problem: int, sampling, seed: int,
           rows_per_call: int, max_new: int, bar=None):
-  """(Values, counts) for these rollouts: n_mc continuations of every prefix but the last."""
+  """(Values, counts): n_mc continuations of every prefix but the last, for seeds_per_problem seeds (-1: all)."""
   prompt_length_b = problems.prompt_length_p[rollouts.problem_b]
   token_bt = prepared.join_rows(
       problems.prompt_pt[rollouts.problem_b], prompt_length_b, rollouts.token_bt, rollouts.length_b, 1)
   width = problems.prompt_pt.shape[1] + rollouts.token_bt.shape[1]  # one shape for every shard
   token_bt = np.pad(token_bt, ((0, 0), (0, width - token_bt.shape[1])))
-  # Only the prefix of an ended response that holds its EOS has no continuation.
-  last_bz = (end_bz == rollouts.length_b[:, None] - 1) & rollouts.ended_b[:, None]
-  row_j, z_j = np.nonzero((end_bz > -2) & ~last_bz)
+  last_bz = end_bz == rollouts.length_b[:, None] - 1
+  row_j, z_j = np.nonzero(sampled_prefixes(rollouts, end_bz, seeds_per_problem))
   row_r, z_r = np.repeat(row_j, n_mc).astype(np.int32), np.repeat(z_j, n_mc).astype(np.int32)
   m_r = np.tile(np.arange(n_mc, dtype=np.int32), len(row_j))
   kept_r = end_bz[row_r, z_r] + 1
@@ -112,21 +120,24 @@ def run_stage(run: Run):
   rollouts = collect.Rollouts(**run.folder("rollouts").read())
   if not len(rollouts.problem_b):
     raise UserError(f"{run.folder('rollouts').path} holds no response")
+  if knobs.n_mc < 1 or knobs.seeds_per_problem == 0:
+    raise UserError("monte_carlo: n_mc must be at least 1 and seeds_per_problem at least 1, or -1 for all")
   arch, params = architecture.restore(
       knobs.checkpoint or str(run.folder("sft").path / "best"), run.config.policy, vocabulary, run.mesh)
   end_bz, joined = prefix_ends(rollouts.token_bt, rollouts.length_b, vocabulary, knobs.max_steps)
+  wanted_bz = sampled_prefixes(rollouts, end_bz, knobs.seeds_per_problem)
   count = len(end_bz)
   shards = -(-count // knobs.responses_per_shard)
   with grading.Grader(run.config.grading.workers, run.config.grading.timeout_s) as grader, metrics.progress(
-      what="values", unit="continuation", total=int((end_bz > -2).sum() - rollouts.ended_b.sum()) * knobs.n_mc) as bar:
+      what="values", unit="continuation", total=int(wanted_bz.sum()) * knobs.n_mc) as bar:
     for shard in range(shards):
       row_b = np.arange(count)[shard * knobs.responses_per_shard:][:knobs.responses_per_shard]
       some = collect.Rollouts(*(x[row_b] for x in rollouts))
       if folder.has_shard(shard):
-        bar.update(int((end_bz[row_b] > -2).sum() - some.ended_b.sum()) * knobs.n_mc)
+        bar.update(int(wanted_bz[row_b].sum()) * knobs.n_mc)
         continue
       values, counts = label(
-          arch, params, problems, some, end_bz[row_b], vocabulary, grader, n_mc=knobs.n_mc,
+          arch, params, problems, some, end_bz[row_b], vocabulary, grader, n_mc=knobs.n_mc, seeds_per_problem=knobs.seeds_per_problem,
           sampling=collect.sampling_of(knobs), seed=run.config.seed + 1, rows_per_call=knobs.rows_per_call,
           max_new=run.config.rollouts.max_new, bar=bar)
       folder.write_shard(shard, values._asdict(), counts)

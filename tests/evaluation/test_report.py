@@ -19,7 +19,7 @@ from pav_jax.training.run import Run
 from test_tables import beam_records
 from test_tables import sample_records
 
-HOSTILE = '</pre></code><script>alert("x")</script><img src=https://evil.example/x onerror=alert(1)>\u202e\ud800\x00&lt;'
+HOSTILE = '</pre></code><script>alert("x")</script><img src=https://evil.example/x onerror=a()>\u202e\ud800\x00&lt;'
 
 
 def diagnosis():
@@ -82,7 +82,7 @@ def test_the_page_is_whole_and_hostile_text_is_text(run, capsys):
   found = Tags(text)
   assert not found.open
   names = {tag for tag, _ in found.tags}
-  assert {"svg", "table", "details"} <= names and not names & {"script", "img", "link", "iframe", "a", "b>"}
+  assert {"svg", "table", "details"} <= names and not names & {"script", "img", "link", "iframe", "a"}
   for tag, attributes in found.tags:
     assert not any(a.startswith("on") or a in ("src", "href", "action") for a in attributes), (tag, attributes)
     assert attributes.get("xlink:href", "#").startswith("#")
@@ -102,7 +102,8 @@ def test_the_json_holds_the_same_rows(run):
   assert all(isinstance(s, str) for s in found["verdicts"]) and found["config"]["seed"] == 3
   assert found["stages"]["rollouts"]["counts"] == {"responses": 2, "truncated": 1}
   assert found["command"] == "python -m pav_jax.main --workdir=w --config.stage=report '--config.name=<b>'"
-  assert found["stages"]["sft"]["command"] == "python -m pav_jax.main --workdir=w '--config.name=<b>' --config.stage=sft"
+  again = found["stages"]["sft"]["command"]
+  assert again == "python -m pav_jax.main --workdir=w '--config.name=<b>' --config.stage=sft"
 
 
 def test_it_always_runs_again(run):

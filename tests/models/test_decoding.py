@@ -74,9 +74,9 @@ def test_any_chunking_reads_what_the_uncached_forward_reads(width, ragged):
   assert sorted((b, t) for b, t, _ in read) == [(b, t) for b in range(3) for t in range(LENGTH_B[b])]
   _assert_read(read, _fresh(token_bt))
   # Padding was never written, and every real token was.
-  untouched_ybl = np.asarray((cache.keys_ybgle == UNTOUCHED).all(axis=(-2, -1)))
+  untouched_ybl = np.asarray((cache.keys_ybgle == UNTOUCHED).all(axis=(2, 4)))
   np.testing.assert_array_equal(untouched_ybl[0], np.arange(SLOTS) >= LENGTH_B[:, None])
-  np.testing.assert_array_equal(untouched_ybl, np.asarray((cache.values_ybgle == UNTOUCHED).all(axis=(-2, -1))))
+  np.testing.assert_array_equal(untouched_ybl, np.asarray((cache.values_ybgle == UNTOUCHED).all(axis=(2, 4))))
 
 
 def test_forked_and_cut_rows_go_on_like_fresh_ones():

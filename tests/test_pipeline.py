@@ -1,0 +1,115 @@
+"""The whole path on problems of two lines: every stage, its hand-over, restarts, refusals."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from configs import default
+from configs import smoke
+from pav_jax import main
+from pav_jax.errors import UserError
+from pav_jax.training import records
+
+STAGES = ("problems/train", "problems/validation", "problems/test", "sft", "rollouts", "values", "verifier",
+          "search/samples", "search/beams")
+
+
+def miniature(**changes):
+  """Every stage at its smallest; nothing is learned."""
+  config = default.get_config()
+  tiny = {"num_steps": 4, "batch_size": 4, "eval_every": 2, "save_every": 2, "log_every": 1, "warmup_steps": 1}
+  for section in (config.sft, *(config.verifier[kind] for kind in config.verifier.kinds)):
+    section.update(tiny)
+  config.update_from_flattened_dict({
+      "arithmetic.dials.min_length": 1, "arithmetic.dials.max_length": 2, "arithmetic.train_size": 40,
+      "arithmetic.validation_size": 8, "arithmetic.test_size": 6, "vocabulary.size": 320,
+      "problems.problems_per_shard": 16, "problems.max_prompt": 128, "problems.max_solution": 128, "rollouts.num_problems": 8, "rollouts.max_new": 12, "rollouts.rows_per_call": 8,
+      "rollouts.problems_per_shard": 4, "monte_carlo.n_mc": 2, "monte_carlo.max_steps": 4, "monte_carlo.rows_per_call": 8,
+      "monte_carlo.responses_per_shard": 4, "verifier.valid_fraction": 0.25, "search.num_problems": 4,
+      "search.num_seeds": 1, "search.max_n": 4, "search.widths": (1, 2), "search.rows_per_call": 12,
+      "search.max_rounds": 3, "search.provers": ("best_of_k", "advantage"), "evaluate.num_problems": 4, "evaluate.n": 2,
+      "evaluate.rows_per_call": 8, "report.bootstrap_draws": 50, **changes})
+  config.lock()
+  return config
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+  path = tmp_path_factory.mktemp("run")
+  main.run(miniature(), path)
+  return path
+
+
+def test_every_stage_leaves_a_manifest_that_checks_out(done):
+  for name in STAGES:
+    folder = records.Folder(done / name)
+    manifest = folder.manifest()
+    assert {"stage", "config", "inputs", "counts", "versions", "shards"} <= manifest.keys()
+    for source, digest in manifest["inputs"].items():
+      assert records.Folder(done / source).digest() == digest
+    if manifest["shards"]:
+      rows = {len(x) for x in folder.read().values()}
+      assert rows == {sum(shard["rows"] for shard in manifest["shards"])}
+
+
+def test_the_report_has_a_row_per_method_and_n(done):
+  report = json.loads((done / "report" / "report.json").read_text())
+  rows = {(row["method"], row["n"]): row for row in report["search"]}
+  for method, ns in (("pass_at_n", (1, 2, 4)), ("majority", (1, 2, 4)), ("orm_best_of_n", (1, 2, 4)),
+                     ("q_beam", (1, 2)), ("pav_beam", (1, 2)), ("pav_beam_advantage", (1, 2))):
+    for n in ns:
+      row = rows[method, n]
+      assert 0 <= row["low"] <= row["accuracy"] <= row["high"] <= 1
+      assert row["tokens"] > 0 and row["flops"] > 0
+  assert rows["orm_best_of_n", 2]["flops"] > rows["majority", 2]["flops"] > rows["majority", 1]["flops"]
+  assert (done / "report" / "index.html").read_text().startswith("<!doctype html>")
+
+
+def test_a_second_run_skips_what_is_done(done):
+  before = {name: (done / name / "manifest.json").stat().st_mtime_ns for name in STAGES}
+  main.run(miniature(), done)
+  assert before == {name: (done / name / "manifest.json").stat().st_mtime_ns for name in STAGES}
+
+
+def test_another_config_is_refused_by_name(done):
+  with pytest.raises(UserError, match="peak_lr was 0.003, now 0.01"):
+    main.run(miniature(**{"sft.peak_lr": 0.01}), done)
+
+
+def test_a_lost_shard_is_made_again_alike(done, tmp_path):
+  """Values cut off in the middle: only what is missing is made, and it is the same."""
+  folder = records.Folder(done / "values")
+  before = folder.read()
+  for name in ("manifest.json", "00001.json", "00001.npz"):
+    (folder.path / name).unlink()
+  kept = (folder.path / "00000.npz").stat().st_mtime_ns
+  main.run(miniature(stage="values"), done)
+  after = folder.read()
+  assert (folder.path / "00000.npz").stat().st_mtime_ns == kept
+  for name, x in before.items():
+    np.testing.assert_array_equal(after[name], x)
+
+
+def test_any_checkpoint_is_evaluated_by_path(done, tmp_path, capsys):
+  main.run(miniature(stage="evaluate", **{"evaluate.checkpoint": str(done / "sft" / "best")}), tmp_path)
+  figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+  assert figures["problems"] == 4 and 0 <= figures["low"] <= figures["accuracy"] <= figures["high"] <= 1
+
+
+def test_a_checkpoint_of_another_vocabulary_is_refused(done, tmp_path):
+  changes = {"evaluate.checkpoint": str(done / "sft" / "best"), "vocabulary.size": 330}
+  with pytest.raises(UserError, match="another vocabulary"):
+    main.run(miniature(stage="evaluate", **changes), tmp_path)
+
+
+@pytest.mark.parametrize("task", ["gsm8k", "math"])
+def test_real_problems_go_the_same_way(task, data_dir, tmp_path):
+  config = smoke.get_config(task)
+  config.problems.manual_dir = str(data_dir)
+  config.lock()
+  main.run(config, tmp_path)
+  report = json.loads((tmp_path / "report" / "report.json").read_text())
+  assert {row["method"] for row in report["search"]} >= {"orm_best_of_n", "pav_beam"}
+  assert pathlib.Path(tmp_path / "report" / "index.html").exists()
