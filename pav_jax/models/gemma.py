@@ -111,7 +111,9 @@ class Attention(nn.Module):
         (c.num_heads, c.head_width, c.width), c.param_dtype)
 
     q_bthe = jnp.einsum("btd,dhe->bthe", x_btd, query_dhe.astype(c.dtype))
-    k_btge, v_btge = jnp.einsum("btd,Sdge->Sbtge", x_btd, key_value_2dge.astype(c.dtype))
+    key_dge, value_dge = key_value_2dge.astype(c.dtype)
+    k_btge = jnp.einsum("btd,dge->btge", x_btd, key_dge)
+    v_btge = jnp.einsum("btd,dge->btge", x_btd, value_dge)
     q_bthe = _rotate(q_bthe, position_bt) * c.query_scale
     k_btge = _rotate(k_btge, position_bt)
     k_bgle, v_bgle = jnp.swapaxes(k_btge, 1, 2), jnp.swapaxes(v_btge, 1, 2)
@@ -153,7 +155,8 @@ class FeedForward(nn.Module):
     down_fd = self.param(
         "down", nn.initializers.variance_scaling(1.0, "fan_in", "normal"),
         (c.ffn_width, c.width), c.param_dtype)
-    gate_btf, up_btf = jnp.einsum("btd,Sdf->Sbtf", x_btd, gate_up_2df.astype(c.dtype))
+    gate_df, up_df = gate_up_2df.astype(c.dtype)
+    gate_btf, up_btf = x_btd @ gate_df, x_btd @ up_df
     return jnp.einsum("btf,fd->btd", nn.gelu(gate_btf) * up_btf, down_fd.astype(c.dtype))
 
 

@@ -18,8 +18,8 @@ class Sampling(NamedTuple):
 
 def check(sampling: Sampling) -> Sampling:
   """The same settings; raises UserError for one that means nothing."""
-  if sampling.temperature < 0:
-    raise UserError(f"temperature {sampling.temperature} is negative")
+  if not 0 <= sampling.temperature < float("inf"):
+    raise UserError(f"temperature {sampling.temperature} is not in [0, inf)")
   if sampling.top_k < 0:
     raise UserError(f"top_k {sampling.top_k} is negative (0 cuts nothing)")
   if not 0 < sampling.top_p <= 1:
@@ -49,7 +49,7 @@ def truncate(logit_bv: jax.Array, sampling: Sampling) -> jax.Array:
   """
   logit_bv = logit_bv / sampling.temperature
   if sampling.top_k:
-    kth_b1 = jax.lax.top_k(logit_bv, sampling.top_k)[0][:, -1:]
+    kth_b1 = jax.lax.top_k(logit_bv, min(sampling.top_k, logit_bv.shape[-1]))[0][:, -1:]
     logit_bv = jnp.where(logit_bv < kth_b1, -jnp.inf, logit_bv)
   if sampling.top_p < 1:
     sorted_bv = -jnp.sort(-logit_bv, axis=-1)

@@ -66,6 +66,9 @@ def train(state: TrainState, step_fn: Callable, batch_fn: Callable, key, *, num_
         pending = None
         values = evaluate(state.params)
         curves.write(n + 1, **{f"valid_{name}": x for name, x in values.items()})
+        if not math.isfinite(values["loss"]):
+          raise UserError(f"{what}: validation loss {values['loss']} at step {n + 1}; "
+                          f"the last good checkpoint is {latest.latest()} in {latest.path}")
         if values["loss"] < found["loss"]:
           found = {"loss": values["loss"], "step": n + 1}
           best.save(state, meta, values["loss"])

@@ -65,6 +65,9 @@ class Folder:
     rows = {name: len(x) for name, x in arrays.items()}
     if len(set(rows.values())) != 1:
       raise ValueError(f"arrays of a shard differ in rows: {rows}")
+    for name, x in arrays.items():
+      if np.asarray(x).dtype.hasobject:  # numpy would pickle it without a word
+        raise ValueError(f"array {name} of a shard holds objects")
     path = self.path / f"{index:05d}.npz"
     partial = path.with_suffix(".partial")
     with partial.open("wb") as f:

@@ -1,0 +1,201 @@
+"""Beam search against the same search written plainly: no cache, no batch, one candidate at a time."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fakes
+from fakes import A, B, BOS, C, EOS, NL, PAD, RIGHT, WRONG
+from pav_jax.models import gemma
+from pav_jax.rollouts import engine
+from pav_jax.rollouts import sampling as sampling_lib
+from pav_jax.search import beam
+from pav_jax.search import ledger
+
+PROMPT_PT = np.array([[BOS, A, C], [BOS, C, PAD], [BOS, B, C]], np.int32)
+PROMPT_LENGTH_P = np.array([3, 2, 3], np.int32)
+MAX_NEW, MAX_STEP, SLOTS, SEED = 10, 4, 14, 3
+PLAIN = sampling_lib.Sampling()
+
+
+def _random(seed):
+  """A chain whose lines are short: newline and EOS are likely."""
+  params = fakes.random_chain(seed)
+  return {**params, "logit_dv": params["logit_dv"].at[:fakes.SIZE, [NL, EOS]].add(jnp.array([2.0, 1.0]))}
+
+
+POLICY = beam.Player(fakes.CHAIN, _random(0))
+Q, MU = beam.Player(fakes.CHAIN, fakes.random_chain(1)), beam.Player(fakes.CHAIN, fakes.random_chain(2))
+
+
+@jax.jit
+def _steps(params, token_bt, length_b, budget_b, key_b):
+  cache = engine.read(fakes.CHAIN, params, token_bt, length_b, SLOTS)
+  last_b = jnp.take_along_axis(token_bt, length_b[:, None] - 1, axis=1)[:, 0]
+  return engine.generate(fakes.CHAIN, params, cache, last_b, budget_b, key_b, fakes.TOKENS, max_new=MAX_STEP,
+                         sampling=PLAIN, stop_at_step=True)[0]
+
+
+def _q(player, tokens):
+  """The verifier's sigmoid at the end of a whole row, in numpy."""
+  hidden_d = np.concatenate([np.eye(fakes.SIZE)[tokens[-1]], np.bincount(tokens, minlength=fakes.SIZE)])
+  return 1 / (1 + np.exp(-hidden_d @ np.asarray(player.params["score_d"], float)))
+
+
+def _advantage(prover, prompt, parent, child):
+  both = lambda x: [_q(player, prompt + x) for player in (Q, MU)]
+  if prover.kind == "advantage":
+    return 2 * both(child)[1] - 1
+  if prover.kind == "q":
+    return both(child)[1] - both(parent)[1]
+  return (1 - both(parent)[0]) ** prover.k - (1 - both(child)[0]) ** prover.k
+
+
+def _plainly(p, name, prover, alpha, width, candidates, max_rounds, distinct):
+  """(finished candidates in order, rounds, tokens drawn, FLOPs of the policy) for one problem."""
+  prompt = list(PROMPT_PT[p, :PROMPT_LENGTH_P[p]])
+  items, pool, drawn = [[] for _ in range(width)], [], 0
+  flops = fakes.CHAIN.flops(0, len(prompt) - 1)
+  rounds = 0
+  while items and rounds < max_rounds:
+    parents = [item for item in items for _ in range(candidates)]
+    rows = [prompt + item for item in parents]
+    rows += [prompt] * (width * candidates - len(rows))
+    token_bt = np.array([row + [PAD] * (SLOTS - len(row)) for row in rows], np.int32)
+    length_b = np.array([len(row) for row in rows], np.int32)
+    count = len(rows)
+    keys = sampling_lib.row_keys(SEED, np.full(count, name), np.full(count, rounds), np.arange(count))
+    step = _steps(POLICY.params, token_bt, length_b,
+                  np.minimum(MAX_STEP, MAX_NEW - length_b + len(prompt)).astype(np.int32), keys)
+    scored = []
+    for i, parent in enumerate(parents):
+      new = list(np.asarray(step.token_bt[i, :step.length_b[i]]))
+      child = parent + new
+      start = len(prompt) + len(parent) - 1
+      drawn, flops = drawn + len(new), flops + fakes.CHAIN.flops(start, start + len(new), len(new))
+      score = _q(Q, prompt + child) + (alpha * _advantage(prover, prompt, parent, child) if alpha else 0)
+      copy = distinct and any(child == other for _, _, other in scored)
+      scored.append((copy, -score, child))
+    kept = [child for _, _, child in sorted(scored, key=lambda x: x[:2])[:width - len(pool)]]
+    pool += [child for child in kept if child[-1] == EOS or len(child) >= MAX_NEW]
+    items = [child for child in kept if child[-1] != EOS and len(child) < MAX_NEW][:width - len(pool)]
+    rounds += 1
+  return pool, rounds, drawn, flops
+
+
+def _search(prover, alpha, verifiers, width=2, candidates=2, max_rounds=9, rows_per_call=12, distinct=True, name_p=(5, 6, 7)):
+  return beam.search(
+      POLICY, verifiers, PROMPT_PT, PROMPT_LENGTH_P, np.array(name_p, np.int32), fakes.TOKENS, prover=prover, alpha=alpha,
+      width=width, candidates=candidates, max_rounds=max_rounds, max_new=MAX_NEW, max_step=MAX_STEP, sampling=PLAIN,
+      seed=SEED, rows_per_call=rows_per_call, distinct=distinct)
+
+
+@pytest.mark.parametrize("prover, alpha, distinct, rows_per_call", [
+    (beam.Prover(), 0.0, True, 12), (beam.Prover("best_of_k", 4), 0.7, False, 12), (beam.Prover("best_of_k", 4), 0.7, True, 8),
+    (beam.Prover("q"), 2.0, True, 12), (beam.Prover("advantage"), 2.0, True, 12)])
+def test_search_is_what_it_says(prover, alpha, distinct, rows_per_call):
+  verifiers = [Q] if prover.kind == "best_of_k" else [Q, MU]
+  found = _search(prover, alpha, verifiers, rows_per_call=rows_per_call, distinct=distinct)
+  rounds = []
+  for p, name in enumerate((5, 6, 7)):
+    pool, count, drawn, flops = _plainly(p, name, prover, alpha, 2, 2, 9, distinct)
+    rounds.append(count)
+    have = [list(t[:n]) for t, n in zip(found.pool_token_pkt[p], found.pool_length_pk[p]) if n]
+    assert have == pool
+    prompt = list(PROMPT_PT[p, :PROMPT_LENGTH_P[p]])
+    best = max(pool, key=lambda x: _q(Q, prompt + x))
+    assert list(found.token_pt[p, :found.length_p[p]]) == best
+    assert found.q_p[p] == pytest.approx(_q(Q, prompt + best), abs=1e-5)
+    assert found.cost.generated_p[p] == drawn
+    assert found.cost.scored_p[p] == len(verifiers) * (drawn + len(prompt))
+    assert found.cost.prompt_p[p] == len(prompt)
+    assert found.cost.policy_flops_p[p] == flops
+  assert found.rounds == max(rounds) > 2
+
+
+def test_the_set_score_decides():
+  """Regression: a search whose setting changes nothing, or that scores by something else than what is set."""
+  answers = [_search(beam.Prover(kind), alpha, [Q, MU]).token_pt.tolist()
+             for kind, alpha in (("best_of_k", 0.0), ("q", 2.0), ("advantage", 2.0))]
+  assert answers[0] != answers[1] != answers[2] != answers[0]
+
+
+def test_rounds_end():
+  found = _search(beam.Prover(), 0.0, [Q], max_rounds=1)
+  assert found.rounds == 1
+  open_p = found.length_p == 0
+  assert open_p.any() and (found.q_p[open_p] == -1).all() and (found.pool_length_pk[open_p] == 0).all()
+  assert (found.cost.generated_p <= 4 * MAX_STEP).all()
+
+
+def test_rows_that_do_not_fill_a_call():
+  with pytest.raises(ValueError, match="not a multiple"):
+    _search(beam.Prover(), 0.0, [Q], rows_per_call=6)
+
+
+def test_one_beam_with_one_candidate_is_plain_sampling():
+  rows = {C: {A: 0.6, B: 0.4}, A: {NL: 1}, B: {NL: 0.5, A: 0.5}, NL: {RIGHT: 0.4, WRONG: 0.3, A: 0.3},
+          RIGHT: {EOS: 1}, WRONG: {EOS: 1}}
+  want = {}
+  def walk(tokens, p):
+    if tokens and (tokens[-1] == EOS or len(tokens) == 6):
+      want[tuple(tokens)] = p
+      return
+    for token, chance in rows[tokens[-1] if tokens else C].items():
+      walk([*tokens, token], p * chance)
+  walk([], 1.0)
+  count = 1000
+  found = beam.search(
+      beam.Player(fakes.CHAIN, fakes.chain_params(rows)), [Q], np.tile([[BOS, C]], (count, 1)).astype(np.int32),
+      np.full(count, 2, np.int32), np.arange(count, dtype=np.int32), fakes.TOKENS, prover=beam.Prover(), alpha=0.0, width=1,
+      candidates=1, max_rounds=20, max_new=6, max_step=3, sampling=PLAIN, seed=0, rows_per_call=count, distinct=True)
+  responses = [tuple(t[:n].tolist()) for t, n in zip(found.token_pt, found.length_p)]
+  assert set(responses) <= set(want)
+  for response, p in want.items():
+    assert abs(responses.count(response) / count - p) < 4 * np.sqrt(p * (1 - p) / count), response
+  np.testing.assert_array_equal(found.cost.generated_p, found.length_p)
+
+
+def test_scores_of_the_papers_example():
+  # Fig. 2a. alpha = 0 is Q itself; 'advantage' verifiers say (1 + A) / 2; k = 1 makes the policy its own prover.
+  q_r = np.array([0.55, 0.50, 0.70, 0.50, 0.35, 0.25])
+  parent_r = np.array([0.6, 0.6, 0.6, 0.3, 0.3, 0.3])
+  want_r = [0.525, 0.45, 0.75, 0.60, 0.375, 0.225]
+  both = lambda x_r, y_r: np.stack([x_r, y_r], axis=1)
+  score = lambda raw_rv, parent_rv, prover, alpha=0.5: beam.candidate_scores(raw_rv, parent_rv, prover, alpha)
+  np.testing.assert_allclose(score(q_r[:, None], parent_r[:, None], beam.Prover("best_of_k", 1)), want_r)
+  np.testing.assert_allclose(score(both(q_r, q_r), both(0 * q_r, parent_r), beam.Prover("q")), want_r)
+  np.testing.assert_allclose(score(both(q_r, (1 + q_r - parent_r) / 2), both(q_r, q_r), beam.Prover("advantage")), want_r)
+  np.testing.assert_array_equal(score(q_r[:, None], parent_r[:, None], beam.Prover(), 0.0), q_r)
+  np.testing.assert_allclose(score(q_r[:1, None], parent_r[:1, None], beam.Prover("best_of_k", 2)),
+                             [0.55 + 0.5 * (0.7975 - 0.84)])
+  np.testing.assert_array_equal(beam.keep_best(np.array(want_r), 2, None), [2, 3])
+
+
+def test_keep_best():
+  score_c = np.array([0.3, 0.9, 0.9, 0.5, 0.9])
+  np.testing.assert_array_equal(beam.keep_best(score_c, 3, None), [1, 2, 4])
+  np.testing.assert_array_equal(beam.keep_best(score_c, 3, list("abbcb")), [1, 3, 0])
+  np.testing.assert_array_equal(beam.keep_best(score_c, 4, list("abbcb")), [1, 3, 0, 2])
+  np.testing.assert_array_equal(beam.keep_best(score_c, 9, list("abcde")), [1, 2, 4, 3, 0])
+  assert len(beam.keep_best(score_c, 0, None)) == 0
+
+
+def test_costs_add_up():
+  flops = lambda start, stop, count=0: gemma.forward_flops(fakes.CONFIG, start, stop, count)
+  drawn = lambda start_r, new_r: ledger.drawn(flops, np.array([0, 1, 1]), np.array(start_r), np.array(new_r), 3)
+  pieces = drawn([4, 5, 5], [3, 2, 0]) + drawn([7, 7, 5], [2, 4, 1])
+  whole = drawn([4, 5, 5], [5, 6, 1])
+  for have_p, want_p in zip(pieces, whole):
+    np.testing.assert_array_equal(have_p, want_p)
+  np.testing.assert_array_equal(whole.generated_p, [5, 7, 0])
+  # Reading the prompt and drawing n tokens reads all but the last one.
+  total = ledger.prompts(flops, np.array([4, 5, 6]), verifier=False) + drawn([4, 5, 5], [5, 6, 0])
+  np.testing.assert_array_equal(total.flops_p, [flops(0, 8, 5), flops(0, 10, 6), flops(0, 5)])
+  np.testing.assert_array_equal(total.tokens_p, [9, 11, 6])
+  read = (ledger.prompts(flops, np.array([4, 5, 6]), verifier=True)
+          + ledger.scored(flops, np.array([0, 1]), np.array([4, 5]), np.array([5, 6]), 3))
+  np.testing.assert_array_equal(read.verifier_flops_p, [flops(0, 9), flops(0, 11), flops(0, 6)])
+  np.testing.assert_array_equal(read.scored_p, [9, 11, 6])
+  assert not read.policy_flops_p.any() and not total.verifier_flops_p.any()

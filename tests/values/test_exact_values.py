@@ -1,0 +1,120 @@
+"""The generated problems' exact values: laws of conditional expectation, and the demonstrator's own tries."""
+
+import random
+
+import numpy as np
+import pytest
+
+from pav_jax.errors import UserError
+from pav_jax.problems import arithmetic
+from pav_jax.values import equations
+
+ALL_ON = arithmetic.Arithmetic(
+    min_length=2, max_length=4, modulus=7, noise=0.2, lure=0.6, lured=0.5, slip=0.15, restate=0.1, slack=2,
+    give_up=0.05, bystanders=0.4)
+EASY = arithmetic.Arithmetic(min_length=2, max_length=3, noise=0.05, lure=0.4)
+HARD = arithmetic.Arithmetic(min_length=6, max_length=7, modulus=100)
+
+
+def _walks(dials, count, seed=0):
+  return [arithmetic.parse(p.question, dials) for p in arithmetic.generate(dials, seed, count)]
+
+
+def _mean_value(dials):
+  return np.mean([arithmetic.exact_q(walk, arithmetic.start_state(walk)) for walk in _walks(dials, 150)])
+
+
+def test_values_are_a_martingale():
+  rng = random.Random(0)
+  for walk in _walks(ALL_ON, 30):
+    state = arithmetic.start_state(walk)
+    while not state.answered:
+      options = arithmetic.outcomes(walk, state)
+      assert sum(p for p, _, _ in options) == pytest.approx(1)
+      after = sum(p * arithmetic.exact_q(walk, s) for p, _, s in options)
+      assert after == pytest.approx(arithmetic.exact_q(walk, state), abs=1e-12)
+      for _, line, s in options:
+        assert arithmetic.read_line(walk, state, line) == s
+      state = rng.choice(options)[2]
+
+
+def test_values_end_at_the_outcome_and_telescope():
+  rng = random.Random(1)
+  for walk in _walks(ALL_ON, 30, seed=1):
+    lines = arithmetic.sample_lines(walk, arithmetic.start_state(walk), rng)
+    q_z = arithmetic.exact_values(walk, lines)
+    assert len(lines) <= walk.max_lines + 1
+    assert q_z[-1] == float(lines[-1] == f"#### {walk.answer}")
+    assert equations.advantages(q_z[None]).sum() == pytest.approx(q_z[-1] - q_z[0])
+
+
+def test_values_of_the_modules_example():
+  text = "Eve has 7 mod 20. 1: Eve +5 Dan -3 2: Dan *3 Eve -4 What has Eve?"
+  walk = arithmetic.parse(text, arithmetic.Arithmetic(lure=0.6, noise=0.2))
+  assert walk.answer == 8 and [day.lured for day in walk.days] == [False, True]
+  #  1: 0.8 right; 2: 0.4 right. Wrong once: 4 - 4 = 0, 12 * 3 = 16, 4 * 3 = 12: never 8.
+  lines = ["1: Eve +5 = 12", "2: Eve -4 = 8", "#### 8"]
+  np.testing.assert_allclose(arithmetic.exact_values(walk, lines), [0.32, 0.4, 1, 1])
+  np.testing.assert_allclose(arithmetic.exact_values(walk, ["1: Dan -3 = 4", "2: Eve -4 = 0"]), [0.32, 0, 0])
+  np.testing.assert_array_equal(arithmetic.exact_values(walk, ["1: Eve +6 = 13", "#### 8"]), [0.32, np.nan, np.nan])
+
+
+def test_the_demonstrators_tries_are_unbiased():
+  rng, tries, z_scores = random.Random(2), 300, []
+  for walk in _walks(ALL_ON, 8, seed=2):
+    state = arithmetic.start_state(walk)
+    while not state.answered:
+      exact = arithmetic.exact_q(walk, state)
+      right = sum(arithmetic.sample_lines(walk, state, rng)[-1] == f"#### {walk.answer}" for _ in range(tries))
+      sigma = np.sqrt(exact * (1 - exact) / tries)
+      assert abs(right / tries - exact) <= 4 * sigma + 1e-9
+      z_scores += [(right / tries - exact) / sigma] if sigma else []
+      state = arithmetic.outcomes(walk, state)[-1][2]
+  assert len(z_scores) > 15 and abs(np.mean(z_scores)) < 4 / np.sqrt(len(z_scores))
+
+
+def test_demonstrations_succeed_as_often_as_their_values_say():
+  problems = arithmetic.generate(ALL_ON, 3, 600)
+  right_p = np.array([p.solution.endswith(f"#### {p.answer}") for p in problems])
+  exact_p = np.array([arithmetic.exact_values(arithmetic.parse(p.question, ALL_ON), [])[0] for p in problems])
+  assert abs((right_p - exact_p).mean()) < 4 * np.sqrt((exact_p * (1 - exact_p)).mean() / 600)
+  assert {p.answer for p in problems} == {str(n) for n in range(7)}
+
+
+def test_parse_is_the_inverse_of_question():
+  for dials in (ALL_ON, EASY, HARD):
+    for problem in arithmetic.generate(dials, 4, 40):
+      assert arithmetic.question(arithmetic.parse(problem.question, dials)) == problem.question
+  for text in ("Eve has 7 mod 20. What has Ann?", "Eve has 7 mod 7. 1: Eve +5 Dan -3 What has Eve?",
+               "Eve has 7 mod 20. 1: Eve +5 Dan -3 Oh. What has Eve?"):
+    with pytest.raises(UserError):
+      arithmetic.parse(text, EASY)
+
+
+def test_problems_are_the_same_for_the_same_seed_and_all_different():
+  problems = arithmetic.generate(EASY, 5, 200)
+  assert problems == arithmetic.generate(EASY, 5, 200)
+  assert problems[:50] == arithmetic.generate(EASY, 5, 50)
+  assert len({p.question for p in problems}) == len({p.id for p in problems}) == 200
+  assert problems[0].question != arithmetic.generate(EASY, 6, 1)[0].question
+
+
+def test_difficulty_is_set_by_the_dials():
+  assert 0.42 < _mean_value(EASY) < 0.62
+  assert 0.03 < _mean_value(HARD) < 0.08
+
+
+@pytest.mark.parametrize("change, message", [
+    (dict(operations=("+1", "+2", "/3")), "'/3'"), (dict(operations=("+1", "+2", "+2")), "three different"),
+    (dict(min_length=0), "1 <= min"), (dict(min_length=4, max_length=3), "min <= max"), (dict(modulus=2), "modulus"),
+    (dict(noise=1.5), "noise"), (dict(lure=-0.1), "lure"), (dict(slip=2.0), "slip"),
+    (dict(restate=0.6, give_up=0.6), "exceed 1"), (dict(slack=-1), "slack")])
+def test_dials_that_mean_nothing(change, message):
+  with pytest.raises(UserError, match=message):
+    arithmetic.Arithmetic(**change)
+
+
+def test_too_few_problems():
+  dials = arithmetic.Arithmetic(min_length=1, max_length=1, modulus=3, operations=("+1", "+3", "-2"))
+  with pytest.raises(UserError, match="fewer than"):
+    arithmetic.generate(dials, 0, 5000)

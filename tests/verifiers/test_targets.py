@@ -1,0 +1,51 @@
+"""What verifiers are trained to say, on two responses written out."""
+
+import numpy as np
+import pytest
+
+from pav_jax.errors import UserError
+from pav_jax.verifiers import targets
+
+NAN = np.nan
+#               z = 0    1      2      3
+Q_BZ = np.array([[0.25, 0.625, 0.125, 1.0],
+                 [0.5, 0.0, NAN, NAN]])
+
+
+def test_three_kinds():
+  np.testing.assert_array_equal(targets.targets("q", Q_BZ, prover_k=4), Q_BZ)
+  np.testing.assert_array_equal(targets.targets("orm", Q_BZ, prover_k=4), [[NAN, NAN, NAN, 1.0], [NAN, 0.0, NAN, NAN]])
+  # k = 1: A = .375 -.5 .875 | -.5, and (1 + A) / 2.
+  np.testing.assert_allclose(targets.targets("advantage", Q_BZ, prover_k=1),
+                             [[NAN, 0.6875, 0.25, 0.9375], [NAN, 0.25, NAN, NAN]])
+  # k = 2: Q = .4375 .859375 .234375 1 | .75 0.
+  np.testing.assert_allclose(targets.targets("advantage", Q_BZ, prover_k=2),
+                             [[NAN, 0.7109375, 0.1875, 0.8828125], [NAN, 0.125, NAN, NAN]])
+
+
+def test_an_unknown_kind():
+  with pytest.raises(UserError, match="'prm' is none of orm, q, advantage"):
+    targets.targets("prm", Q_BZ, prover_k=4)
+
+
+@pytest.mark.parametrize("kind", targets.KINDS)
+def test_no_label_is_rounded(kind):
+  q_bz = np.array([[0.3, 0.45, 0.85]])
+  target_bz = targets.targets(kind, q_bz, prover_k=4)
+  assert target_bz.dtype == np.float64
+  labels = target_bz[~np.isnan(target_bz)]
+  assert len(labels) and ((labels > 0) & (labels < 1)).all()
+  assert len(set(labels)) == len(labels)
+
+
+def test_both_buckets_weigh_half():
+  target_bz = np.array([[0.1, 0.2, 0.49], [0.5, NAN, 0.0], [0.7, 0.3, NAN]])
+  weight_bz = targets.balance(target_bz)
+  low, high = 7 / 2 / 5, 7 / 2 / 2
+  np.testing.assert_allclose(weight_bz, np.float32([[low, low, low], [high, 0, low], [high, low, 0]]))
+  assert weight_bz.dtype == np.float32 and weight_bz.sum() == pytest.approx(7)
+
+
+def test_one_bucket_alone():
+  np.testing.assert_array_equal(targets.balance(np.array([[0.6, NAN, 1.0]])), [[1, 0, 1]])
+  np.testing.assert_array_equal(targets.balance(np.array([[0.6, NAN, 0.0]]), threshold=0.0), [[1, 0, 1]])
