@@ -1,7 +1,8 @@
 """Training the verifiers: ORM, PQV (q) and PAV (advantage), one loss for all three.
 
   1. Start from a network that knows the text: a checkpoint, or one pretrained
-     here on the training problems (the paper starts from pretrained Gemma 9B).
+     here on the training problems (the paper starts from pretrained Gemma 9B);
+     the verifier of A^mu may start from that of Q^pi (`advantage_from_q`).
   2. A row is prompt + seed response; in one causal pass the logit of the
      scoring token is read at every labelled prefix.
   3. The loss is the binary cross-entropy against the soft label, the buckets
@@ -116,10 +117,15 @@ def run_stage(run: Run):
     weight_bz = targets_lib.balance(target_bz) if knobs.balance else np.ones(target_bz.shape, np.float32)
     rows = value_rows(problems, rollouts, values.end_bz, target_bz, weight_bz)
     pick = lambda index: ValueBatch(*(x[index] for x in rows))
+    kind_path = start_path
+    if kind == "advantage" and knobs.advantage_from_q:
+      if not (folder.path / "q" / "best").is_dir():
+        raise UserError("verifier.advantage_from_q: 'q' must stand before 'advantage' in verifier.kinds")
+      kind_path = str(folder.path / "q" / "best")
     facts[kind] = fit.fit(
         run, knobs[kind], **arch.born(), loss_fn=value_loss(arch.network, knobs.text_weight), train_rows=pick(train_b),
         valid_rows=pick(valid_b), path=folder.path / kind, what=f"verifier {kind}", seed=run.config.seed + 3,
-        start_params=architecture.load(start_path, arch, run.mesh))
+        start_params=architecture.load(kind_path, arch, run.mesh))
     facts[kind] |= {"train_rows": len(train_b), "valid_rows": len(valid_b),
                     "labels": int((rows.weight_bz[train_b] > 0).sum())}
   folder.finish(0, facts)
