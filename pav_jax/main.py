@@ -17,6 +17,7 @@ import pathlib
 import sys
 
 from absl import flags
+from absl import logging
 from ml_collections import config_flags
 
 from pav_jax.errors import UserError
@@ -94,6 +95,8 @@ def run(config, workdir: pathlib.Path):
     workdir.mkdir(parents=True, exist_ok=True)
   except OSError as error:
     raise UserError(f"--workdir {workdir}: {error.strerror}") from error
+  # The libraries' own chatter (tfds, orbax) would bury what we say; ours goes to stderr by itself.
+  logging.set_verbosity(logging.ERROR)
   # Imported late: a mistake on the command line is answered at once.
   from pav_jax.training import mesh
   from pav_jax.training.run import Run

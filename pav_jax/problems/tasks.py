@@ -19,6 +19,7 @@ import hashlib
 import itertools
 import os
 import re
+import sys
 from collections.abc import Iterator, Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -27,7 +28,6 @@ import numpy as np
 import seqio
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from absl import logging
 
 from pav_jax.errors import UserError
 from pav_jax.problems import vocabulary
@@ -66,8 +66,7 @@ def load(name: str, split: str, *, data_dir: Path, manual_dir: Path, validation_
     if "{split}" not in name and split != "test":
       raise UserError(f"{name}: no {split} split; a path with {{split}} in it names a file for each")
     problems, malformed = sift(read_jsonl(name.replace("{split}", split)), max_malformed=max_malformed)
-    for bad in malformed:
-      logging.warning("left out: %s", bad)
+    _tell(name, split, [str(bad) for bad in malformed])
     return problems
   builder = _builder(name, data_dir, max_malformed, arithmetic)
   if not builder.is_prepared():
@@ -152,9 +151,15 @@ def _builder(name, data_dir, max_malformed, arithmetic) -> tfds.core.DatasetBuil
   return builder_cls(data_dir=os.fspath(data_dir), config=config)
 
 
+def _tell(name: str, split: str, left_out: Sequence[str]) -> None:
+  """On stderr: how many rows were left out, and the first of them by file, row and field."""
+  if left_out:
+    more = f"; and {len(left_out) - 3} more" if len(left_out) > 3 else ""
+    print(f"{name} {split}: {len(left_out)} rows left out: {'; '.join(left_out[:3])}{more}", file=sys.stderr)
+
+
 def _read(builder: tfds.core.DatasetBuilder, split: str) -> list[Problem]:
-  for bad in builder.info.metadata["malformed"][split]:
-    logging.info("left out: %s", bad)
+  _tell(builder.info.full_name, split, builder.info.metadata["malformed"][split])
   # All rows as one batch: a row at a time costs a millisecond each.
   columns = tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1))
   texts = ([text.decode() for text in columns[name]] for name in builder_lib.FIELDS)

@@ -15,6 +15,9 @@ import sentencepiece
 
 from pav_jax.errors import UserError
 
+# It announces every model it reads.
+sentencepiece.set_min_log_level(2)
+
 SCORING_PIECE = "<unused0>"
 _FRAME = {"pad": 0, "eos": 1, "bos": 2, "unk": 3}
 

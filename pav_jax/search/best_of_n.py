@@ -1,8 +1,8 @@
 """Choosing among N independent samples: Pass@N, majority, weighted vote, best-of-N.
 
-Every estimate uses all samples drawn: for N of M samples the M are cut into
-M // N disjoint groups, so that no group is chosen by hand and a method at
-N = 1 is the policy itself.
+Every estimate uses all M samples drawn: Pass@N and best-of-N are exact means
+over all sets of N of them; a vote has no such form and is the mean over the
+M // N disjoint groups. A method at N = 1 is the policy itself.
 """
 
 import math
@@ -26,10 +26,17 @@ def groups(values_pn: np.ndarray, n: int) -> np.ndarray:
 
 
 def best_of(right_pn: np.ndarray, score_pn: np.ndarray, n: int) -> np.ndarray:
-  """Accuracy (p,) of the sample with the highest score in each group; the first wins a tie."""
-  right_pgn, score_pgn = groups(right_pn, n), groups(score_pn, n)
-  chosen_pg1 = score_pgn.argmax(axis=2)[:, :, None]
-  return np.take_along_axis(right_pgn, chosen_pg1, axis=2)[:, :, 0].mean(axis=1)
+  """Accuracy (p,) of the highest score among n, the mean over all sets of n of the M samples.
+
+  The i-th best of M is the best of a set with chance C(M - 1 - i, n - 1) / C(M, n):
+  no set need be drawn. Of equal scores the earlier sample stands first.
+  """
+  total = right_pn.shape[1]
+  if not 1 <= n <= total:
+    raise ValueError(f"n = {n} is not in 1..{total}")
+  chance_n = np.array([math.comb(total - 1 - i, n - 1) / math.comb(total, n) for i in range(total)])
+  order_pn = np.argsort(-score_pn, axis=1, kind="stable")
+  return np.take_along_axis(right_pn, order_pn, axis=1) @ chance_n
 
 
 def vote(right_pn: np.ndarray, answer_pn: np.ndarray, weight_pn: np.ndarray, n: int) -> np.ndarray:

@@ -6,8 +6,8 @@
      sample n_mc continuations under the labelling policy; all prefixes of a
      seed are read in one pass. Further seeds bring their outcome alone, which
      is what an ORM learns from.
-  3. Q-hat = share of correct ones. A truncated or ungradable continuation is
-     not correct; both are counted.
+  3. Q-hat = share of correct ones. An ungradable continuation is not correct; a
+     truncated one is graded by what it says. Both are counted.
 
 The labelling policy is pi, or the one of `monte_carlo.checkpoint` (a prover mu).
 """

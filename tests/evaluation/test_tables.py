@@ -47,8 +47,8 @@ def search():
     ("majority", 4, 0.0),  # a tie and three of one: the earliest answer, wrong in both
     ("weighted_vote", 4, 0.5),  # problem 0: B has 1.2 against .3; problem 1: .8 is wrong
     ("orm_best_of_n", 4, 0.5),
-    ("orm_best_of_n", 2, 0.5),  # groups of two: problem 0 wrong, right; problem 1 wrong, right
-    ("orm_best_of_n", 3, 0.5),  # one group, the last sample is left over
+    ("orm_best_of_n", 2, (5 / 6 + 1 / 3) / 2),  # all but A A; B with neither of the two better
+    ("orm_best_of_n", 3, (1 + 1 / 4) / 2),
     ("q_best_of_n", 4, 0.0),
     ("pav_best_of_n", 4, 1.0)])
 def test_accuracies(search, method, n, accuracy):

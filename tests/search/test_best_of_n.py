@@ -31,13 +31,21 @@ def test_one_sample_is_the_policy():
   np.testing.assert_allclose(best_of_n.vote(right_pn, answer_pn, np.ones((6, 8)), 1), right_pn.mean(axis=1))
 
 
-def test_best_of_groups():
-  right_pn = np.array([[0, 1, 1, 0, 1]], bool)
-  score_pn = np.array([[0.9, 0.2, 0.5, 0.5, 1.0]])
-  np.testing.assert_array_equal(best_of_n.groups(score_pn, 2), [[[0.9, 0.2], [0.5, 0.5]]])
-  np.testing.assert_array_equal(best_of_n.best_of(right_pn, score_pn, 2), [0.5])  # wrong; a tie that the first wins
-  np.testing.assert_array_equal(best_of_n.best_of(right_pn, score_pn, 5), [1.0])
-  np.testing.assert_array_equal(best_of_n.best_of(right_pn, -score_pn, 4), [1.0])
+def test_best_of_is_the_mean_over_all_sets():
+  right_pn = np.array([[0, 1, 1, 0, 1], [1, 0, 0, 0, 0]], bool)
+  score_pn = np.array([[0.9, 0.2, 0.5, 0.5, 1.0], [0.1, 0.1, 0.1, 0.1, 0.1]])  # ties: the earlier one stands first
+  for n in range(1, 6):
+    sets = [list(chosen) for chosen in itertools.combinations(range(5), n)]
+    want_p = [np.mean([row[chosen][score[chosen].argmax()] for chosen in sets])
+              for row, score in zip(right_pn, score_pn)]
+    np.testing.assert_allclose(best_of_n.best_of(right_pn, score_pn, n), want_p)
+  np.testing.assert_allclose(best_of_n.best_of(right_pn, score_pn, 2), [0.6, 0.4])
+  with pytest.raises(ValueError):
+    best_of_n.best_of(right_pn, score_pn, 6)
+
+
+def test_groups():
+  np.testing.assert_array_equal(best_of_n.groups(np.array([[0.9, 0.2, 0.5, 0.5, 1.0]]), 2), [[[0.9, 0.2], [0.5, 0.5]]])
 
 
 @pytest.mark.parametrize("answers, weights, right", [

@@ -56,7 +56,7 @@ def test_values_of_the_modules_example():
   lines = ["1: Eve +5 = 12", "2: Eve -4 = 8", "#### 8"]
   np.testing.assert_allclose(arithmetic.exact_values(walk, lines), [0.32, 0.4, 1, 1])
   np.testing.assert_allclose(arithmetic.exact_values(walk, ["1: Dan -3 = 4", "2: Eve -4 = 0"]), [0.32, 0, 0])
-  np.testing.assert_array_equal(arithmetic.exact_values(walk, ["1: Eve +6 = 13", "#### 8"]), [0.32, np.nan, np.nan])
+  np.testing.assert_allclose(arithmetic.exact_values(walk, ["1: Eve +6 = 13", "#### 8"]), [0.32, np.nan, np.nan])
 
 
 def test_the_demonstrators_tries_are_unbiased():
@@ -74,10 +74,10 @@ def test_the_demonstrators_tries_are_unbiased():
 
 
 def test_demonstrations_succeed_as_often_as_their_values_say():
-  problems = arithmetic.generate(ALL_ON, 3, 600)
+  problems = arithmetic.generate(ALL_ON, 3, 300)
   right_p = np.array([p.solution.endswith(f"#### {p.answer}") for p in problems])
   exact_p = np.array([arithmetic.exact_values(arithmetic.parse(p.question, ALL_ON), [])[0] for p in problems])
-  assert abs((right_p - exact_p).mean()) < 4 * np.sqrt((exact_p * (1 - exact_p)).mean() / 600)
+  assert abs((right_p - exact_p).mean()) < 4 * np.sqrt((exact_p * (1 - exact_p)).mean() / 300)
   assert {p.answer for p in problems} == {str(n) for n in range(7)}
 
 

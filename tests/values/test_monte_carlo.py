@@ -80,8 +80,8 @@ def labelled():
   arch = types.SimpleNamespace(network=fakes.CHAIN, config=types.SimpleNamespace(vocab_size=fakes.SIZE))
   with grading.Grader(1) as grader:
     values, counts = monte_carlo.label(
-        arch, params, _problems(), rollouts, end_bz, fakes.VOCABULARY, grader, n_mc=N_MC, sampling=sampling.Sampling(),
-        seed=0, rows_per_call=2 * N_MC, max_new=MAX_NEW)
+        arch, params, _problems(), rollouts, end_bz, fakes.VOCABULARY, grader, n_mc=N_MC, seeds_per_problem=-1,
+        sampling=sampling.Sampling(), seed=0, rows_per_call=2 * N_MC, max_new=MAX_NEW)
   return params, values, counts
 
 
@@ -102,16 +102,25 @@ def test_labels_are_unbiased(labelled):
   assert len(z_scores) == 10 and abs(np.mean(z_scores)) < 4 / np.sqrt(10)
 
 
-def test_the_last_prefix_takes_the_outcome_and_a_truncated_one_does_not(labelled):
+def test_whole_responses_take_their_outcome(labelled):
   _, values, _ = labelled
   np.testing.assert_array_equal(values.continuations_bz, [
-      [N_MC, N_MC, N_MC, 1, 0], [N_MC, N_MC, 1, 0, 0], [N_MC] * 5, [N_MC, 1, 0, 0, 0]])
+      [N_MC, N_MC, N_MC, 1, 0], [N_MC, N_MC, 1, 0, 0], [N_MC, N_MC, N_MC, N_MC, 1], [N_MC, 1, 0, 0, 0]])
   np.testing.assert_array_equal([values.successes_bz[b, z] for b, z in ((0, 3), (1, 2), (2, 4), (3, 1))], [1, 0, 0, 1])
 
 
 def test_counts_add_up(labelled):
   _, values, counts = labelled
   assert counts["prefixes"] == 14
-  assert counts["continuations"] == 11 * N_MC
+  assert counts["continuations"] == 10 * N_MC
   assert counts["correct"] == values.successes_bz.sum() - 2  # two responses ended right, without a continuation
-  assert counts["ungradable"] <= counts["truncated"] and counts["truncated"] >= N_MC
+  assert 0 < counts["ungradable"] <= counts["truncated"]
+
+
+def test_which_prefixes_are_sampled():
+  rollouts = _rollouts()
+  end_bz, _ = monte_carlo.prefix_ends(rollouts.token_bt, rollouts.length_b, fakes.VOCABULARY, 4)
+  sampled = lambda seeds: monte_carlo.sampled_prefixes(rollouts, end_bz, seeds).astype(int).tolist()
+  first = [[1, 1, 1, 0, 0], [1, 1, 0, 0, 0]]
+  assert sampled(-1) == sampled(2) == first + [[1, 1, 1, 1, 0], [1, 0, 0, 0, 0]]
+  assert sampled(1) == first + [[0] * 5] * 2

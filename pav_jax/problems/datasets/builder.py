@@ -6,7 +6,6 @@ import urllib.request
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import tensorflow_datasets as tfds
-from absl import logging
 
 from pav_jax.errors import UserError
 from pav_jax.problems.problem import Malformed, Problem, sift
@@ -50,14 +49,11 @@ def find(dl_manager: tfds.download.DownloadManager, names: Collection[str], url:
 
 def generators(builder: tfds.core.DatasetBuilder, rows_by_split: Mapping[str, Iterable[Problem | Malformed]],
                known: Collection[str] = ()) -> dict[str, Iterator]:
-  """Reads every split before the first is written; what is left out is logged and stays in the metadata."""
+  """Reads every split before the first is written; what is left out stays in the metadata."""
   found, left_out = {}, {}
   for split, rows in rows_by_split.items():
     problems, malformed = sift(rows, max_malformed=builder.builder_config.max_malformed, known=known)
     found[split] = ((problem.id, dataclasses.asdict(problem)) for problem in problems)
     left_out[split] = [str(bad) for bad in malformed]
-    if malformed:
-      logging.warning("%s %s: %d of %d rows left out: %s", builder.name, split, len(malformed),
-                      len(problems) + len(malformed), "; ".join(left_out[split][:3]))
   builder.info.metadata["malformed"] = left_out
   return found
