@@ -48,16 +48,16 @@ def get_config() -> ml_collections.ConfigDict:
       "policy": {**model(), "init_from": ""},
       "sft": optimizer(),
       "rollouts": {
-          "checkpoint": "", "num_problems": 8000, "n_cov": 2, "max_new": 40,
+          "checkpoint": "", "num_problems": 6000, "n_cov": 2, "max_new": 40,
           "temperature": 1.0, "top_k": 0, "top_p": 1.0, "rows_per_call": 512, "problems_per_shard": 1000},
       "monte_carlo": {
           "checkpoint": "", "n_mc": 4, "seeds_per_problem": 1, "max_steps": 12,
           "temperature": 1.0, "top_k": 0, "top_p": 1.0, "rows_per_call": 1024, "responses_per_shard": 500},
       "verifier": {
           "kinds": ("orm", "q", "advantage"), "model": model(), "init_from": "sft", "pretrain": optimizer(num_steps=0),
-          "balance": True, "text_weight": 0.5, "prover_k": 4, "advantage_from_q": True,
+          "balance": True, "text_weight": 0.5, "prover_k": 4, "orm_at_end": False, "advantage_from_q": True,
           "valid_fraction": 0.05,
-          "orm": optimizer(num_steps=1000), "q": optimizer(num_steps=1000), "advantage": optimizer(num_steps=200, peak_lr=1e-3)},
+          "orm": optimizer(num_steps=900), "q": optimizer(num_steps=900), "advantage": optimizer(num_steps=150, peak_lr=1e-3)},
       "search": {
           "split": "test", "num_problems": 200, "num_seeds": 2, "policy_checkpoint": "",
           "max_n": 32, "widths": (2, 4, 8), "candidates": 3, "alpha": 0.5,

@@ -125,9 +125,10 @@ def draw(report: dict, curves_of: dict[str, list[dict]]) -> dict[str, str]:
 
 
 def write(path: pathlib.Path, report: dict, drawn: dict[str, str]) -> pathlib.Path:
-  """Both files, whole or not at all; returns the page's path."""
+  """The page, its figures and the JSON, each whole or not at all; returns the page's path."""
   text = {"index.html": page.render(report, drawn)}
   listed = {**report, "verdicts": [s for sentences in report["verdicts"].values() for s in sentences]}
+  text |= {f"{name}.svg": svg for name, svg in drawn.items()}
   text["report.json"] = json.dumps(listed, indent=1, allow_nan=False) + "\n"
   try:
     path.mkdir(parents=True, exist_ok=True)

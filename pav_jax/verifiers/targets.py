@@ -3,7 +3,9 @@
 Every target is a soft label in [0, 1] for the sigmoid of the scoring token's
 logit at the last token of a prefix:
 
-  orm        the outcome, at the end of the response alone
+  orm        the outcome, at every prefix (as Cobbe et al. 2021 train theirs: a far
+             stronger baseline than the end alone, which `orm_at_end` gives);
+             only its score at the end is ever read
   q          Q-hat^pi, at the bare prompt and at every step's end
   advantage  (1 + A^mu) / 2, at every step's end, mu = best-of-K of the labels
 
@@ -18,13 +20,20 @@ from pav_jax.values import equations
 KINDS = ("orm", "q", "advantage")
 
 
-def targets(kind: str, q_bz: np.ndarray, *, prover_k: int) -> np.ndarray:
-  """target_bz, NaN where this kind says nothing. q_bz: Q-hat, NaN beyond a response's end."""
+def targets(kind: str, q_bz: np.ndarray, end_bz: np.ndarray, *, prover_k: int, orm_at_end: bool) -> np.ndarray:
+  """target_bz, NaN where this kind says nothing.
+
+  q_bz: Q-hat, NaN where a prefix was not sampled or is not there; the last
+  prefix of a response holds its outcome. end_bz: as in values.Values.
+  """
   if kind == "q":
     return q_bz
   if kind == "orm":
-    last_bz = ~np.isnan(q_bz) & np.isnan(np.pad(q_bz[:, 1:], ((0, 0), (0, 1)), constant_values=np.nan))
-    return np.where(last_bz, q_bz, np.nan)
+    there_bz = end_bz > -2
+    last_b1 = there_bz.sum(axis=1, keepdims=True) - 1
+    outcome_b1 = np.take_along_axis(q_bz, last_b1, axis=1)
+    said_bz = np.arange(q_bz.shape[1]) == last_b1 if orm_at_end else there_bz
+    return np.where(said_bz, outcome_b1, np.nan)
   if kind == "advantage":
     advantage_bs = equations.advantages(equations.best_of_k(q_bz, prover_k))
     return np.pad((1 + advantage_bs) / 2, ((0, 0), (1, 0)), constant_values=np.nan)

@@ -113,10 +113,14 @@ def run_stage(run: Run):
     start_path = str(folder.path / "base" / "best")
   train_b, valid_b = split_by_problem(rollouts.problem_b, knobs.valid_fraction, run.config.seed)
   for kind in knobs.kinds:
-    target_bz = targets_lib.targets(kind, values.q_bz, prover_k=knobs.prover_k)
+    target_bz = targets_lib.targets(kind, values.q_bz, values.end_bz, prover_k=knobs.prover_k,
+                                    orm_at_end=knobs.orm_at_end)
     weight_bz = targets_lib.balance(target_bz) if knobs.balance else np.ones(target_bz.shape, np.float32)
     rows = value_rows(problems, rollouts, values.end_bz, target_bz, weight_bz)
-    pick = lambda index: ValueBatch(*(x[index] for x in rows))
+    # Seeds whose prefixes were not sampled hold an outcome and nothing else: they are the ORM's.
+    least = 1 if kind == "orm" else 2
+    useful_b = (rows.weight_bz > 0).sum(axis=1) >= least
+    pick = lambda index: ValueBatch(*(x[index[useful_b[index]]] for x in rows))
     kind_path = start_path
     if kind == "advantage" and knobs.advantage_from_q:
       if not (folder.path / "q" / "best").is_dir():
@@ -126,6 +130,6 @@ def run_stage(run: Run):
         run, knobs[kind], **arch.born(), loss_fn=value_loss(arch.network, knobs.text_weight), train_rows=pick(train_b),
         valid_rows=pick(valid_b), path=folder.path / kind, what=f"verifier {kind}", seed=run.config.seed + 3,
         start_params=architecture.load(kind_path, arch, run.mesh))
-    facts[kind] |= {"train_rows": len(train_b), "valid_rows": len(valid_b),
+    facts[kind] |= {"train_rows": int(useful_b[train_b].sum()), "valid_rows": int(useful_b[valid_b].sum()),
                     "labels": int((rows.weight_bz[train_b] > 0).sum())}
   folder.finish(0, facts)

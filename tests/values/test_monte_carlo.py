@@ -25,7 +25,7 @@ def _params():
   """After C or a line: more A's read make RIGHT more likely, more B's WRONG."""
   params = fakes.chain_params({
       C: {A: 0.4, B: 0.4, RIGHT: 0.1, WRONG: 0.1}, NL: {A: 0.2, B: 0.2, RIGHT: 0.3, WRONG: 0.3},
-      A: {NL: 1}, B: {NL: 1}, RIGHT: {EOS: 1}, WRONG: {EOS: 1}})
+      A: {NL: 0.7, WRONG: 0.3}, B: {NL: 1}, RIGHT: {EOS: 1}, WRONG: {EOS: 1}})
   counts_vv = np.zeros((fakes.SIZE, fakes.SIZE), np.float32)
   counts_vv[A, RIGHT] = counts_vv[B, WRONG] = 1.0
   return {**params, "logit_dv": params["logit_dv"].at[fakes.SIZE:].set(counts_vv)}

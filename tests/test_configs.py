@@ -1,0 +1,43 @@
+"""Every config has exactly the default's keys and types; the paper's runs have the paper's numbers."""
+
+import importlib
+
+import pytest
+
+from configs import default
+from configs import smoke
+
+PAPER = ("2b", "9b", "27b")
+
+
+def paper(size):
+  return importlib.import_module(f"configs.paper.gemma2_{size}_math").get_config()
+
+
+def leaves(config, path=""):
+  for key, value in config.items():
+    if hasattr(value, "items"):
+      yield from leaves(value, f"{path}{key}.")
+    else:
+      yield f"{path}{key}", value
+
+
+@pytest.mark.parametrize("config", [
+    importlib.import_module("configs.quickstart").get_config(), smoke.get_config("gsm8k"), smoke.get_config("math"),
+    *map(paper, PAPER)])
+def test_keys_and_types_are_the_defaults(config):
+  wanted, found = dict(leaves(default.get_config())), dict(leaves(config))
+  assert found.keys() == wanted.keys()
+  assert {k: type(v) for k, v in found.items()} == {k: type(v) for k, v in wanted.items()}
+  assert None not in found.values()
+
+
+@pytest.mark.parametrize("size, peak_lr, alpha", [("2b", 5e-6, 0.5), ("9b", 5e-6, 0.5), ("27b", 5e-7, 0.2)])
+def test_the_papers_numbers(size, peak_lr, alpha):
+  c = paper(size)
+  assert (c.policy.size, c.verifier.model.size) == (f"gemma2_{size}", "gemma2_9b")
+  assert (c.sft.num_steps, c.sft.batch_size, c.sft.peak_lr, c.sft.warmup_steps) == (5000, 32, peak_lr, 500)
+  q = c.verifier.q
+  assert (q.num_steps, q.batch_size, q.peak_lr, q.warmup_steps) == (20_000, 32, 5e-7, 2_000)
+  assert (c.monte_carlo.n_mc, c.verifier.balance, c.verifier.init_from) == (20, True, "")
+  assert (c.search.prover_k, c.search.alpha, c.search.candidates, c.rollouts.max_new) == (4, alpha, 3, 512)
