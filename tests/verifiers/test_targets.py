@@ -10,28 +10,41 @@ NAN = np.nan
 #               z = 0    1      2      3
 Q_BZ = np.array([[0.25, 0.625, 0.125, 1.0],
                  [0.5, 0.0, NAN, NAN]])
+END_BZ = np.array([[-1, 5, 9, 12], [-1, 4, -2, -2]])
+
+
+def said(kind, q_bz=Q_BZ, end_bz=END_BZ, *, prover_k=4, orm_at_end=False):
+  return targets.targets(kind, q_bz, end_bz, prover_k=prover_k, orm_at_end=orm_at_end)
 
 
 def test_three_kinds():
-  np.testing.assert_array_equal(targets.targets("q", Q_BZ, prover_k=4), Q_BZ)
-  np.testing.assert_array_equal(targets.targets("orm", Q_BZ, prover_k=4), [[NAN, NAN, NAN, 1.0], [NAN, 0.0, NAN, NAN]])
+  np.testing.assert_array_equal(said("q"), Q_BZ)
+  np.testing.assert_array_equal(said("orm"), [[1, 1, 1, 1], [0, 0, NAN, NAN]])
+  np.testing.assert_array_equal(said("orm", orm_at_end=True), [[NAN, NAN, NAN, 1], [NAN, 0, NAN, NAN]])
   # k = 1: A = .375 -.5 .875 | -.5, and (1 + A) / 2.
-  np.testing.assert_allclose(targets.targets("advantage", Q_BZ, prover_k=1),
+  np.testing.assert_allclose(said("advantage", prover_k=1),
                              [[NAN, 0.6875, 0.25, 0.9375], [NAN, 0.25, NAN, NAN]])
   # k = 2: Q = .4375 .859375 .234375 1 | .75 0.
-  np.testing.assert_allclose(targets.targets("advantage", Q_BZ, prover_k=2),
+  np.testing.assert_allclose(said("advantage", prover_k=2),
                              [[NAN, 0.7109375, 0.1875, 0.8828125], [NAN, 0.125, NAN, NAN]])
+
+
+def test_a_seed_whose_prefixes_were_not_sampled_teaches_the_orm_alone():
+  q_bz, end_bz = np.array([[NAN, NAN, 1.0]]), np.array([[-1, 3, 7]])
+  np.testing.assert_array_equal(said("orm", q_bz, end_bz), [[1, 1, 1]])
+  np.testing.assert_array_equal(said("q", q_bz, end_bz), q_bz)
+  assert np.isnan(said("advantage", q_bz, end_bz)).all()
 
 
 def test_an_unknown_kind():
   with pytest.raises(UserError, match="'prm' is none of orm, q, advantage"):
-    targets.targets("prm", Q_BZ, prover_k=4)
+    said("prm")
 
 
 @pytest.mark.parametrize("kind", targets.KINDS)
 def test_no_label_is_rounded(kind):
   q_bz = np.array([[0.3, 0.45, 0.85]])
-  target_bz = targets.targets(kind, q_bz, prover_k=4)
+  target_bz = said(kind, q_bz, np.array([[-1, 3, 7]]), orm_at_end=True)
   assert target_bz.dtype == np.float64
   labels = target_bz[~np.isnan(target_bz)]
   assert len(labels) and ((labels > 0) & (labels < 1)).all()
