@@ -55,7 +55,8 @@ def get_config() -> ml_collections.ConfigDict:
           "temperature": 1.0, "top_k": 0, "top_p": 1.0, "rows_per_call": 1024, "responses_per_shard": 500},
       "verifier": {
           "kinds": ("orm", "q", "advantage"), "model": model(), "init_from": "sft", "pretrain": optimizer(num_steps=0),
-          "balance": True, "text_weight": 0.5, "prover_k": 4, "orm_at_end": False, "advantage_from_q": True,
+          "balance": True, "text_weight": 0.5, "prover_k": 4, "orm_at_end": False, "own_outcomes": True,
+          "advantage_from_q": True,
           "valid_fraction": 0.05,
           "orm": optimizer(num_steps=900), "q": optimizer(num_steps=900), "advantage": optimizer(num_steps=150, peak_lr=1e-3)},
       "search": {

@@ -23,7 +23,7 @@ def get_config(policy: str, *, peak_lr: float, alpha: float):
                          eval_every=250, save_every=250))
   config.rollouts.update(dict(num_problems=-1, n_cov=4, max_new=512, rows_per_call=512, problems_per_shard=100))
   config.monte_carlo.update(dict(n_mc=20, max_steps=40, rows_per_call=512, responses_per_shard=100))
-  config.verifier.update(dict(init_from="", text_weight=0.0, prover_k=4, kinds=("orm", "q")))
+  config.verifier.update(dict(init_from="", text_weight=0.0, prover_k=4, orm_at_end=True, own_outcomes=False, kinds=("orm", "q")))
   for kind in ("orm", "q", "advantage"):
     config.verifier[kind].update(dict(num_steps=20_000, batch_size=32, peak_lr=5e-7, warmup_steps=2_000,
                                       eval_every=1_000, save_every=500))

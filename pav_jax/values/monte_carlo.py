@@ -101,6 +101,19 @@ def label(arch: architecture.Architecture, params, problems: prepared.Problems, 
   return Values(end_bz, successes_bz, continuations_bz), counts
 
 
+def with_own_outcome(values: Values, right_b: np.ndarray) -> Values:
+  """The same labels with one more continuation each: the seed's own ending, which pi drew from that very prefix.
+
+  It is unbiased and costs nothing, and it labels the seeds whose prefixes were
+  not sampled. Only for seeds and labels of the same policy. right_b: bool, the
+  seeds' outcomes. The whole response keeps its one label.
+  """
+  there_bz = values.end_bz > -2
+  earlier_bz = there_bz & (np.arange(there_bz.shape[1]) < there_bz.sum(axis=1, keepdims=True) - 1)
+  return values._replace(successes_bz=values.successes_bz + (earlier_bz & right_b[:, None]),
+                         continuations_bz=values.continuations_bz + earlier_bz)
+
+
 def read(run: Run) -> tuple[collect.Rollouts, Values]:
   """The seeds and their labels."""
   rollouts = collect.Rollouts(**run.folder("rollouts").read())

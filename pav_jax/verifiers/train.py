@@ -5,10 +5,12 @@
      the verifier of A^mu may start from that of Q^pi (`advantage_from_q`).
   2. A row is prompt + seed response; in one causal pass the logit of the
      scoring token is read at every labelled prefix.
-  3. The loss is the binary cross-entropy against the soft label, the buckets
+  3. Labels are Q-hat; for Q^pi a seed's own ending counts as one continuation
+     more of each of its prefixes (`own_outcomes`; ours, not the paper's).
+  4. The loss is the binary cross-entropy against the soft label, the buckets
      below and from 0.5 on weighing the same, plus `text_weight` times the
      language loss on the response, which keeps what pretraining knew.
-  4. The parameters with the lowest validation loss, on problems held out from
+  5. The parameters with the lowest validation loss, on problems held out from
      the training ones, are kept.
 """
 
@@ -21,6 +23,7 @@ import optax
 from pav_jax.errors import UserError
 from pav_jax.models import architecture
 from pav_jax.models.network import Network
+from pav_jax.problems import grading
 from pav_jax.problems import prepared
 from pav_jax.problems import text
 from pav_jax.rollouts import collect
@@ -113,11 +116,16 @@ def run_stage(run: Run):
     start_path = str(folder.path / "base" / "best")
   train_b, valid_b = split_by_problem(rollouts.problem_b, knobs.valid_fraction, run.config.seed)
   for kind in knobs.kinds:
-    target_bz = targets_lib.targets(kind, values.q_bz, values.end_bz, prover_k=knobs.prover_k,
+    labels = values
+    if kind == "q" and knobs.own_outcomes:
+      if run.config.rollouts.checkpoint != run.config.monte_carlo.checkpoint:
+        raise UserError("verifier.own_outcomes: rollouts.checkpoint and monte_carlo.checkpoint are not one policy")
+      labels = monte_carlo.with_own_outcome(values, rollouts.verdict_b == grading.Verdict.CORRECT)
+    target_bz = targets_lib.targets(kind, labels.q_bz, values.end_bz, prover_k=knobs.prover_k,
                                     orm_at_end=knobs.orm_at_end)
     weight_bz = targets_lib.balance(target_bz) if knobs.balance else np.ones(target_bz.shape, np.float32)
     rows = value_rows(problems, rollouts, values.end_bz, target_bz, weight_bz)
-    # Seeds whose prefixes were not sampled hold an outcome and nothing else: they are the ORM's.
+    # A seed of which only the outcome is known is the ORM's alone.
     least = 1 if kind == "orm" else 2
     useful_b = (rows.weight_bz > 0).sum(axis=1) >= least
     pick = lambda index: ValueBatch(*(x[index[useful_b[index]]] for x in rows))

@@ -117,7 +117,7 @@ def test_search_is_what_it_says(prover, alpha, distinct, rows_per_call):
 def test_the_set_score_decides():
   """Regression: a search whose setting changes nothing, or that scores by something else than what is set."""
   pools = [_search(beam.Prover(kind), alpha, [Q, MU]).pool_token_pkt.tolist()
-             for kind, alpha in (("best_of_k", 0.0), ("q", 2.0), ("advantage", 2.0))]
+           for kind, alpha in (("best_of_k", 0.0), ("q", 2.0), ("advantage", 2.0))]
   assert pools[0] != pools[1] != pools[2] != pools[0]
 
 

@@ -124,3 +124,11 @@ def test_which_prefixes_are_sampled():
   first = [[1, 1, 1, 0, 0], [1, 1, 0, 0, 0]]
   assert sampled(-1) == sampled(2) == first + [[1, 1, 1, 1, 0], [1, 0, 0, 0, 0]]
   assert sampled(1) == first + [[0] * 5] * 2
+
+
+def test_a_seeds_own_ending_is_one_more_continuation():
+  values = monte_carlo.Values(np.array([[-1, 3, 7], [-1, 4, -2]]), np.array([[2, 1, 1], [0, 0, 0]]),
+                              np.array([[4, 4, 1], [0, 1, 0]]))
+  found = monte_carlo.with_own_outcome(values, np.array([True, False]))
+  np.testing.assert_array_equal(found.successes_bz, [[3, 2, 1], [0, 0, 0]])
+  np.testing.assert_array_equal(found.continuations_bz, [[5, 5, 1], [1, 1, 0]])
