@@ -62,7 +62,7 @@ def get_config() -> ml_collections.ConfigDict:
       "search": {
           "split": "test", "num_problems": 200, "num_seeds": 2, "policy_checkpoint": "",
           "max_n": 32, "widths": (2, 4, 8), "candidates": 3, "alpha": 0.5,
-          "provers": ("best_of_k",), "prover_k": 4, "prover_checkpoint": "", "pav_rerank": "mean", "distinct": True,
+          "provers": ("best_of_k",), "prover_k": 4, "prover_checkpoint": "", "pav_rerank": "mean", "distinct": False,
           "max_rounds": 40, "max_step": 8,
           "temperature": 1.0, "top_k": 0, "top_p": 1.0, "rows_per_call": 768},
       "evaluate": {
