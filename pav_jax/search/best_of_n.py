@@ -10,6 +10,9 @@ import math
 import numpy as np
 
 
+RERANKS = ("last", "min", "mean")
+
+
 def pass_at_n(right_pn: np.ndarray, n: int) -> np.ndarray:
   """Chance that one of n drawn without replacement is right, unbiased, float64 (p,) (Chen et al. 2021, Eq. 1)."""
   total = right_pn.shape[1]

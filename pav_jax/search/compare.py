@@ -61,6 +61,8 @@ def run_stage(run: Run):
   unknown = set(knobs.provers) - set(PROVERS)
   if unknown:
     raise UserError(f"search.provers {tuple(knobs.provers)}: each is one of {', '.join(PROVERS)}")
+  if knobs.pav_rerank not in best_of_n.RERANKS:
+    raise UserError(f"search.pav_rerank {knobs.pav_rerank!r} is none of {', '.join(best_of_n.RERANKS)}")
   inputs = [f"problems/{knobs.split}", "sft", "verifier"]
   samples, samples_done = run.start("search/samples", sections=["policy", "search", "grading"], inputs=inputs)
   beams, beams_done = run.start("search/beams", sections=["policy", "search", "grading"], inputs=inputs)
