@@ -126,8 +126,10 @@ def run_stage(run: Run):
     weight_bz = targets_lib.balance(target_bz) if knobs.balance else np.ones(target_bz.shape, np.float32)
     rows = value_rows(problems, rollouts, values.end_bz, target_bz, weight_bz)
     # A seed of which only the outcome is known is the ORM's alone.
-    least = 1 if kind == "orm" else 2
-    useful_b = (rows.weight_bz > 0).sum(axis=1) >= least
+    useful_b = (rows.weight_bz > 0).sum(axis=1) >= (2 if kind == "q" else 1)
+    if not useful_b[train_b].any() or not useful_b[valid_b].any():
+      raise UserError(f"verifier {kind}: none of {len(train_b)} training or of {len(valid_b)} validation responses "
+                      f"has a label")
     pick = lambda index: ValueBatch(*(x[index[useful_b[index]]] for x in rows))
     kind_path = start_path
     if kind == "advantage" and knobs.advantage_from_q:
