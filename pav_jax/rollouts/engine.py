@@ -57,13 +57,15 @@ def read(network: Network, params, token_bt, length_b, slots: int):
 
 
 def generate(network: Network, params, cache, last_b, budget_b, key_b, tokens: Tokens, *,
-             max_new: int, sampling: sampling_lib.Sampling, stop_at_step: bool):
+             max_new: int, sampling: sampling_lib.Sampling, step_begun_b: jax.Array | None = None):
   """(Continuations, cache): draw up to min(max_new, budget_b) tokens after last_b.
 
-  cache: holds what precedes last_b. A step ends at the first newline after
-  something that is not one (see problems/steps.py). The n-th new token of a
-  row is drawn with fold_in(key_b, n).
+  cache: holds what precedes last_b. The n-th new token of a row is drawn with
+  fold_in(key_b, n). step_begun_b: None to go on to EOS; else bool, and a row
+  stops at the end of its step, too: at the first newline after something that
+  is not one (see problems/steps.py), which a row whose step has begun has seen.
   """
+  stop_at_step = step_begun_b is not None
   rows = last_b.shape[0]
 
   def alive(carry):
@@ -94,7 +96,8 @@ def generate(network: Network, params, cache, last_b, budget_b, key_b, tokens: T
       token_bt=jnp.full((rows, max_new), tokens.pad_id, jnp.int32),
       log_prob_bt=jnp.zeros((rows, max_new), jnp.float32),
       length_b=jnp.zeros(rows, jnp.int32), ended_b=blank_b, stopped_b=blank_b)
-  _, cache, _, _, state = jax.lax.while_loop(alive, one, (0, cache, last_b, blank_b, state))
+  begun_b = step_begun_b if stop_at_step else blank_b
+  _, cache, _, _, state = jax.lax.while_loop(alive, one, (0, cache, last_b, begun_b, state))
   return state, cache
 
 
@@ -111,4 +114,4 @@ def continue_prefixes(network: Network, params, token_bt, length_b, source_r, cu
   cache = decoding.fork(cache, source_r, cut_r - 1)
   last_r = token_bt[source_r, cut_r - 1]
   return generate(network, params, cache, last_r, budget_r, key_r, tokens,
-                  max_new=max_new, sampling=sampling, stop_at_step=False)[0]
+                  max_new=max_new, sampling=sampling)[0]

@@ -1,5 +1,6 @@
 """From logits to a token: temperature, top-k, top-p, greedy; every row draws with its own key."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -33,12 +34,12 @@ def row_keys(seed: int, *names_b) -> jax.Array:
   names_b: int32 arrays of one shape. A rollout's randomness thus does not
   depend on batch size, order, padding or device count.
   """
-  def name(*numbers):
-    key = jax.random.key(seed)
-    for number in numbers:
-      key = jax.random.fold_in(key, number)
-    return key
-  return jax.vmap(name)(*(jnp.asarray(x, jnp.int32) for x in names_b))
+  return _fold_names(jax.random.key(seed), *(jnp.asarray(x, jnp.int32) for x in names_b))
+
+
+@jax.jit
+def _fold_names(key, *names_b):
+  return jax.vmap(lambda *numbers: functools.reduce(jax.random.fold_in, numbers, key))(*names_b)
 
 
 def truncate(logit_bv: jax.Array, sampling: Sampling) -> jax.Array:

@@ -89,16 +89,18 @@ def _read_prompts(network, params, prompt_bt, length_b, *, slots):
 
 
 @functools.partial(jax.jit, static_argnames=("networks", "max_new", "sampling"))
-def _expand(networks, params, caches, source_r, length_r, last_r, budget_r, key_r, tokens, *, max_new, sampling):
+def _expand(networks, params, caches, source_r, length_r, last_r, begun_r, budget_r, key_r, tokens, *, max_new,
+            sampling):
   """One step for every row: (Continuations, sigmoid of each verifier's score (r, v), caches).
 
   networks: the policy, then the verifiers. length_r: tokens of the prefix.
-  Row r goes on from row source_r of the caches; budget 0 draws nothing.
+  Row r goes on from row source_r of the caches, in the middle of a step where
+  begun_r; budget 0 draws nothing.
   """
   policy, *verifiers = networks
   forked = [decoding.fork(cache, source_r, length_r - (i == 0)) for i, cache in enumerate(caches)]
   step, grown = engine.generate(policy, params[0], forked[0], last_r, budget_r, key_r, tokens, max_new=max_new,
-                                sampling=sampling, stop_at_step=True)
+                                sampling=sampling, step_begun_b=begun_r)
   valid_rt = jnp.arange(max_new)[None] < step.length_b[:, None]
   raw, grown = [], [grown]
   for verifier, weights, cache in zip(verifiers, params[1:], forked[1:]):
@@ -170,6 +172,7 @@ def _search_call(policy, verifiers, prompt_pt, prompt_length_p, name_p, live_p, 
   raw_rv = np.stack([np.asarray(score_p) for _, score_p in read[1:]], axis=1)[problem_r]
   token_rt = np.zeros((rows, max_new), np.int32)
   length_r = np.zeros(rows, np.int32)
+  newline_v = np.asarray(tokens.newline_v)
   live_r = live_p[problem_r]
   pool = [[] for _ in range(count)]  # finished: (Q, tokens)
   rounds = 0
@@ -177,11 +180,12 @@ def _search_call(policy, verifiers, prompt_pt, prompt_length_p, name_p, live_p, 
     before_r = prompt_length_p[problem_r] + length_r
     last_r = np.where(length_r > 0, token_rt[np.arange(rows), np.maximum(length_r - 1, 0)],
                       prompt_pt[problem_r, prompt_length_p[problem_r] - 1])
+    begun_r = (length_r > 0) & ~newline_v[last_r]  # cut at max_step before the step's newline
     budget_r = np.where(live_r, np.minimum(max_step, max_new - length_r), 0).astype(np.int32)
     keys = sampling_lib.row_keys(seed, name_p[problem_r], np.full(rows, rounds), np.arange(rows) % (width * candidates))
     step, new_raw_rv, caches = _expand(
         networks, params, caches, source_r.astype(np.int32), before_r.astype(np.int32), last_r.astype(np.int32),
-        budget_r, keys, tokens, max_new=max_step, sampling=sampling)
+        begun_r, budget_r, keys, tokens, max_new=max_step, sampling=sampling)
     step, new_raw_rv = jax.device_get((step, new_raw_rv))
     new_r = step.length_b
     cost += ledger.drawn(policy.network.flops, problem_r, before_r, new_r, count)

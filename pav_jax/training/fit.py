@@ -13,8 +13,11 @@ from pav_jax.training.run import epoch_rows
 from pav_jax.training.run import host_rows
 
 
-def mean_loss(loss_fn, rows, batch_size: int, mesh):
-  """evaluate(params) -> {'loss': ...} over all rows, in batches filled up with rows that weigh nothing."""
+def mean_loss(loss_fn, rows, batch_size: int, mesh, what: str):
+  """evaluate(params) -> {'loss': ...} over all rows, in batches filled up with rows that weigh nothing.
+
+  Raises UserError (at the call) when all rows together weigh nothing.
+  """
   summed = jax.jit(lambda params, batch: loss_fn(params, batch, jax.random.key(0))[:2])
   count = len(rows[0])
   def evaluate(params):
@@ -24,7 +27,9 @@ def mean_loss(loss_fn, rows, batch_size: int, mesh):
       batch = type(rows)(*(x[np.minimum(index, count - 1)] for x in rows))
       batch = jax.tree.map(host_rows, batch.masked(index < count))
       sums += np.array(jax.device_get(summed(params, mesh_lib.put_rows(batch, mesh))))
-    return {"loss": float(sums[0] / max(sums[1], 1e-9))}
+    if not sums[1] > 0:
+      raise UserError(f"{what}: none of the {count} validation rows weighs anything")
+    return {"loss": float(sums[0] / sums[1])}
   return evaluate
 
 
@@ -52,6 +57,6 @@ def fit(run: Run, knobs, *, init, patterns, meta: dict, loss_fn, train_rows, val
                             state_shardings=jax.tree.map(lambda x: x.sharding, state))
   return loop.train(
       state, step_fn, lambda n: jax.tree.map(lambda x: x[host_rows(rows(n))], train_rows), key,
-      num_steps=knobs.num_steps, evaluate=mean_loss(loss_fn, valid_rows, knobs.batch_size, run.mesh),
+      num_steps=knobs.num_steps, evaluate=mean_loss(loss_fn, valid_rows, knobs.batch_size, run.mesh, what),
       eval_every=knobs.eval_every, save_every=knobs.save_every, log_every=knobs.log_every,
       path=path, meta=meta, mesh=run.mesh, what=what)

@@ -44,7 +44,7 @@ def train_step(state: TrainState, batch, key, *, loss_fn, tx: optax.GradientTran
   params = optax.apply_updates(state.params, updates)
   mean = lambda x: x[0] / jnp.maximum(x[1], 1e-9) if isinstance(x, tuple) else x / jnp.maximum(weight_sum, 1e-9)
   metrics = {name: mean(x) for name, x in metric_sums.items()}
-  metrics |= {"loss": loss_sum / jnp.maximum(weight_sum, 1e-9), "grad_norm": optax.global_norm(grads)}
+  metrics |= {"loss": loss_sum / jnp.maximum(weight_sum, 1e-9), "grad_norm": optax.tree.norm(grads)}
   return TrainState(state.step + 1, params, opt_state), metrics
 
 

@@ -198,7 +198,7 @@ def test_steps_stop_where_steps_end():
   rows, slots = 48, 20
   generate = jax.jit(lambda cache, last_b, key_b: engine.generate(
       fakes.CHAIN, params, cache, last_b, jnp.full(rows, 12, jnp.int32), key_b, fakes.TOKENS, max_new=12,
-      sampling=PLAIN, stop_at_step=True))
+      sampling=PLAIN, step_begun_b=jnp.zeros(rows, bool)))
   cache, last_b = fakes.CHAIN.new_cache(rows, slots), np.full(rows, A, np.int32)
   found, open_b = [[] for _ in range(rows)], np.ones(rows, bool)
   responses = [[] for _ in range(rows)]

@@ -30,11 +30,11 @@ Q, MU = beam.Player(fakes.CHAIN, fakes.random_chain(1)), beam.Player(fakes.CHAIN
 
 
 @jax.jit
-def _steps(params, token_bt, length_b, budget_b, key_b):
+def _steps(params, token_bt, length_b, begun_b, budget_b, key_b):
   cache = engine.read(fakes.CHAIN, params, token_bt, length_b, SLOTS)
   last_b = jnp.take_along_axis(token_bt, length_b[:, None] - 1, axis=1)[:, 0]
   return engine.generate(fakes.CHAIN, params, cache, last_b, budget_b, key_b, fakes.TOKENS, max_new=MAX_STEP,
-                         sampling=PLAIN, stop_at_step=True)[0]
+                         sampling=PLAIN, step_begun_b=begun_b)[0]
 
 
 def _q(player, tokens):
@@ -66,7 +66,8 @@ def _plainly(p, name, prover, alpha, width, candidates, max_rounds, distinct):
     length_b = np.array([len(row) for row in rows], np.int32)
     count = len(rows)
     keys = sampling_lib.row_keys(SEED, np.full(count, name), np.full(count, rounds), np.arange(count))
-    step = _steps(POLICY.params, token_bt, length_b,
+    begun_b = np.array([bool(item) and item[-1] != NL for item in parents] + [False] * (len(rows) - len(parents)))
+    step = _steps(POLICY.params, token_bt, length_b, begun_b,
                   np.minimum(MAX_STEP, MAX_NEW - length_b + len(prompt)).astype(np.int32), keys)
     scored = []
     for i, parent in enumerate(parents):
@@ -180,6 +181,22 @@ def test_keep_best():
   np.testing.assert_array_equal(beam.keep_best(score_c, 4, list("abbcb")), [1, 3, 0, 2])
   np.testing.assert_array_equal(beam.keep_best(score_c, 9, list("abcde")), [1, 2, 4, 3, 0])
   assert len(beam.keep_best(score_c, 0, None)) == 0
+
+
+def test_a_step_cut_at_its_limit_ends_at_the_next_newline():
+  """Regression: after `a a a`, cut at 3 tokens, a newline was taken for a blank line before the next step."""
+  rows = {C: {A: 1}, A: {A: 0.5, NL: 0.5}, NL: {RIGHT: 1}, RIGHT: {EOS: 1}}
+  count = 64
+  found = beam.search(
+      beam.Player(fakes.CHAIN, fakes.chain_params(rows)), [Q], np.tile([[BOS, C]], (count, 1)).astype(np.int32),
+      np.full(count, 2, np.int32), np.arange(count, dtype=np.int32), fakes.TOKENS, prover=beam.Prover(), alpha=0.0,
+      width=1, candidates=1, max_rounds=2, max_new=12, max_step=3, sampling=PLAIN, seed=0, rows_per_call=count,
+      distinct=False)
+  # Two rounds are enough for a line of up to two letters and the answer; three letters are cut, and the newline that
+  # follows ends the second round.
+  answered = [list(t[:n]) for t, n in zip(found.token_pt, found.length_p) if n]
+  assert answered and all(t.count(A) < 3 for t in answered)
+  assert {4, 6} <= set(found.cost.generated_p[found.length_p == 0])
 
 
 def test_costs_add_up():
