@@ -19,7 +19,7 @@ def optimizer(**changes) -> ml_collections.ConfigDict:
 def model(**changes) -> ml_collections.ConfigDict:
   """A network section: a size of pav_jax/models/gemma.py and how it is stored and computed."""
   knobs = ml_collections.ConfigDict({
-      "size": "nano", "vocab_size": 384, "param_dtype": "float32", "dtype": "float32", "logit_chunk": 128})
+      "size": "nano", "vocab_size": 376, "param_dtype": "float32", "dtype": "float32", "logit_chunk": 128})
   knobs.update(changes)
   return knobs
 
@@ -34,31 +34,30 @@ def get_config() -> ml_collections.ConfigDict:
           "train": "arithmetic", "validation": "arithmetic", "test": "arithmetic",
           "prompt": "{question}\n",
           "data_dir": "", "manual_dir": "", "validation_size": 500, "max_malformed": 0,
-          "max_prompt": 48, "max_solution": 48, "max_too_long": 0.0, "limit": -1, "problems_per_shard": 5000},
+          "max_prompt": 28, "max_solution": 24, "max_too_long": 0.0, "limit": -1, "problems_per_shard": 5000},
       "arithmetic": {
           "dials": {
-              "min_length": 3, "max_length": 5, "modulus": 20,
-              "operations": ("+1", "+3", "+7", "-2", "-4", "-5", "*3", "*7"),
-              "noise": 0.2, "lure": 0.6, "lured": 0.5,
+              "min_length": 3, "max_length": 4, "modulus": 16, "operations": ("+1", "+3", "-2", "-5", "*3", "*7"),
+              "noise": 0.1, "lure": 0.7, "lured": 0.5,
               "slip": 0.0, "restate": 0.0, "slack": 1, "give_up": 0.0, "bystanders": 0.0},
-          "train_size": 20000, "validation_size": 500, "test_size": 500, "train_seed": 1, "validation_seed": 2,
+          "train_size": 12000, "validation_size": 500, "test_size": 500, "train_seed": 1, "validation_seed": 2,
           "test_seed": 20_241_010},
-      "vocabulary": {"path": "", "size": 384, "train_on": 5000},
+      "vocabulary": {"path": "", "size": 376, "train_on": 5000},
       "grading": {"workers": 2, "timeout_s": 5.0},
       "policy": {**model(), "init_from": ""},
-      "sft": optimizer(),
+      "sft": optimizer(num_steps=500),
       "rollouts": {
-          "checkpoint": "", "num_problems": 6000, "n_cov": 2, "max_new": 40,
+          "checkpoint": "", "num_problems": 6000, "n_cov": 2, "max_new": 26,
           "temperature": 1.0, "top_k": 0, "top_p": 1.0, "rows_per_call": 512, "problems_per_shard": 1000},
       "monte_carlo": {
-          "checkpoint": "", "n_mc": 4, "seeds_per_problem": 1, "max_steps": 12,
+          "checkpoint": "", "n_mc": 2, "seeds_per_problem": 2, "max_steps": 12,
           "temperature": 1.0, "top_k": 0, "top_p": 1.0, "rows_per_call": 1024, "responses_per_shard": 500},
       "verifier": {
           "kinds": ("orm", "q", "advantage"), "model": model(), "init_from": "sft", "pretrain": optimizer(num_steps=0),
           "balance": True, "text_weight": 0.5, "prover_k": 4, "orm_at_end": False, "own_outcomes": True,
           "advantage_from_q": True,
           "valid_fraction": 0.05,
-          "orm": optimizer(num_steps=900), "q": optimizer(num_steps=900), "advantage": optimizer(num_steps=150, peak_lr=1e-3)},
+          "orm": optimizer(num_steps=1200), "q": optimizer(num_steps=1200), "advantage": optimizer(num_steps=150, peak_lr=1e-3)},
       "search": {
           "split": "test", "num_problems": 200, "num_seeds": 2, "policy_checkpoint": "",
           "max_n": 32, "widths": (2, 4, 8), "candidates": 3, "alpha": 0.5,

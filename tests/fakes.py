@@ -47,6 +47,10 @@ def _chain(size: int = SIZE) -> Network:
     tokens = cache[0].at[0, jnp.arange(rows)[:, None], 0, at_bt, 0].set(token_bt, mode="drop")
     return _features(token_bt, before_bv), gemma.Cache(tokens, cache[1], cache.length_b + valid_bt.sum(1))
 
+  def read(params, token_bt, length_b, slots):
+    empty = gemma.Cache(*[jnp.zeros((1, len(token_bt), 1, slots, 1))] * 2, jnp.zeros(len(token_bt), jnp.int32))
+    return extend(params, empty, token_bt, jnp.arange(token_bt.shape[1])[None] < length_b[:, None])
+
   def _features(token_bt, before_bv):
     one_btv = jax.nn.one_hot(token_bt, size)
     return jnp.concatenate([one_btv, before_bv[:, None] + jnp.cumsum(one_btv, axis=1)], axis=-1)
@@ -57,7 +61,7 @@ def _chain(size: int = SIZE) -> Network:
       logits=logits, scores=lambda params, hidden: hidden @ params["score_d"],
       log_probs=lambda params, hidden, target_bt: jnp.take_along_axis(
           jax.nn.log_softmax(logits(params, hidden)), target_bt[..., None], axis=-1)[..., 0],
-      new_cache=lambda rows, slots: gemma.Cache(*[jnp.zeros((1, rows, 1, slots, 1))] * 2, jnp.zeros(rows, jnp.int32)),
+      read=read,
       extend=extend, flops=lambda start, stop, logit_count=0: 3 * (stop - start) + stop**2 - start**2 + 7 * logit_count)
 
 

@@ -1,4 +1,4 @@
-"""The cache: new, forked, rewound. Growing it is the network's `extend`.
+"""The cache: filled, forked, rewound. Growing it is the network's `extend`.
 
 A cache is addressed by position, so three things cost nothing but a gather:
 copying a row to many (n rollouts of a prompt, c candidates of a beam),
@@ -10,14 +10,15 @@ import jax
 import jax.numpy as jnp
 
 from pav_jax.models.gemma import Cache
-from pav_jax.models.gemma import GemmaConfig
 
 
-def new_cache(config: GemmaConfig, rows: int, slots: int) -> Cache:
-  """An empty cache for `rows` rows of up to `slots` tokens, in the compute type."""
-  shape = (config.num_layers, rows, config.num_kv_heads, slots, config.head_width)
-  zeros = jnp.zeros(shape, config.dtype)
-  return Cache(zeros, zeros, jnp.zeros(rows, jnp.int32))
+def filled(keys_ybgte: jax.Array, values_ybgte: jax.Array, length_b: jax.Array, slots: int) -> Cache:
+  """A cache of `slots` slots (at least t) that holds the first length_b tokens of rows read from position 0.
+
+  What the rows' padding left in the slots beyond lies where nobody looks.
+  """
+  pad = lambda x_ybgte: jnp.pad(x_ybgte, [(0, 0)] * 3 + [(0, slots - x_ybgte.shape[3]), (0, 0)])
+  return Cache(pad(keys_ybgte), pad(values_ybgte), length_b.astype(jnp.int32))
 
 
 def fork(cache: Cache, source_b: jax.Array, length_b: jax.Array) -> Cache:

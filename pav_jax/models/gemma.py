@@ -1,8 +1,8 @@
 """Gemma 2 in Flax: layers scanned and rematerialised, float32 where rounding hurts.
 
 One module serves training and decoding. Without a cache it reads whole,
-right-padded rows; with one (see `decoding.py`) it appends tokens to what the
-cache holds. Norms, rotary angles, softmax and logits are computed in float32
+right-padded rows, and keeps their keys and values if asked to; with one (see
+`decoding.py`) it appends tokens to what the cache holds. Norms, rotary angles, softmax and logits are computed in float32
 whatever the parameters' type: in bfloat16 the spacing of numbers near 21 is
 0.125, too coarse for log-ratios.
 
@@ -118,7 +118,7 @@ class Attention(nn.Module):
     k_btge = _rotate(k_btge, position_bt)
     k_bgle, v_bgle = jnp.swapaxes(k_btge, 1, 2), jnp.swapaxes(v_btge, 1, 2)
     if pair is None:
-      slot_bl = position_bt
+      slot_bl, pair = position_bt, (k_bgle, v_bgle)
     else:
       # Only the new tokens are written, into the one buffer that all layers share: as a carry of
       # the scan it is updated in place. A position beyond the slots (padding) is dropped.
@@ -130,15 +130,17 @@ class Attention(nn.Module):
       slot_bl = jnp.arange(k_bgle.shape[2])[None, :]
     is_local = layer % 2 == 0
 
+    # Queries are put in the order of the products first: a CPU multiplies other orders one by one.
     q_btgHe = q_bthe.reshape(*q_bthe.shape[:2], c.num_kv_heads, -1, c.head_width)
-    logit_bgHtl = jnp.einsum("btgHe,bgle->bgHtl", q_btgHe, k_bgle, preferred_element_type=jnp.float32)
+    q_bgHte = jnp.transpose(q_btgHe, (0, 2, 3, 1, 4))
+    logit_bgHtl = jnp.einsum("bgHte,bgle->bgHtl", q_bgHte, k_bgle, preferred_element_type=jnp.float32)
     logit_bgHtl = softcap(logit_bgHtl, c.attention_cap)
     distance_btl = position_bt[:, :, None] - slot_bl[:, None, :]
     seen_btl = (distance_btl >= 0) & (~is_local | (distance_btl < c.window))
     logit_bgHtl = jnp.where(seen_btl[:, None, None], logit_bgHtl, _MASKED)
     weight_bgHtl = jax.nn.softmax(logit_bgHtl, axis=-1).astype(c.dtype)
-    mixed_btgHe = jnp.einsum("bgHtl,bgle->btgHe", weight_bgHtl, v_bgle)
-    mixed_bthe = mixed_btgHe.reshape(*q_bthe.shape)
+    mixed_bgHte = jnp.einsum("bgHtl,bgle->bgHte", weight_bgHtl, v_bgle)
+    mixed_bthe = jnp.transpose(mixed_bgHte, (0, 3, 1, 2, 4)).reshape(*q_bthe.shape)
     return jnp.einsum("bthe,hed->btd", mixed_bthe, out_hed.astype(c.dtype)), pair
 
 
@@ -161,20 +163,26 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-  """One layer: attention and feed-forward, each between two norms; the carry is x and the whole cache."""
+  """One layer: attention and feed-forward, each between two norms; the carry is x and the whole cache.
+
+  Without a cache its output is what it adds to one, where `keep` asks for it.
+  """
 
   config: GemmaConfig
+  keep: bool
 
   @nn.compact
   def __call__(self, carry, position_bt, layer):
     x_btd, pair = carry
     norm = lambda name: RMSNorm(self.config.param_dtype, name=name)
-    attended_btd, pair = Attention(self.config, name="attention")(
+    attended_btd, seen = Attention(self.config, name="attention")(
         norm("pre_attention_norm")(x_btd), position_bt, layer, pair)
     x_btd += norm("post_attention_norm")(attended_btd)
     fed_btd = FeedForward(self.config, name="ffn")(norm("pre_ffn_norm")(x_btd))
     x_btd += norm("post_ffn_norm")(fed_btd)
-    return (x_btd, pair), None
+    if pair is None:
+      return (x_btd, None), seen if self.keep else None
+    return (x_btd, seen), None
 
 
 class Gemma(nn.Module):
@@ -183,12 +191,13 @@ class Gemma(nn.Module):
   config: GemmaConfig
 
   @nn.compact
-  def __call__(self, token_bt, cache: Cache | None = None, valid_bt=None):
+  def __call__(self, token_bt, cache: Cache | None = None, valid_bt=None, *, keep: bool = False):
     """Hidden states (b, t, d) after the final norm, and the grown cache.
 
     token_bt: int32, right-padded. Without a cache, row i starts at position
-    0 and padding needs no mask: nothing real looks to its right. With a
-    cache, the valid tokens (a prefix of each row of valid_bt) are appended.
+    0 and padding needs no mask: nothing real looks to its right; `keep` gives
+    the keys and values (y, b, g, t, e) in the place of a cache. With a cache,
+    the valid tokens (a prefix of each row of valid_bt) are appended.
     """
     c = self.config
     embedding_vd = self.param(
@@ -201,13 +210,13 @@ class Gemma(nn.Module):
       position_bt = jnp.where(valid_bt, position_bt + cache.length_b[:, None], slots)
     layers = nn.scan(
         nn.remat(Block, prevent_cse=False), variable_axes={"params": 0}, split_rngs={"params": True},
-        in_axes=(nn.broadcast, 0), length=c.num_layers)(c, name="layers")
+        in_axes=(nn.broadcast, 0), length=c.num_layers)(c, keep, name="layers")
     pair = None if cache is None else (cache.keys_ybgle, cache.values_ybgle)
-    (x_btd, pair), _ = layers((x_btd, pair), position_bt, jnp.arange(c.num_layers))
+    (x_btd, pair), kept = layers((x_btd, pair), position_bt, jnp.arange(c.num_layers))
     hidden_btd = RMSNorm(c.param_dtype, name="final_norm")(x_btd)
-    if cache is not None:
-      cache = Cache(*pair, cache.length_b + valid_bt.sum(axis=1, dtype=jnp.int32))
-    return hidden_btd, cache
+    if cache is None:
+      return hidden_btd, kept
+    return hidden_btd, Cache(*pair, cache.length_b + valid_bt.sum(axis=1, dtype=jnp.int32))
 
 
 def logits(config: GemmaConfig, params, hidden_btd) -> jax.Array:

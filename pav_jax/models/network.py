@@ -21,7 +21,7 @@ class Network(NamedTuple):
   logits(params, hidden_xd) -> logit_xv, float32
   scores(params, hidden_xd) -> score_x, float32: the logit of the scoring token
   log_probs(params, hidden_btd, target_bt) -> log_prob_bt, float32
-  new_cache(rows, slots) -> cache
+  read(params, token_bt, length_b, slots) -> (hidden_btd, cache): rows from their first token on
   extend(params, cache, token_bt, valid_bt) -> (hidden_btd, cache)
   flops(start, stop, logit_count) -> FLOPs of reading positions [start, stop)
   """
@@ -31,7 +31,7 @@ class Network(NamedTuple):
   logits: Callable[..., Any]
   scores: Callable[..., Any]
   log_probs: Callable[..., Any]
-  new_cache: Callable[..., Any]
+  read: Callable[..., Any]
   extend: Callable[..., Any]
   flops: Callable[..., Any]
 
@@ -39,7 +39,12 @@ class Network(NamedTuple):
 def from_gemma(config: gemma.GemmaConfig, *, scoring_id: int, logit_chunk: int = 128) -> Network:
   """The functions of a Gemma 2 of this shape; logit_chunk is in tokens of a row."""
   module = gemma.Gemma(config)
-  apply = lambda params, *args: module.apply({"params": params}, *args)
+  apply = lambda params, *args, **kwargs: module.apply({"params": params}, *args, **kwargs)
+
+  def read(params, token_bt, length_b, slots: int):
+    hidden_btd, pair = apply(params, token_bt, keep=True)
+    return hidden_btd, decoding.filled(*pair, length_b, slots)
+
   return Network(
       init=lambda rng: module.init(rng, jnp.zeros((1, 1), jnp.int32))["params"],
       hidden=lambda params, token_bt: apply(params, token_bt)[0],
@@ -47,7 +52,7 @@ def from_gemma(config: gemma.GemmaConfig, *, scoring_id: int, logit_chunk: int =
       scores=lambda params, hidden: gemma.scores(config, params, hidden, scoring_id),
       log_probs=lambda params, hidden_btd, target_bt: gemma.target_log_probs(
           config, params, hidden_btd, target_bt, logit_chunk),
-      new_cache=lambda rows, slots: decoding.new_cache(config, rows, slots),
+      read=read,
       extend=lambda params, cache, token_bt, valid_bt: apply(params, token_bt, cache, valid_bt),
       flops=lambda start, stop, logit_count=0: gemma.forward_flops(config, start, stop, logit_count),
   )

@@ -1,13 +1,13 @@
 """Problems whose every prefix has a known value: the test bed of the whole house.
 
-Somebody starts with a number; on each day one thing happens to it and another
-to somebody else's; the question is what the first one has in the end, modulo
-m. The solution takes one day a line and prints the state it leads to:
+A number changes day by day, modulo m. On each day two operations are on
+offer, `a` and `b`; the problem says which one to take. The solution takes one
+day a line and prints the number it leads to:
 
-    Eve has 7 mod 20. 1: Eve +5 Dan -3 2: Dan *3 Eve -4 What has Eve?
+    From 7 mod 20 with 1=a 2=b where 1a +5 1b -3 2a *3 2b -4
 
-    1: Eve +5 = 12
-    2: Eve -4 = 8
+    1a +5 = 12
+    2b -4 = 8
     #### 8
 
 Demonstrations come from a known noisy policy. On each line it
@@ -15,14 +15,16 @@ Demonstrations come from a known noisy policy. On each line it
   1. answers at once with the number it has (probability `give_up`; a dead end),
      or when `length + slack` lines are used up;
   2. restates its number, "so 12" (probability `restate`; spends a line);
-  3. takes the other's operation: with probability `noise` where its own name
-     comes first on that day, `lure` where the other's does;
+  3. takes the other operation: with probability `lure` where that is a
+     multiplication and the right one is not, else with probability `noise`;
   4. slips: prints a wrong number (probability `slip`), uniform over the others.
 
 A step is a choice whose result is printed, so the value of a prefix depends
 only on the day reached, the number held and the lines left, and is exact by
 dynamic programming. `lure` above one half makes the most common answer a wrong
-one: what a majority vote gets wrong and a verifier can get right.
+one: what a majority vote gets wrong and a verifier can get right. Every key
+(`2b`) stands for one operation of one day, so that copying it is soon learnt
+and what is left to learn is the value.
 """
 
 import dataclasses
@@ -36,23 +38,24 @@ from pav_jax.errors import UserError
 from pav_jax.problems.problem import Problem
 
 OPERATIONS = tuple(f"{sign}{n}" for sign in "+-" for n in range(1, 10)) + ("*2", "*3", "*7", "*9")
-NAMES = ("Ann", "Bob", "Cy", "Dan", "Eve", "Fay", "Gus", "Hal")
+KEYS = "abc"
 
 
 @dataclasses.dataclass(frozen=True)
 class Arithmetic:
   """The dials of difficulty; see the module's text for the probabilities.
 
-  lured: share of days on which the other is named first. bystanders: share of
-  days on which a third name comes last, whose operation is never taken.
+  lured: share of days that lure: the operation to take is not a multiplication,
+  the other one is. bystanders: share of days with a third operation, `c`, which
+  nobody takes.
   """
 
   min_length: int = 3
-  max_length: int = 5
-  modulus: int = 20
-  operations: tuple[str, ...] = ("+1", "+3", "+7", "-2", "-4", "-5", "*3", "*7")
-  noise: float = 0.2
-  lure: float = 0.6
+  max_length: int = 4
+  modulus: int = 16
+  operations: tuple[str, ...] = ("+1", "+3", "-2", "-5", "*3", "*7")
+  noise: float = 0.1
+  lure: float = 0.7
   lured: float = 0.5
   slip: float = 0.0
   restate: float = 0.0
@@ -68,6 +71,9 @@ class Arithmetic:
       raise UserError("arithmetic.operations: at least three different ones are needed")
     if not 1 <= self.min_length <= self.max_length:
       raise UserError(f"arithmetic: lengths {self.min_length}..{self.max_length} are not 1 <= min <= max")
+    kinds = {_multiplies(operation) for operation in self.operations}
+    if self.lured and len(kinds) < 2:
+      raise UserError("arithmetic.lured above 0 needs a multiplication among the operations, and one that is not")
     if self.modulus < 3:
       raise UserError(f"arithmetic.modulus: {self.modulus} is below 3")
     for name in ("noise", "lure", "lured", "slip", "restate", "give_up", "bystanders"):
@@ -81,19 +87,30 @@ class Arithmetic:
 
 @dataclasses.dataclass(frozen=True)
 class Day:
-  """One day: one's own operation, the other's, a third one's ('' if absent), and who is named first."""
+  """One day: the operation to take, the other one, a third ('' if absent), and whether the one to take is `b`."""
 
   own: str
   other: str
   third: str
-  lured: bool
+  swapped: bool
+
+  @property
+  def own_key(self) -> str:
+    return KEYS[self.swapped]
+
+  @property
+  def other_key(self) -> str:
+    return KEYS[not self.swapped]
+
+  @property
+  def lured(self) -> bool:
+    return _multiplies(self.other) and not _multiplies(self.own)
 
 
 @dataclasses.dataclass(frozen=True)
 class Walk:
-  """A problem taken apart: who (own, other, third), from where, the days, the dials."""
+  """A problem taken apart: from where, the days, the dials."""
 
-  names: tuple[str, str, str]
   start: int
   days: tuple[Day, ...]
   dials: Arithmetic
@@ -120,6 +137,10 @@ class State:
   answered: bool = False
 
 
+def _multiplies(operation: str) -> bool:
+  return operation[0] == "*"
+
+
 def apply(operation: str, number: int, modulus: int) -> int:
   """The number after '+3', '-2' or '*7', modulo modulus."""
   operand = int(operation[1:])
@@ -143,12 +164,12 @@ def outcomes(walk: Walk, state: State) -> list[tuple[float, str, State]]:
   go_on = 1 - d.give_up - d.restate
   day = walk.days[state.day]
   wrong = d.lure if day.lured else d.noise
-  for chance, name, operation in ((1 - wrong, walk.names[0], day.own), (wrong, walk.names[1], day.other)):
+  for chance, key, operation in ((1 - wrong, day.own_key, day.own), (wrong, day.other_key, day.other)):
     result = apply(operation, state.number, d.modulus)
     for number in range(d.modulus) if d.slip else (result,):
       share = 1 - d.slip if number == result else d.slip / (d.modulus - 1)
       if chance * share * go_on:
-        found.append((chance * share * go_on, f"{state.day + 1}: {name} {operation} = {number}",
+        found.append((chance * share * go_on, f"{state.day + 1}{key} {operation} = {number}",
                       State(state.day + 1, number, state.lines + 1)))
   return found
 
@@ -180,7 +201,7 @@ def sample_lines(walk: Walk, state: State, rng: random.Random) -> list[str]:
   return lines
 
 
-_STEP = re.compile(r"([0-9]{1,4}): (\w+) ([-+*][0-9]) = ([0-9]{1,6})")
+_STEP = re.compile(r"([0-9]{1,4})([ab]) ([-+*][0-9]) = ([0-9]{1,6})")
 _RESTATE = re.compile(r"so ([0-9]{1,6})")
 _ANSWER = re.compile(r"#### ([0-9]{1,6})")
 
@@ -199,7 +220,7 @@ def read_line(walk: Walk, state: State, line: str) -> State | None:
     return dataclasses.replace(state, lines=state.lines + 1)
   if (match := _STEP.fullmatch(line)) and state.day < len(walk.days):
     day = walk.days[state.day]
-    taken = ((walk.names[0], day.own), (walk.names[1], day.other))
+    taken = ((day.own_key, day.own), (day.other_key, day.other))
     number = int(match[4])
     if int(match[1]) == state.day + 1 and (match[2], match[3]) in taken and number < walk.dials.modulus:
       return State(state.day + 1, number, state.lines + 1)
@@ -226,54 +247,53 @@ def exact_values(walk: Walk, lines: list[str]) -> np.ndarray:
 
 def question(walk: Walk) -> str:
   """The problem in words."""
-  own, other, third = walk.names
-  words = [f"{own} has {walk.start} mod {walk.dials.modulus}."]
+  to_take, offers = [], []
   for number, day in enumerate(walk.days, start=1):
-    named = [f"{own} {day.own}", f"{other} {day.other}"]
-    words += [f"{number}:", *(reversed(named) if day.lured else named)] + [f"{third} {day.third}"] * bool(day.third)
-  return " ".join([*words, f"What has {own}?"])
+    to_take.append(f"{number}={day.own_key}")
+    options = (day.other, day.own) if day.swapped else (day.own, day.other)
+    offers += [f"{number}{key} {operation}" for key, operation in zip(KEYS, (*options, day.third)) if operation]
+  return " ".join([f"From {walk.start} mod {walk.dials.modulus} with", *to_take, "where", *offers])
 
 
-_QUESTION = re.compile(r"(\w+) has ([0-9]+) mod ([0-9]+)\. (.*) What has \1\?")
-_DAY = re.compile(r"[0-9]+: (\w+) ([-+*][0-9]) (\w+) ([-+*][0-9])(?: (\w+) ([-+*][0-9]))?(?: |$)")
+_QUESTION = re.compile(r"From ([0-9]{1,6}) mod ([0-9]{1,6}) with ((?:[0-9]{1,4}=[ab] )+)where (.*)")
+_OFFER = re.compile(r"([0-9]{1,4})([abc]) ([-+*][0-9])(?: |$)")
 
 
 def parse(text: str, dials: Arithmetic) -> Walk:
   """The inverse of `question`: exact values of a stored problem need its dials. Raises UserError."""
   match = _QUESTION.fullmatch(text)
-  if not match or int(match[3]) != dials.modulus:
+  if not match or int(match[2]) != dials.modulus:
     raise UserError(f"not an arithmetic problem modulo {dials.modulus}: {text!r}")
-  own, other, third, days = match[1], "", "", []
-  for name1, operation1, name2, operation2, name3, operation3 in _DAY.findall(match[4]):
-    lured = name1 != own
-    days.append(Day(operation2, operation1, operation3, True) if lured else
-                Day(operation1, operation2, operation3, False))
-    other, third = name1 if lured else name2, name3 or third
-  walk = Walk((own, other, third), int(match[2]), tuple(days), dials)
-  if question(walk) != text:
+  offers = {number + key: operation for number, key, operation in _OFFER.findall(match[4])}
+  days = []
+  for number, to_take in enumerate(match[3].split(), start=1):
+    swapped = to_take[-1] == "b"
+    a, b, third = (offers.get(f"{number}{key}") for key in KEYS)
+    days.append(Day(*((b, a) if swapped else (a, b)), third or "", swapped))
+  walk = Walk(int(match[1]), tuple(days), dials)
+  if any(day.own is None or day.other is None for day in days) or question(walk) != text:
     raise UserError(f"not an arithmetic problem: {text!r}")
   return walk
 
 
-def _draw(dials: Arithmetic, rng: random.Random) -> Walk:
-  """One problem; taking the other's operation on one day alone always changes the answer's way."""
+def _draw(dials: Arithmetic, rng: random.Random) -> Walk | None:
+  """One problem; taking the other operation on one day alone always changes the answer's way. None if luck fails."""
   pick = lambda options: options[int(rng.random() * len(options))]
   length = dials.min_length + int(rng.random() * (dials.max_length + 1 - dials.min_length))
-  own = pick(NAMES)
-  other = pick([name for name in NAMES if name != own])
-  third = pick([name for name in NAMES if name not in (own, other)]) if dials.bystanders else ""
   start = number = int(rng.random() * dials.modulus)
   days = []
-  while len(days) < length:
-    mine, yours, theirs = (pick(dials.operations) for _ in range(3))
-    if apply(mine, number, dials.modulus) == apply(yours, number, dials.modulus):
-      continue
-    theirs = theirs if rng.random() < dials.bystanders else ""
-    days.append(Day(mine, yours, theirs, rng.random() < dials.lured))
-    number = apply(mine, number, dials.modulus)
-  if not any(day.third for day in days):
-    third = ""
-  return Walk((own, other, third), start, tuple(days), dials)
+  for _ in range(length):
+    lured = rng.random() < dials.lured
+    for _ in range(100):
+      own, other, third = (pick(dials.operations) for _ in range(3))
+      day = Day(own, other, third if rng.random() < dials.bystanders else "", rng.random() < 0.5)
+      if day.lured == lured and apply(own, number, dials.modulus) != apply(other, number, dials.modulus):
+        break
+    else:
+      return None
+    days.append(day)
+    number = apply(own, number, dials.modulus)
+  return Walk(start, tuple(days), dials)
 
 
 def generate(dials: Arithmetic, seed: int, count: int) -> list[Problem]:
@@ -291,8 +311,7 @@ def generate(dials: Arithmetic, seed: int, count: int) -> list[Problem]:
     if tries > 20 * count + 1000:
       raise UserError(f"arithmetic: the dials give fewer than {count} different problems (seed {seed})")
     walk = _draw(dials, rng)
-    text = question(walk)
-    if text in seen:
+    if walk is None or (text := question(walk)) in seen:
       continue
     seen.add(text)
     solution = "\n".join(sample_lines(walk, start_state(walk), rng))

@@ -52,8 +52,7 @@ class Continuations(NamedTuple):
 
 def read(network: Network, params, token_bt, length_b, slots: int):
   """A cache of `slots` slots with all but each row's last token read. token_bt: right-padded."""
-  valid_bt = jnp.arange(token_bt.shape[1])[None] < (length_b - 1)[:, None]
-  return network.extend(params, network.new_cache(token_bt.shape[0], slots), token_bt, valid_bt)[1]
+  return network.read(params, token_bt, length_b - 1, slots)[1]
 
 
 def generate(network: Network, params, cache, last_b, budget_b, key_b, tokens: Tokens, *,

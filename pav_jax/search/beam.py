@@ -82,8 +82,7 @@ def candidate_scores(raw_rv: np.ndarray, parent_rv: np.ndarray, prover: Prover, 
 @functools.partial(jax.jit, static_argnames=("network", "slots"))
 def _read_prompts(network, params, prompt_bt, length_b, *, slots):
   """A cache that holds whole prompts, and the sigmoid of the score at each one's end."""
-  valid_bt = jnp.arange(prompt_bt.shape[1])[None] < length_b[:, None]
-  hidden_btd, cache = network.extend(params, network.new_cache(len(prompt_bt), slots), prompt_bt, valid_bt)
+  hidden_btd, cache = network.read(params, prompt_bt, length_b, slots)
   last_bd = jnp.take_along_axis(hidden_btd, length_b[:, None, None] - 1, axis=1)[:, 0]
   return cache, jax.nn.sigmoid(network.scores(params, last_bd))
 

@@ -20,8 +20,7 @@ def logits_at(network: Network, params, token_bt, position_bz):
 @functools.partial(jax.jit, static_argnames="network")
 def _after_prompts(network: Network, params, prompt_pt, length_p, source_b, token_bt, length_b, end_bz):
   slots = prompt_pt.shape[1] + token_bt.shape[1]
-  valid_pt = jnp.arange(prompt_pt.shape[1])[None] < length_p[:, None]
-  hidden_ptd, cache = network.extend(params, network.new_cache(len(prompt_pt), slots), prompt_pt, valid_pt)
+  hidden_ptd, cache = network.read(params, prompt_pt, length_p, slots)
   prompt_pd = jnp.take_along_axis(hidden_ptd, length_p[:, None, None] - 1, axis=1)[:, 0]
   cache = decoding.fork(cache, source_b, length_p[source_b])
   valid_bt = jnp.arange(token_bt.shape[1])[None] < length_b[:, None]

@@ -37,7 +37,7 @@ def _fresh(token_bt):
 
 
 def _empty():
-  cache = NET.new_cache(3, SLOTS)
+  _, cache = NET.read(PARAMS, jnp.zeros((3, 1), jnp.int32), jnp.zeros(3, jnp.int32), SLOTS)
   return cache._replace(keys_ybgle=cache.keys_ybgle + UNTOUCHED, values_ybgle=cache.values_ybgle + UNTOUCHED)
 
 
@@ -89,6 +89,19 @@ def test_forked_and_cut_rows_go_on_like_fresh_ones():
   _assert_read(read, _fresh(joined_bt))
 
 
+@pytest.mark.parametrize("slots", [14, SLOTS])
+def test_what_was_read_at_once_goes_on_like_what_was_appended(slots):
+  """Right-padded rows: what their padding left in the cache is never seen."""
+  token_bt, read_b = _tokens(), np.array([11, 5, 0])
+  padded_bt = np.where(np.arange(14) < read_b[:, None], token_bt[:, :14], 39)
+  hidden_btd, cache = jax.jit(NET.read, static_argnums=3)(PARAMS, jnp.asarray(padded_bt, jnp.int32), jnp.asarray(read_b), slots)
+  np.testing.assert_array_equal(cache.length_b, read_b)
+  assert cache.keys_ybgle.shape[3] == slots
+  fresh_btd = _fresh(token_bt)
+  _assert_read([(b, t, np.asarray(hidden_btd[b, t])) for b in range(3) for t in range(read_b[b])], fresh_btd)
+  _assert_read(_append(cache, token_bt, np.array([14, 14, 14]), 3)[0], fresh_btd)
+
+
 def test_a_rewound_row_forgets_what_it_read():
   token_bt, other_bt = _tokens(), _tokens(seed=1)
   _, cache = _append(_empty(), token_bt, np.array([14, 14, 14]), 16)
@@ -111,9 +124,10 @@ def test_a_local_layer_sees_exactly_its_window(cached):
   def read(token_bt):
     if not cached:
       return net.hidden(params, token_bt)
-    cache, pieces = net.new_cache(2, SLOTS), []
-    for start in (0, 8):
-      hidden_btd, cache = net.extend(params, cache, token_bt[:, start:start + 8], jnp.ones((2, 8), bool))
+    hidden_btd, cache = net.read(params, token_bt[:, :6], jnp.full(2, 6), SLOTS)
+    pieces = [hidden_btd]
+    for start, stop in ((6, 11), (11, SLOTS)):
+      hidden_btd, cache = net.extend(params, cache, token_bt[:, start:stop], jnp.ones((2, stop - start), bool))
       pieces.append(hidden_btd)
     return jnp.concatenate(pieces, axis=1)
 

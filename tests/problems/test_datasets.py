@@ -97,7 +97,7 @@ def test_download(publisher_dir, tmp_path, monkeypatch):
   assert _sizes(dataset) == {"train": 30, "test": 4} and _ids(dataset, "test")[0] == "gsm8k/test/1"
 
 
-_TINY = Arithmetic(min_length=1, max_length=1, modulus=3, operations=("+1", "+2", "+3"))
+_TINY = Arithmetic(min_length=1, max_length=1, modulus=3, operations=("+1", "+2", "+3"), lured=0)
 
 
 def test_generated_splits_share_no_question(monkeypatch):

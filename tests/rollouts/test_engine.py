@@ -199,7 +199,8 @@ def test_steps_stop_where_steps_end():
   generate = jax.jit(lambda cache, last_b, key_b: engine.generate(
       fakes.CHAIN, params, cache, last_b, jnp.full(rows, 12, jnp.int32), key_b, fakes.TOKENS, max_new=12,
       sampling=PLAIN, step_begun_b=jnp.zeros(rows, bool)))
-  cache, last_b = fakes.CHAIN.new_cache(rows, slots), np.full(rows, A, np.int32)
+  last_b = np.full(rows, A, np.int32)
+  cache = engine.read(fakes.CHAIN, params, last_b[:, None], jnp.ones(rows, jnp.int32), slots)
   found, open_b = [[] for _ in range(rows)], np.ones(rows, bool)
   responses = [[] for _ in range(rows)]
   for n in range(2):

@@ -12,8 +12,8 @@ from pav_jax.values import equations
 ALL_ON = arithmetic.Arithmetic(
     min_length=2, max_length=4, modulus=7, noise=0.2, lure=0.6, lured=0.5, slip=0.15, restate=0.1, slack=2,
     give_up=0.05, bystanders=0.4)
-EASY = arithmetic.Arithmetic(min_length=2, max_length=3, noise=0.05, lure=0.4)
-HARD = arithmetic.Arithmetic(min_length=6, max_length=7, modulus=100)
+EASY = arithmetic.Arithmetic(min_length=2, max_length=3, noise=0.05, lure=0.5)
+HARD = arithmetic.Arithmetic(min_length=5, max_length=6, modulus=100)
 
 
 def _walks(dials, count, seed=0):
@@ -49,14 +49,25 @@ def test_values_end_at_the_outcome_and_telescope():
 
 
 def test_values_of_the_modules_example():
-  text = "Eve has 7 mod 20. 1: Eve +5 Dan -3 2: Dan *3 Eve -4 What has Eve?"
-  walk = arithmetic.parse(text, arithmetic.Arithmetic(lure=0.6, noise=0.2))
+  text = "From 7 mod 20 with 1=a 2=b where 1a +5 1b -3 2a *3 2b -4"
+  walk = arithmetic.parse(text, arithmetic.Arithmetic(modulus=20, lure=0.6, noise=0.2))
   assert walk.answer == 8 and [day.lured for day in walk.days] == [False, True]
   #  1: 0.8 right; 2: 0.4 right. Wrong once: 4 - 4 = 0, 12 * 3 = 16, 4 * 3 = 12: never 8.
-  lines = ["1: Eve +5 = 12", "2: Eve -4 = 8", "#### 8"]
+  lines = ["1a +5 = 12", "2b -4 = 8", "#### 8"]
   np.testing.assert_allclose(arithmetic.exact_values(walk, lines), [0.32, 0.4, 1, 1])
-  np.testing.assert_allclose(arithmetic.exact_values(walk, ["1: Dan -3 = 4", "2: Eve -4 = 0"]), [0.32, 0, 0])
-  np.testing.assert_allclose(arithmetic.exact_values(walk, ["1: Eve +6 = 13", "#### 8"]), [0.32, np.nan, np.nan])
+  np.testing.assert_allclose(arithmetic.exact_values(walk, ["1b -3 = 4", "2b -4 = 0"]), [0.32, 0, 0])
+  for line in ("1a +6 = 13", "1a -3 = 4", "2b -4 = 3", "1c +5 = 12", "1a +5 = 20"):
+    np.testing.assert_allclose(arithmetic.exact_values(walk, [line, "#### 8"]), [0.32, np.nan, np.nan])
+
+
+def test_which_days_lure():
+  """A multiplication lures from what is none, on either side, in the share that was asked for."""
+  day = lambda own, other: arithmetic.Day(own, other, "", False).lured
+  assert day("+1", "*3") and not day("*3", "+1") and not day("*3", "*7") and not day("+1", "-2")
+  days = [day for walk in _walks(arithmetic.Arithmetic(lured=0.3), 300) for day in walk.days]
+  for sample in ([day.lured for day in days if day.swapped], [day.lured for day in days if not day.swapped]):
+    assert abs(np.mean(sample) - 0.3) < 4 * np.sqrt(0.21 / len(sample))
+  assert {day.own_key + day.other_key for day in days} == {"ab", "ba"}
 
 
 def test_the_demonstrators_tries_are_unbiased():
@@ -85,8 +96,8 @@ def test_parse_is_the_inverse_of_question():
   for dials in (ALL_ON, EASY, HARD):
     for problem in arithmetic.generate(dials, 4, 40):
       assert arithmetic.question(arithmetic.parse(problem.question, dials)) == problem.question
-  for text in ("Eve has 7 mod 20. What has Ann?", "Eve has 7 mod 7. 1: Eve +5 Dan -3 What has Eve?",
-               "Eve has 7 mod 20. 1: Eve +5 Dan -3 Oh. What has Eve?"):
+  for text in ("From 7 mod 16 with where", "From 7 mod 7 with 1=a where 1a +5 1b -3", "From 7 mod 16 with 1=a where 1a +5",
+               "From 7 mod 16 with 1=a where 1a +5 1b -3 oh", "From 7 mod 16 with 2=a where 1a +5 1b -3"):
     with pytest.raises(UserError):
       arithmetic.parse(text, EASY)
 
@@ -108,6 +119,7 @@ def test_difficulty_is_set_by_the_dials():
     (dict(operations=("+1", "+2", "/3")), "'/3'"), (dict(operations=("+1", "+2", "+2")), "three different"),
     (dict(min_length=0), "1 <= min"), (dict(min_length=4, max_length=3), "min <= max"), (dict(modulus=2), "modulus"),
     (dict(noise=1.5), "noise"), (dict(lure=-0.1), "lure"), (dict(slip=2.0), "slip"),
+    (dict(operations=("+1", "+2", "-3")), "lured above 0"), (dict(operations=("*2", "*3", "*7")), "lured above 0"),
     (dict(restate=0.6, give_up=0.6), "exceed 1"), (dict(slack=-1), "slack")])
 def test_dials_that_mean_nothing(change, message):
   with pytest.raises(UserError, match=message):
@@ -115,6 +127,6 @@ def test_dials_that_mean_nothing(change, message):
 
 
 def test_too_few_problems():
-  dials = arithmetic.Arithmetic(min_length=1, max_length=1, modulus=3, operations=("+1", "+3", "-2"))
+  dials = arithmetic.Arithmetic(min_length=1, max_length=1, modulus=3, operations=("+1", "+3", "-2"), lured=0)
   with pytest.raises(UserError, match="fewer than"):
     arithmetic.generate(dials, 0, 5000)

@@ -21,7 +21,7 @@ class ArithmeticConfig(builder.Config):
 
   name: str = ""
   dials: Arithmetic = Arithmetic()
-  train_size: int = 20_000
+  train_size: int = 12_000
   validation_size: int = 500
   test_size: int = 500
   train_seed: int = 1
@@ -44,8 +44,8 @@ class ArithmeticConfig(builder.Config):
 class PavArithmetic(tfds.core.GeneratorBasedBuilder):
   """Bump VERSION whenever `generate` gives other problems: prepared data is never generated again."""
 
-  VERSION = tfds.core.Version("1.0.0")
-  RELEASE_NOTES = {"1.0.0": "First."}
+  VERSION = tfds.core.Version("2.0.0")
+  RELEASE_NOTES = {"2.0.0": "The problem says by key which operation to take."}
   BUILDER_CONFIGS = [
       ArithmeticConfig(name="default"),
       ArithmeticConfig(name="small", dials=Arithmetic(min_length=2, max_length=3, modulus=10), train_size=1_000,
