@@ -47,11 +47,11 @@ def get_config() -> ml_collections.ConfigDict:
       "policy": {**model(), "init_from": ""},
       "sft": optimizer(num_steps=500),
       "rollouts": {
-          "checkpoint": "", "num_problems": 6000, "n_cov": 2, "max_new": 26,
-          "temperature": 1.0, "top_k": 0, "top_p": 1.0, "rows_per_call": 512, "problems_per_shard": 1000},
+          "checkpoint": "", "num_problems": 12000, "n_cov": 2, "max_new": 26,
+          "temperature": 1.0, "top_k": 0, "top_p": 1.0, "rows_per_call": 512, "problems_per_shard": 2000},
       "monte_carlo": {
-          "checkpoint": "", "n_mc": 2, "seeds_per_problem": 2, "max_steps": 12,
-          "temperature": 1.0, "top_k": 0, "top_p": 1.0, "rows_per_call": 1024, "responses_per_shard": 500},
+          "checkpoint": "", "n_mc": 2, "seeds_per_problem": 1, "max_steps": 12,
+          "temperature": 1.0, "top_k": 0, "top_p": 1.0, "rows_per_call": 1024, "responses_per_shard": 2000},
       "verifier": {
           "kinds": ("orm", "q", "advantage"), "model": model(), "init_from": "sft", "pretrain": optimizer(num_steps=0),
           "balance": True, "text_weight": 0.5, "prover_k": 4, "orm_at_end": False, "own_outcomes": True,
@@ -65,7 +65,7 @@ def get_config() -> ml_collections.ConfigDict:
           "max_rounds": 40, "max_step": 8,
           "temperature": 1.0, "top_k": 0, "top_p": 1.0, "rows_per_call": 768},
       "evaluate": {
-          "checkpoint": "", "split": "test", "num_problems": 200, "n": 8,
+          "checkpoint": "", "verifier": "", "kind": "q", "split": "test", "num_problems": 200, "n": 8,
           "temperature": 1.0, "top_k": 0, "top_p": 1.0, "rows_per_call": 512},
       "report": {"bootstrap_draws": 2000, "calibration_bins": 10},
   })

@@ -18,6 +18,7 @@ import sys
 
 from absl import flags
 from absl import logging
+from ml_collections import config_dict
 from ml_collections import config_flags
 
 from pav_jax.errors import UserError
@@ -58,9 +59,21 @@ def parse(argv: list[str]):
     if isinstance(value, tuple):
       with config.unlocked():
         config.update_from_flattened_dict({key: _tuple(key, value, default)})
+  _require(config, "config")
   if config.stage not in ("pipeline", *STAGES, *ALONE):
     raise UserError(f"config.stage {config.stage!r} is none of pipeline, {', '.join([*STAGES, *ALONE])}")
   return config, pathlib.Path(_WORKDIR.value).absolute()
+
+
+def _require(section, path: str):
+  """UserError for a key that the config leaves to the command line and that is not given there."""
+  for key in section:
+    try:
+      value = section[key]
+    except config_dict.RequiredValueError as error:
+      raise UserError(f"--{path}.{key}=... is missing: this config has no default for it") from error
+    if isinstance(value, config_dict.ConfigDict):
+      _require(value, f"{path}.{key}")
 
 
 def _load(path: str):

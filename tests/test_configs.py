@@ -11,7 +11,9 @@ PAPER = ("2b", "9b", "27b")
 
 
 def paper(size):
-  return importlib.import_module(f"configs.paper.gemma2_{size}_math").get_config()
+  config = importlib.import_module(f"configs.paper.gemma2_{size}_math").get_config()
+  config.policy.init_from, config.verifier.init_from, config.vocabulary.path = "policy", "verifier", "tokenizer"
+  return config
 
 
 def leaves(config, path=""):
@@ -39,5 +41,5 @@ def test_the_papers_numbers(size, peak_lr, alpha):
   assert (c.sft.num_steps, c.sft.batch_size, c.sft.peak_lr, c.sft.warmup_steps) == (5000, 32, peak_lr, 500)
   q = c.verifier.q
   assert (q.num_steps, q.batch_size, q.peak_lr, q.warmup_steps) == (20_000, 32, 5e-7, 2_000)
-  assert (c.monte_carlo.n_mc, c.verifier.balance, c.verifier.init_from) == (20, True, "")
+  assert (c.monte_carlo.n_mc, c.verifier.balance, c.verifier.init_from) == (20, True, "verifier")
   assert (c.search.prover_k, c.search.alpha, c.search.candidates, c.rollouts.max_new) == (4, alpha, 3, 512)

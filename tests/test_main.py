@@ -30,6 +30,7 @@ def command(*arguments, cwd=ROOT):
     (["--config=configs/smoke.py:nosuch"], "one of gsm8k, math"),
     (["--config=configs/smoke.py"], "get_config"),
     ([], "--config"),
+    (["--config=configs/paper/gemma2_2b_math.py"], "--config.policy.init_from=... is missing"),
     ([QUICK, "more"], "'more' is not a flag"),
     ([QUICK, "--nosuch=1"], "nosuch"),
     ([QUICK, "--config.stage=sft"], "problems/train is not there"),

@@ -80,29 +80,36 @@ def diagnose(run: Run) -> dict:
   end_bz, _ = monte_carlo.prefix_ends(rollouts.token_bt, rollouts.length_b, vocabulary,
                                       run.config.monte_carlo.max_steps)
   right_b = rollouts.verdict_b == grading.Verdict.CORRECT
-  lines = [vocabulary.decode(t[:n]).split("\n") for t, n in zip(rollouts.token_bt, rollouts.length_b)]
+  lines = step_texts(rollouts.token_bt, end_bz, vocabulary)
   exact_bz = None
   if "monte_carlo" in found:
-    exact_bz = exact_values(problems, lines, end_bz.shape[1], dials_of(run))
-    exact_bz[end_bz == -2] = np.nan
+    exact_bz = exact_values(problems.question_p, lines, end_bz.shape[1], dials_of(run))
     found["exact"] = {"steps the demonstrator could not write": float(
         np.isnan(exact_bz[end_bz > -2]).mean()), "policy": float(right_b.mean()),
                       "demonstrator": float(exact_bz[:, 0].mean())}
   found["calibration"], found["step_auc"] = {}, {}
   for kind in run.config.verifier.kinds:
-    reader, weights = architecture.restore(
-        str(run.folder("verifier").path / kind / "best"), run.config.verifier.model, vocabulary, run.mesh)
-    score_bz = score.score_responses(
-        reader.network, weights, problems.prompt_pt, problems.prompt_length_p, rollouts.problem_b, rollouts.token_bt,
-        rollouts.length_b, end_bz, rows_per_call=search.rows_per_call)
-    _one_verifier(found, kind, score_bz, exact_bz, right_b, run)
+    score_bz = verifier_scores(run, str(run.folder("verifier").path / kind / "best"), problems, rollouts, end_bz,
+                               vocabulary, search.rows_per_call)
+    assess(found, kind, score_bz, exact_bz, right_b, run)
     if kind == "q":
       found["examples"] = _examples(problems, lines, score_bz, exact_bz, right_b)
   return found
 
 
-def _one_verifier(found: dict, kind: str, score_bz, exact_bz, right_b, run: Run):
-  """Adds what one verifier's scores show."""
+def verifier_scores(run: Run, path: str, problems, rollouts, end_bz, vocabulary, rows_per_call: int) -> np.ndarray:
+  """score_bz of the verifier checkpoint `path`: its sigmoid at every prefix, NaN where there is none."""
+  reader, weights = architecture.restore(path, run.config.verifier.model, vocabulary, run.mesh)
+  return score.score_responses(
+      reader.network, weights, problems.prompt_pt, problems.prompt_length_p, rollouts.problem_b, rollouts.token_bt,
+      rollouts.length_b, end_bz, rows_per_call=rows_per_call)
+
+
+def assess(found: dict, kind: str, score_bz, exact_bz, right_b, run: Run):
+  """Adds what one verifier's scores show to found's 'calibration' and, with exact values, 'exact' and 'step_auc'.
+
+  score_bz: (b, z), NaN without a prefix; exact_bz: the same shape, or None; right_b: the outcomes.
+  """
   there_bz = ~np.isnan(score_bz)
   if kind == "orm":
     there_bz &= there_bz.sum(1, keepdims=True) - 1 == np.arange(score_bz.shape[1])
@@ -139,10 +146,16 @@ def dials_of(run: Run) -> arithmetic.Arithmetic:
   return arithmetic.Arithmetic(**(dials | {"operations": tuple(dials["operations"])}))
 
 
-def exact_values(problems: prepared.Problems, lines: list[list[str]], width: int, dials) -> np.ndarray:
-  """exact_bz, NaN where a response left what the demonstrator could write, or ended."""
+def step_texts(token_bt: np.ndarray, end_bz: np.ndarray, vocabulary) -> list[list[str]]:
+  """The text of each step of each response, without the newlines around it; end_bz as in values.Values."""
+  return [[vocabulary.decode(token_t[last + 1:end + 1]).strip("\n")
+           for last, end in zip(end_z, end_z[1:]) if end > -2] for token_t, end_z in zip(token_bt, end_bz)]
+
+
+def exact_values(question_b, lines: list[list[str]], width: int, dials) -> np.ndarray:
+  """exact_bz (b, width) after each step of each response, NaN where one left what the demonstrator could write, or ended."""
   exact_bz = np.full((len(lines), width), np.nan)
-  for row, (question, response) in enumerate(zip(problems.question_p, lines)):
+  for row, (question, response) in enumerate(zip(question_b, lines)):
     q_z = arithmetic.exact_values(arithmetic.parse(str(question), dials), response)[:width]
     exact_bz[row, :len(q_z)] = q_z
   return exact_bz
@@ -177,9 +190,9 @@ def _examples(problems, lines, q_bz, exact_bz, right_b, count: int = 4) -> list[
   number = lambda x: None if np.isnan(x) else float(x)
   found = []
   for b in order:
-    steps = int((~np.isnan(q_bz[b])).sum()) - 1
+    steps = len(lines[b])
     found.append({
-        "question": str(problems.question_p[b]), "response_lines": lines[b][:steps],
+        "question": str(problems.question_p[b]), "response_lines": lines[b],
         "q": [number(x) for x in q_bz[b, :steps + 1]],
         "advantage": [number(x) for x in equations.advantages(q_bz[b:b + 1])[0, :steps]],
         "exact": [None] * (steps + 1) if exact_bz is None else [number(x) for x in exact_bz[b, :steps + 1]],

@@ -1,9 +1,12 @@
-"""Evaluating any policy checkpoint by path: accuracy, majority and Pass@N, with intervals.
+"""Evaluating any checkpoint by path: a policy's accuracy and Pass@N, with an interval, or a verifier's judgement.
 
   1. Restore the checkpoint; what it is stands beside its parameters (an
      official Gemma checkpoint is what the config's `policy` section says).
   2. Draw `evaluate.n` responses per problem (one if greedy) and grade them.
-  3. Print one JSON line, and write it to WORKDIR/evaluate/.
+  3. With `evaluate.verifier`, let that verifier (of `evaluate.kind`) score every
+     prefix of them: calibration and, on `arithmetic`, how it agrees with the
+     exact values and ranks the steps.
+  4. Print one JSON line, and write it to WORKDIR/evaluate/.
 """
 
 import json
@@ -11,6 +14,7 @@ import json
 import numpy as np
 
 from pav_jax.errors import UserError
+from pav_jax.evaluation import diagnostics
 from pav_jax.evaluation import intervals
 from pav_jax.models import architecture
 from pav_jax.problems import grading
@@ -21,6 +25,8 @@ from pav_jax.rollouts import jobs as jobs_lib
 from pav_jax.search import best_of_n
 from pav_jax.training import metrics
 from pav_jax.training.run import Run
+from pav_jax.values import monte_carlo
+from pav_jax.verifiers import targets
 
 
 def run_stage(run: Run):
@@ -28,6 +34,8 @@ def run_stage(run: Run):
   knobs = run.config.evaluate
   if not knobs.checkpoint:
     raise UserError("config.evaluate.checkpoint is missing: the path of the checkpoint to evaluate")
+  if knobs.kind not in targets.KINDS:
+    raise UserError(f"config.evaluate.kind {knobs.kind!r} is none of {', '.join(targets.KINDS)}")
   prepare.run_stage(run)
   folder = run.folder(f"problems/{knobs.split}")
   problems = prepared.read(folder, knobs.num_problems)
@@ -47,7 +55,26 @@ def run_stage(run: Run):
              "accuracy": mean, "low": low, "high": high,
              f"pass_at_{knobs.n}": float(best_of_n.pass_at_n(right_pn, knobs.n).mean()),
              "parameters": arch.num_params, **counts}
+  if knobs.verifier:
+    figures |= {"verifier": knobs.verifier, "kind": knobs.kind}
+    figures |= _judgement(run, problems, rollouts, right_pn.reshape(-1), vocabulary)
   out = run.root / "evaluate"
   out.mkdir(exist_ok=True)
   (out / "evaluate.json").write_text(json.dumps(figures, indent=1) + "\n")
   print(json.dumps(figures))
+
+
+def _judgement(run: Run, problems, rollouts, right_b, vocabulary) -> dict:
+  """What the verifier evaluate.verifier makes of these responses."""
+  knobs = run.config.evaluate
+  end_bz, _ = monte_carlo.prefix_ends(rollouts.token_bt, rollouts.length_b, vocabulary,
+                                      run.config.monte_carlo.max_steps)
+  score_bz = diagnostics.verifier_scores(run, knobs.verifier, problems, rollouts, end_bz, vocabulary, knobs.rows_per_call)
+  exact_bz = None
+  if set(problems.dataset_p) == {"arithmetic"}:
+    exact_bz = diagnostics.exact_values(
+        problems.question_p[rollouts.problem_b], diagnostics.step_texts(rollouts.token_bt, end_bz, vocabulary),
+        end_bz.shape[1], diagnostics.dials_of(run))
+  found = {"calibration": {}, "exact": {}, "step_auc": {}}
+  diagnostics.assess(found, knobs.kind, score_bz, exact_bz, right_b, run)
+  return found

@@ -2,9 +2,9 @@
 
 One module serves training and decoding. Without a cache it reads whole,
 right-padded rows, and keeps their keys and values if asked to; with one (see
-`decoding.py`) it appends tokens to what the cache holds. Norms, rotary angles, softmax and logits are computed in float32
-whatever the parameters' type: in bfloat16 the spacing of numbers near 21 is
-0.125, too coarse for log-ratios.
+`decoding.py`) it appends tokens to what the cache holds. Norms, rotary angles,
+softmax and logits are computed in float32 whatever the parameters' type: in
+bfloat16 the spacing of numbers near 21 is 0.125, too coarse for log-ratios.
 
 Source: Gemma 2 (arXiv 2408.00118); checked against the gemma library in
 tests/models/test_gemma.py.

@@ -6,7 +6,8 @@
      position where an earlier run stopped; written in shards.
   3. A prompt or solution longer than its limit is left out and counted; where
      their share of a shard is above `max_too_long`, that is an error.
-  4. Every reference answer is checked to be one that grading understands.
+  4. Malformed rows, left out where `max_malformed` lets them, are counted too.
+  5. Every reference answer is checked to be one that grading understands.
 """
 
 import itertools
@@ -70,7 +71,7 @@ def _make_vocabulary(section, knobs, source, tasks, path):
 
 def _write_split(folder: Folder, split, mixture, knobs, source, tasks, vocabulary, vocabulary_path, grader) -> int:
   """Writes the shards that are missing and returns how many there are."""
-  shard = 0
+  shard, malformed = 0, tasks.count_malformed(mixture, split, **source)
   while folder.has_shard(shard):
     shard += 1
   examples = tasks.examples(mixture, split, vocabulary_path=vocabulary_path, prompt=knobs.prompt,
@@ -80,6 +81,7 @@ def _write_split(folder: Folder, split, mixture, knobs, source, tasks, vocabular
   with metrics.progress(what=f"problems {split}", unit="problem", initial=shard * knobs.problems_per_shard) as bar:
     while some := list(itertools.islice(examples, knobs.problems_per_shard)):
       arrays, counts = _arrays(some, knobs, vocabulary)
+      counts["malformed"] = 0 if shard else malformed  # of the whole split
       if counts["too long"] > knobs.max_too_long * len(some):
         raise UserError(
             f"{split}: {counts['too long']} of {len(some)} problems are longer than problems.max_prompt = "

@@ -60,14 +60,26 @@ def load(name: str, split: str, *, data_dir: Path, manual_dir: Path, validation_
   validation_size: how many of train are for validation, where a set has no such split; generated ones have.
   max_malformed: how many rows may be left out.
   """
+  return _load(name, split, data_dir, manual_dir, validation_size, max_malformed, arithmetic)[0]
+
+
+def count_malformed(mixture: str, split: str, *, data_dir: Path, manual_dir: Path, validation_size: int = 500,
+                    max_malformed: int = 0, arithmetic: arithmetic_builder.ArithmeticConfig | None = None) -> int:
+  """How many rows of the files behind a mixture's split were left out; arguments as in `load`."""
+  return sum(len(_load(name, split, data_dir, manual_dir, validation_size, max_malformed, arithmetic)[1])
+             for name in _rates(mixture))
+
+
+def _load(name: str, split: str, data_dir, manual_dir, validation_size, max_malformed,
+          arithmetic) -> tuple[list[Problem], list[str]]:
+  """(problems, what was left out); see `load`."""
   if split not in SPLITS:
     raise UserError(f"split {split!r} is none of {', '.join(SPLITS)}")
   if name.endswith((".jsonl", ".jsonl.gz")):
     if "{split}" not in name and split != "test":
       raise UserError(f"{name}: no {split} split; a path with {{split}} in it names a file for each")
     problems, malformed = sift(read_jsonl(name.replace("{split}", split)), max_malformed=max_malformed)
-    _tell(name, split, [str(bad) for bad in malformed])
-    return problems
+    return problems, [str(bad) for bad in malformed]
   builder = _builder(name, data_dir, max_malformed, arithmetic)
   if not builder.is_prepared():
     try:
@@ -75,9 +87,9 @@ def load(name: str, split: str, *, data_dir: Path, manual_dir: Path, validation_
     except OSError as error:
       raise UserError(f"{name}: cannot prepare in data_dir {data_dir}: {error}") from error
   if split == "test" or "validation" in builder.info.splits:
-    return _read(builder, split)
+    return _read(builder, split), builder.info.metadata["malformed"][split]
   train, validation = _carve(_read(builder, "train"), validation_size, name)
-  return train if split == "train" else validation
+  return train if split == "train" else validation, builder.info.metadata["malformed"]["train"]
 
 
 def examples(mixture: str, split: str, *, vocabulary_path: Path, prompt: str = PROMPT, data_dir: Path,
@@ -102,8 +114,11 @@ def examples(mixture: str, split: str, *, vocabulary_path: Path, prompt: str = P
   vocabulary.load(vocabulary_path)  # Its complaints are better than seqio's.
   pieces = seqio.SentencePieceVocabulary(os.fspath(vocabulary_path), extra_ids=0)
   features = {name: seqio.Feature(pieces, add_eos=name == "response_t") for name in ("prompt_t", "response_t")}
-  sets = [load(name, split, data_dir=data_dir, manual_dir=manual_dir, validation_size=validation_size,
-               max_malformed=max_malformed, arithmetic=arithmetic) for name in rates]
+  sets = []
+  for name in rates:
+    problems, left_out = _load(name, split, data_dir, manual_dir, validation_size, max_malformed, arithmetic)
+    _tell(name, split, left_out)
+    sets.append(problems)
   sizes = [np.inf if repeat else len(range(shard, len(problems), num_shards)) for problems in sets]
   starts, choices = _choices(list(rates.values()), sizes, 0 if seed is None else seed, start)
   tasks = []
@@ -159,7 +174,6 @@ def _tell(name: str, split: str, left_out: Sequence[str]) -> None:
 
 
 def _read(builder: tfds.core.DatasetBuilder, split: str) -> list[Problem]:
-  _tell(builder.info.full_name, split, builder.info.metadata["malformed"][split])
   # All rows as one batch: a row at a time costs a millisecond each.
   columns = tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1))
   texts = ([text.decode() for text in columns[name]] for name in builder_lib.FIELDS)

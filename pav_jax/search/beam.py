@@ -80,9 +80,13 @@ def candidate_scores(raw_rv: np.ndarray, parent_rv: np.ndarray, prover: Prover, 
 
 
 @functools.partial(jax.jit, static_argnames=("network", "slots"))
-def _read_prompts(network, params, prompt_bt, length_b, *, slots):
-  """A cache that holds whole prompts, and the sigmoid of the score at each one's end."""
+def _read_prompts(network, params, prompt_bt, length_b, source_r, *, slots):
+  """A cache whose row r holds the whole prompt source_r, and the sigmoid of the score at each prompt's end.
+
+  With a row for every candidate from the start, `_expand` is compiled once for all rounds and widths.
+  """
   hidden_btd, cache = network.read(params, prompt_bt, length_b, slots)
+  cache = decoding.fork(cache, source_r, length_b[source_r])
   last_bd = jnp.take_along_axis(hidden_btd, length_b[:, None, None] - 1, axis=1)[:, 0]
   return cache, jax.nn.sigmoid(network.scores(params, last_bd))
 
@@ -159,15 +163,15 @@ def _search_call(policy, verifiers, prompt_pt, prompt_length_p, name_p, live_p, 
   networks, params = tuple(x.network for x in players), [x.params for x in players]
   count, rows = len(name_p), len(name_p) * width * candidates
   slots = prompt_pt.shape[1] + max_new
-  read = [_read_prompts(n, w, prompt_pt, prompt_length_p, slots=slots) for n, w in zip(networks, params)]
+  problem_r = np.repeat(np.arange(count), width * candidates)
+  read = [_read_prompts(n, w, prompt_pt, prompt_length_p, problem_r, slots=slots) for n, w in zip(networks, params)]
   caches = [cache for cache, _ in read]
   cost = ledger.prompts(policy.network.flops, prompt_length_p, verifier=False)
   for verifier in verifiers:
     cost += ledger.prompts(verifier.network.flops, prompt_length_p, verifier=True)
 
   # A beam's item: which cache row holds it, its response so far, and what the verifiers said.
-  problem_r = np.repeat(np.arange(count), width * candidates)
-  source_r = problem_r.copy()
+  source_r = np.arange(rows)
   raw_rv = np.stack([np.asarray(score_p) for _, score_p in read[1:]], axis=1)[problem_r]
   token_rt = np.zeros((rows, max_new), np.int32)
   length_r = np.zeros(rows, np.int32)
