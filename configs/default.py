@@ -67,5 +67,5 @@ def get_config() -> ml_collections.ConfigDict:
       "evaluate": {
           "checkpoint": "", "verifier": "", "kind": "q", "split": "test", "num_problems": 200, "n": 8,
           "temperature": 1.0, "top_k": 0, "top_p": 1.0, "rows_per_call": 512},
-      "report": {"bootstrap_draws": 2000, "calibration_bins": 10},
+      "report": {"responses": 4, "bootstrap_draws": 2000, "calibration_bins": 10},
   })

@@ -98,6 +98,30 @@ def test_any_checkpoint_is_evaluated_by_path(done, tmp_path, capsys):
   assert figures["problems"] == 4 and 0 <= figures["low"] <= figures["accuracy"] <= figures["high"] <= 1
 
 
+def test_any_verifier_is_evaluated_by_path(done, tmp_path, capsys):
+  policy = {"evaluate.checkpoint": str(done / "sft" / "best")}
+  for kind in ("orm", "q", "advantage"):
+    verifier = str(done / "verifier" / kind / "best")
+    main.run(miniature(stage="evaluate", **policy, **{"evaluate.verifier": verifier, "evaluate.kind": kind}), tmp_path)
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (figures["verifier"], figures["kind"]) == (verifier, kind)
+    assert set(figures["calibration"]) == ({kind} if kind != "advantage" else set())
+    assert any(kind in name for name in figures["step_auc"]) == (kind != "orm")
+  with pytest.raises(UserError, match="'prm' is none of orm, q, advantage"):
+    main.run(miniature(stage="evaluate", **policy, **{"evaluate.kind": "prm"}), tmp_path)
+
+
+def test_malformed_rows_are_counted_in_the_manifest(tmp_path):
+  rows = [json.dumps({"question": f"{n} + 1?", "answer": str(n + 1), "solution": f"#### {n + 1}"}) for n in range(20)]
+  (tmp_path / "own.jsonl").write_text("\n".join([*rows[:7], "{broken", *rows[7:], '{"question": "2 + 2?"}']) + "\n")
+  config = miniature(stage="problems", **{f"problems.{s}": str(tmp_path / "own.jsonl") for s in ("test",)},
+                     **{"problems.max_malformed": 2})
+  main.run(config, tmp_path / "run")
+  counts = records.Folder(tmp_path / "run" / "problems" / "test").manifest()["counts"]
+  assert (counts["malformed"], counts["problems"]) == (2, 20)
+  assert records.Folder(tmp_path / "run" / "problems" / "train").manifest()["counts"]["malformed"] == 0
+
+
 def test_a_checkpoint_of_another_vocabulary_is_refused(done, tmp_path):
   changes = {"evaluate.checkpoint": str(done / "sft" / "best"), "vocabulary.size": 330}
   with pytest.raises(UserError, match="another vocabulary"):

@@ -1,7 +1,7 @@
 """How good the values are: against what happened, and, on `arithmetic`, against the exact ones.
 
-  1. Draw one response of pi per test problem; each prefix of it is a draw from
-     its own continuation, so its outcome is an unbiased label of Q^pi.
+  1. Draw `report.responses` responses of pi per test problem; the outcome of
+     each is an unbiased label of Q^pi for all its prefixes.
   2. Calibration: verifier's value against outcome, in bins of equal width.
   3. On `arithmetic` every prefix has an exact value under the demonstrator
      that pi imitates: correlations, and how well the verifier's advantages
@@ -69,7 +69,7 @@ def diagnose(run: Run) -> dict:
   vocabulary = prepared.vocabulary(split)
   arch, params = architecture.restore(str(run.folder("sft").path / "best"), run.config.policy, vocabulary, run.mesh)
   rollouts = collect.sample(
-      arch, params, problems, np.arange(len(problems.id_p), dtype=np.int32), 1,
+      arch, params, problems, np.arange(len(problems.id_p), dtype=np.int32), run.config.report.responses,
       tokens=jobs_lib.token_tables(vocabulary, arch.config.vocab_size), sampling=collect.sampling_of(search),
       seed=run.config.seed + 5, rows_per_call=search.rows_per_call, max_new=run.config.rollouts.max_new)
   with grading.Grader(run.config.grading.workers, run.config.grading.timeout_s) as grader:
@@ -83,7 +83,7 @@ def diagnose(run: Run) -> dict:
   lines = step_texts(rollouts.token_bt, end_bz, vocabulary)
   exact_bz = None
   if "monte_carlo" in found:
-    exact_bz = exact_values(problems.question_p, lines, end_bz.shape[1], dials_of(run))
+    exact_bz = exact_values(problems.question_p[rollouts.problem_b], lines, end_bz.shape[1], dials_of(run))
     found["exact"] = {"steps the demonstrator could not write": float(
         np.isnan(exact_bz[end_bz > -2]).mean()), "policy": float(right_b.mean()),
                       "demonstrator": float(exact_bz[:, 0].mean())}
@@ -93,7 +93,7 @@ def diagnose(run: Run) -> dict:
                                vocabulary, search.rows_per_call)
     assess(found, kind, score_bz, exact_bz, right_b, run)
     if kind == "q":
-      found["examples"] = _examples(problems, lines, score_bz, exact_bz, right_b)
+      found["examples"] = _examples(problems.question_p[rollouts.problem_b], lines, score_bz, exact_bz, right_b)
   return found
 
 
@@ -184,7 +184,7 @@ def tabular_bias(problems: prepared.Problems, dials, n_mc: int, grader: grading.
           "standard error if unbiased": float(spread), "mean exact value": float(np.mean(exact))}
 
 
-def _examples(problems, lines, q_bz, exact_bz, right_b, count: int = 4) -> list[dict]:
+def _examples(question_b, lines, q_bz, exact_bz, right_b, count: int = 4) -> list[dict]:
   """A few responses, step by step: half of them wrong ones where there are both."""
   order = np.concatenate([np.flatnonzero(~right_b)[:count // 2], np.flatnonzero(right_b)[:count // 2]])
   number = lambda x: None if np.isnan(x) else float(x)
@@ -192,7 +192,7 @@ def _examples(problems, lines, q_bz, exact_bz, right_b, count: int = 4) -> list[
   for b in order:
     steps = len(lines[b])
     found.append({
-        "question": str(problems.question_p[b]), "response_lines": lines[b],
+        "question": str(question_b[b]), "response_lines": lines[b],
         "q": [number(x) for x in q_bz[b, :steps + 1]],
         "advantage": [number(x) for x in equations.advantages(q_bz[b:b + 1])[0, :steps]],
         "exact": [None] * (steps + 1) if exact_bz is None else [number(x) for x in exact_bz[b, :steps + 1]],
