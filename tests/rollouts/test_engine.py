@@ -185,6 +185,16 @@ def test_each_draw_of_a_row_is_fresh():
   assert abs(same - 1 / 3) < 4 * np.sqrt(2 / 9 / count)
 
 
+def test_every_part_of_a_name_counts():
+  names = np.array([[0, 0, 0, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1], [0, 0, 0, 0]])
+  key_b = sampling_lib.row_keys(3, *names.T)
+  plain = jax.random.key(3)
+  for number in names[3]:
+    plain = jax.random.fold_in(plain, number)
+  data_b = [tuple(jax.random.key_data(key).tolist()) for key in (*key_b, plain, sampling_lib.row_keys(4, *names.T)[0])]
+  assert data_b[0] == data_b[5] and data_b[3] == data_b[6] and len(set(data_b)) == 6
+
+
 @pytest.mark.parametrize("row", [(-0.1, 0, 1.0), (1.0, -1, 1.0), (1.0, 0, 0.0), (1.0, 0, 1.1), (float("nan"), 0, 1.0)])
 def test_settings_that_mean_nothing(row):
   with pytest.raises(UserError):

@@ -68,6 +68,7 @@ def test_which_days_lure():
   for sample in ([day.lured for day in days if day.swapped], [day.lured for day in days if not day.swapped]):
     assert abs(np.mean(sample) - 0.3) < 4 * np.sqrt(0.21 / len(sample))
   assert {day.own_key + day.other_key for day in days} == {"ab", "ba"}
+  assert abs(np.mean([day.swapped for day in days]) - 0.5) < 4 * np.sqrt(0.25 / len(days))
 
 
 def test_the_demonstrators_tries_are_unbiased():
