@@ -7,3 +7,8 @@ class UserError(Exception):
   The message is one line that says what is wrong and where. Never raised for
   a bug of ours: those fail loudly, with a traceback.
   """
+
+
+# What a config says of a key whose value must come from the command line. (ml_collections has a placeholder for it,
+# which its own flags cannot override.)
+REQUIRED = "<required>"

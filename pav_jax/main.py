@@ -21,6 +21,7 @@ from absl import logging
 from ml_collections import config_dict
 from ml_collections import config_flags
 
+from pav_jax.errors import REQUIRED
 from pav_jax.errors import UserError
 
 STAGES = {
@@ -67,13 +68,11 @@ def parse(argv: list[str]):
 
 def _require(section, path: str):
   """UserError for a key that the config leaves to the command line and that is not given there."""
-  for key in section:
-    try:
-      value = section[key]
-    except config_dict.RequiredValueError as error:
-      raise UserError(f"--{path}.{key}=... is missing: this config has no default for it") from error
+  for key, value in section.items():
     if isinstance(value, config_dict.ConfigDict):
       _require(value, f"{path}.{key}")
+    elif value == REQUIRED:
+      raise UserError(f"--{path}.{key}=... is missing: this config has no default for it")
 
 
 def _load(path: str):

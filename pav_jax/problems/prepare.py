@@ -42,6 +42,7 @@ def run_stage(run: Run):
       data_dir=knobs.data_dir or str(run.root / "tfds"), manual_dir=knobs.manual_dir,
       validation_size=knobs.validation_size, max_malformed=knobs.max_malformed,
       arithmetic=ArithmeticConfig(dials=Arithmetic(**dials), **sizes))
+  tasks.check_prompt(knobs.prompt)
   vocabulary_path = run.root / "problems" / "vocabulary.model"
   if not vocabulary_path.exists():
     _make_vocabulary(run.config.vocabulary, knobs, source, tasks, vocabulary_path)

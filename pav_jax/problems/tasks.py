@@ -111,7 +111,7 @@ def examples(mixture: str, split: str, *, vocabulary_path: Path, prompt: str = P
   if start < 0 or (seed is not None and seed < 0):
     raise UserError(f"start {start} and seed {seed} must not be negative")
   rates = _rates(mixture)
-  _check_prompt(prompt)
+  check_prompt(prompt)
   vocabulary.load(vocabulary_path)  # Its complaints are better than seqio's.
   pieces = seqio.SentencePieceVocabulary(os.fspath(vocabulary_path), extra_ids=0)
   features = {name: seqio.Feature(pieces, add_eos=name == "response_t") for name in ("prompt_t", "response_t")}
@@ -207,7 +207,8 @@ def _rates(mixture: str) -> dict[str, float]:
   return rates
 
 
-def _check_prompt(prompt: str) -> None:
+def check_prompt(prompt: str) -> None:
+  """Raises UserError unless the template holds the question and ends its line."""
   if "{question}" not in prompt:
     raise UserError(f"prompt {prompt!r} has no {{question}} in it")
   if not prompt.endswith("\n"):
