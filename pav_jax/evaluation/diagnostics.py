@@ -81,9 +81,8 @@ def diagnose(run: Run) -> dict:
                                       run.config.monte_carlo.max_steps)
   right_b = rollouts.verdict_b == grading.Verdict.CORRECT
   lines = step_texts(rollouts.token_bt, end_bz, vocabulary)
-  exact_bz = None
-  if "monte_carlo" in found:
-    exact_bz = exact_values(problems.question_p[rollouts.problem_b], lines, end_bz.shape[1], dials_of(run))
+  exact_bz = exact_of(run, problems, rollouts, lines, end_bz.shape[1])
+  if exact_bz is not None:
     found["exact"] = {"steps the demonstrator could not write": float(
         np.isnan(exact_bz[end_bz > -2]).mean()), "policy": float(right_b.mean()),
                       "demonstrator": float(exact_bz[:, 0].mean())}
@@ -150,6 +149,13 @@ def step_texts(token_bt: np.ndarray, end_bz: np.ndarray, vocabulary) -> list[lis
   """The text of each step of each response, without the newlines around it; end_bz as in values.Values."""
   return [[vocabulary.decode(token_t[last + 1:end + 1]).strip("\n")
            for last, end in zip(end_z, end_z[1:]) if end > -2] for token_t, end_z in zip(token_bt, end_bz)]
+
+
+def exact_of(run: Run, problems, rollouts, lines, width: int) -> np.ndarray | None:
+  """`exact_values` of these responses, None where the problems have none."""
+  if set(problems.dataset_p) != {"arithmetic"}:
+    return None
+  return exact_values(problems.question_p[rollouts.problem_b], lines, width, dials_of(run))
 
 
 def exact_values(question_b, lines: list[list[str]], width: int, dials) -> np.ndarray:

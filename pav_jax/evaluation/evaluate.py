@@ -70,11 +70,8 @@ def _judgement(run: Run, problems, rollouts, right_b, vocabulary) -> dict:
   end_bz, _ = monte_carlo.prefix_ends(rollouts.token_bt, rollouts.length_b, vocabulary,
                                       run.config.monte_carlo.max_steps)
   score_bz = diagnostics.verifier_scores(run, knobs.verifier, problems, rollouts, end_bz, vocabulary, knobs.rows_per_call)
-  exact_bz = None
-  if set(problems.dataset_p) == {"arithmetic"}:
-    exact_bz = diagnostics.exact_values(
-        problems.question_p[rollouts.problem_b], diagnostics.step_texts(rollouts.token_bt, end_bz, vocabulary),
-        end_bz.shape[1], diagnostics.dials_of(run))
+  lines = diagnostics.step_texts(rollouts.token_bt, end_bz, vocabulary)
+  exact_bz = diagnostics.exact_of(run, problems, rollouts, lines, end_bz.shape[1])
   found = {"calibration": {}, "exact": {}, "step_auc": {}}
   diagnostics.assess(found, knobs.kind, score_bz, exact_bz, right_b, run)
   return found

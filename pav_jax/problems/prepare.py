@@ -82,7 +82,7 @@ def _write_split(folder: Folder, split, mixture, knobs, source, tasks, vocabular
   with metrics.progress(what=f"problems {split}", unit="problem", initial=shard * knobs.problems_per_shard) as bar:
     while some := list(itertools.islice(examples, knobs.problems_per_shard)):
       arrays, counts = _arrays(some, knobs, vocabulary)
-      counts["malformed"] = 0 if shard else malformed  # of the whole split
+      counts["malformed"] = 0 if shard else malformed  # of the files behind the split
       if counts["too long"] > knobs.max_too_long * len(some):
         raise UserError(
             f"{split}: {counts['too long']} of {len(some)} problems are longer than problems.max_prompt = "
