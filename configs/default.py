@@ -48,24 +48,24 @@ def get_config() -> ml_collections.ConfigDict:
       "sft": optimizer(num_steps=500),
       "rollouts": {
           "checkpoint": "", "num_problems": 12000, "n_cov": 2, "max_new": 26,
-          "temperature": 1.0, "top_k": 0, "top_p": 1.0, "rows_per_call": 512, "problems_per_shard": 2000},
+          "temperature": 1.0, "top_k": 0, "top_p": 1.0, "rows": 512, "problems_per_shard": 2000},
       "monte_carlo": {
           "checkpoint": "", "n_mc": 2, "seeds_per_problem": 1, "max_steps": 12,
-          "temperature": 1.0, "top_k": 0, "top_p": 1.0, "rows_per_call": 1024, "responses_per_shard": 2000},
+          "temperature": 1.0, "top_k": 0, "top_p": 1.0, "rows": 1024, "responses_per_shard": 2000},
       "verifier": {
           "kinds": ("orm", "q", "advantage"), "model": model(), "init_from": "sft", "pretrain": optimizer(num_steps=0),
-          "balance": True, "text_weight": 0.5, "prover_k": 4, "orm_at_end": False, "own_outcomes": True,
+          "balance": "classes", "text_weight": 0.15, "prover_k": 4, "orm_at_end": False, "own_outcomes": True,
           "advantage_from_q": True,
           "valid_fraction": 0.05,
-          "orm": optimizer(num_steps=1200), "q": optimizer(num_steps=1200), "advantage": optimizer(num_steps=150, peak_lr=1e-3)},
+          "orm": optimizer(num_steps=1200), "q": optimizer(num_steps=1500), "advantage": optimizer(num_steps=300, peak_lr=1e-3)},
       "search": {
           "split": "test", "num_problems": 200, "num_seeds": 2, "policy_checkpoint": "",
           "max_n": 32, "widths": (2, 4, 8), "candidates": 3, "alpha": 0.5,
           "provers": ("best_of_k",), "prover_k": 4, "prover_checkpoint": "", "pav_rerank": "mean", "distinct": False,
           "max_rounds": 40, "max_step": 8,
-          "temperature": 1.0, "top_k": 0, "top_p": 1.0, "rows_per_call": 768},
+          "temperature": 1.0, "top_k": 0, "top_p": 1.0, "rows": 768},
       "evaluate": {
           "checkpoint": "", "verifier": "", "kind": "q", "split": "test", "num_problems": 200, "n": 8,
-          "temperature": 1.0, "top_k": 0, "top_p": 1.0, "rows_per_call": 512},
+          "temperature": 1.0, "top_k": 0, "top_p": 1.0, "rows": 512},
       "report": {"responses": 4, "bootstrap_draws": 2000, "calibration_bins": 10},
   })

@@ -40,16 +40,26 @@ def _chain(size: int = SIZE) -> Network:
   """Logits and score from the last token and from how often each token was read: linear in one-hot and counts."""
   def extend(params, cache, token_bt, valid_bt):
     del params
-    (_, rows, _, slots, _), start_b1 = cache[0].shape, cache.length_b[:, None]
-    held_bl = jnp.arange(slots) < start_b1
-    before_bv = (jax.nn.one_hot(cache[0][0, :, 0, :, 0].astype(int), size) * held_bl[..., None]).sum(1)
-    at_bt = jnp.where(valid_bt, start_b1 + jnp.arange(token_bt.shape[1]), slots)
-    tokens = cache[0].at[0, jnp.arange(rows)[:, None], 0, at_bt, 0].set(token_bt, mode="drop")
-    return _features(token_bt, before_bv), gemma.Cache(tokens, cache[1], cache.length_b + valid_bt.sum(1))
+    rows = token_bt.shape[0] // cache.prefix.keys_yigle.shape[1]
+    at = lambda x: jnp.asarray(x[..., 0], int)
+    prefix_bl = jnp.repeat(at(cache.prefix.keys_yigle[0, :, 0]), rows, axis=0)
+    suffix_bl = at(cache.keys_yigrle[0, :, 0]).reshape(len(token_bt), -1)
+    held_bl = jnp.arange(prefix_bl.shape[1]) < cache.cut_b[:, None]
+    before_bv = ((jax.nn.one_hot(prefix_bl, size) * held_bl[..., None]).sum(1)
+                 + (jax.nn.one_hot(suffix_bl, size) * (cache.position_bl >= 0)[..., None]).sum(1))
+    slot_t = (cache.clock + jnp.arange(token_bt.shape[1])) % suffix_bl.shape[1]
+    position_bt = jnp.where(valid_bt, cache.length_b[:, None] + jnp.arange(token_bt.shape[1]), -1)
+    suffix_bl = suffix_bl.at[:, slot_t].set(token_bt)
+    grown = cache._replace(
+        keys_yigrle=suffix_bl.reshape(1, -1, 1, rows, suffix_bl.shape[1], 1).astype(float),
+        position_bl=cache.position_bl.at[:, slot_t].set(position_bt), clock=cache.clock + token_bt.shape[1],
+        length_b=cache.length_b + valid_bt.sum(1, dtype=jnp.int32))
+    return _features(token_bt, before_bv), grown
 
-  def read(params, token_bt, length_b, slots):
-    empty = gemma.Cache(*[jnp.zeros((1, len(token_bt), 1, slots, 1))] * 2, jnp.zeros(len(token_bt), jnp.int32))
-    return extend(params, empty, token_bt, jnp.arange(token_bt.shape[1])[None] < length_b[:, None])
+  def read(params, token_bt):
+    del params
+    tokens = token_bt[None, :, None, :, None].astype(jnp.float32)
+    return _features(token_bt, jnp.zeros((len(token_bt), size))), gemma.Prefix(tokens, tokens)
 
   def _features(token_bt, before_bv):
     one_btv = jax.nn.one_hot(token_bt, size)

@@ -23,7 +23,7 @@ def command(*arguments, cwd=ROOT):
     ([QUICK, "--config.sft.nosuch=3"], "nosuch"),
     ([QUICK, "--config.nosuch.steps=3"], "nosuch"),
     ([QUICK, "--config.sft.num_steps=abc"], "num_steps=abc"),
-    ([QUICK, "--config.verifier.balance=maybe"], "balance=maybe"),
+    ([QUICK, "--config.verifier.own_outcomes=maybe"], "own_outcomes=maybe"),
     ([QUICK, "--config.search.widths=1,x"], "--config.search.widths"),
     ([QUICK, "--config.stage=nosuch"], "none of pipeline"),
     (["--config=configs/nosuch.py"], "no file configs/nosuch.py"),

@@ -25,12 +25,12 @@ def miniature(**changes):
   config.update_from_flattened_dict({
       "arithmetic.dials.min_length": 1, "arithmetic.dials.max_length": 2, "arithmetic.train_size": 40,
       "arithmetic.validation_size": 8, "arithmetic.test_size": 6, "vocabulary.size": 320,
-      "problems.problems_per_shard": 16, "problems.max_prompt": 128, "problems.max_solution": 128, "rollouts.num_problems": 8, "rollouts.max_new": 12, "rollouts.rows_per_call": 8,
-      "rollouts.problems_per_shard": 4, "monte_carlo.n_mc": 2, "monte_carlo.max_steps": 4, "monte_carlo.rows_per_call": 8,
+      "problems.problems_per_shard": 16, "problems.max_prompt": 128, "problems.max_solution": 128, "rollouts.num_problems": 8, "rollouts.max_new": 12, "rollouts.rows": 8,
+      "rollouts.problems_per_shard": 4, "monte_carlo.n_mc": 2, "monte_carlo.max_steps": 4, "monte_carlo.rows": 8,
       "monte_carlo.responses_per_shard": 4, "verifier.valid_fraction": 0.25, "search.num_problems": 4,
-      "search.num_seeds": 1, "search.max_n": 4, "search.widths": (1, 2), "search.rows_per_call": 12,
+      "search.num_seeds": 1, "search.max_n": 4, "search.widths": (1, 2), "search.rows": 12,
       "search.max_rounds": 3, "search.provers": ("best_of_k", "advantage"), "evaluate.num_problems": 4, "evaluate.n": 2,
-      "evaluate.rows_per_call": 8, "report.bootstrap_draws": 50, **changes})
+      "evaluate.rows": 8, "report.bootstrap_draws": 50, **changes})
   config.lock()
   return config
 

@@ -24,12 +24,13 @@ def get_config(policy: str, *, peak_lr: float, alpha: float):
   config.verifier.model.update(dict(size="gemma2_9b", **network))
   config.sft.update(dict(num_steps=5_000, batch_size=32, peak_lr=peak_lr, warmup_steps=500,
                          eval_every=250, save_every=250))
-  config.rollouts.update(dict(num_problems=-1, n_cov=4, max_new=512, rows_per_call=512, problems_per_shard=100))
-  config.monte_carlo.update(dict(n_mc=20, max_steps=40, rows_per_call=512, responses_per_shard=100))
-  config.verifier.update(dict(init_from=REQUIRED, text_weight=0.0, prover_k=4, orm_at_end=True, own_outcomes=False, kinds=("orm", "q")))
+  config.rollouts.update(dict(num_problems=-1, n_cov=4, max_new=512, rows=512, problems_per_shard=100))
+  config.monte_carlo.update(dict(n_mc=20, max_steps=40, rows=512, responses_per_shard=100))
+  config.verifier.update(dict(init_from=REQUIRED, balance="buckets", text_weight=0.0, prover_k=4, orm_at_end=True,
+                              own_outcomes=False, kinds=("orm", "q")))
   for kind in ("orm", "q", "advantage"):
     config.verifier[kind].update(dict(num_steps=20_000, batch_size=32, peak_lr=5e-7, warmup_steps=2_000,
                                       eval_every=1_000, save_every=500))
   config.search.update(dict(num_problems=500, num_seeds=3, max_n=128, widths=(2, 4, 8, 16, 32, 64, 128),
-                            alpha=alpha, prover_k=4, max_step=128, rows_per_call=768))
+                            alpha=alpha, prover_k=4, max_step=128, rows=768))
   return config

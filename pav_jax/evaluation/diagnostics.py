@@ -71,7 +71,7 @@ def diagnose(run: Run) -> dict:
   rollouts = collect.sample(
       arch, params, problems, np.arange(len(problems.id_p), dtype=np.int32), run.config.report.responses,
       tokens=jobs_lib.token_tables(vocabulary, arch.config.vocab_size), sampling=collect.sampling_of(search),
-      seed=run.config.seed + 5, rows_per_call=search.rows_per_call, max_new=run.config.rollouts.max_new)
+      seed=run.config.seed + 5, rows=search.rows, max_new=run.config.rollouts.max_new)
   with grading.Grader(run.config.grading.workers, run.config.grading.timeout_s) as grader:
     rollouts, counts = collect.grade(rollouts, problems, vocabulary, grader)
     found = {"sample": counts}
@@ -89,7 +89,7 @@ def diagnose(run: Run) -> dict:
   found["calibration"], found["step_auc"] = {}, {}
   for kind in run.config.verifier.kinds:
     score_bz = verifier_scores(run, str(run.folder("verifier").path / kind / "best"), problems, rollouts, end_bz,
-                               vocabulary, search.rows_per_call)
+                               vocabulary, search.rows)
     assess(found, kind, score_bz, exact_bz, right_b, run)
     if kind == "q":
       found["examples"] = _examples(problems.question_p[rollouts.problem_b], lines, score_bz, exact_bz, right_b)

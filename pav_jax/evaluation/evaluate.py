@@ -45,7 +45,7 @@ def run_stage(run: Run):
   with metrics.progress(what="evaluate", unit="response", total=len(problem_p) * knobs.n) as bar:
     rollouts = collect.sample(
         arch, params, problems, problem_p, knobs.n, tokens=jobs_lib.token_tables(vocabulary, arch.config.vocab_size),
-        sampling=collect.sampling_of(knobs), seed=run.config.seed, rows_per_call=knobs.rows_per_call,
+        sampling=collect.sampling_of(knobs), seed=run.config.seed, rows=knobs.rows,
         max_new=run.config.rollouts.max_new, bar=bar)
   with grading.Grader(run.config.grading.workers, run.config.grading.timeout_s) as grader:
     rollouts, counts = collect.grade(rollouts, problems, vocabulary, grader)
@@ -69,7 +69,7 @@ def _judgement(run: Run, problems, rollouts, right_b, vocabulary) -> dict:
   knobs = run.config.evaluate
   end_bz, _ = monte_carlo.prefix_ends(rollouts.token_bt, rollouts.length_b, vocabulary,
                                       run.config.monte_carlo.max_steps)
-  score_bz = diagnostics.verifier_scores(run, knobs.verifier, problems, rollouts, end_bz, vocabulary, knobs.rows_per_call)
+  score_bz = diagnostics.verifier_scores(run, knobs.verifier, problems, rollouts, end_bz, vocabulary, knobs.rows)
   lines = diagnostics.step_texts(rollouts.token_bt, end_bz, vocabulary)
   exact_bz = diagnostics.exact_of(run, problems, rollouts, lines, end_bz.shape[1])
   found = {"calibration": {}, "exact": {}, "step_auc": {}}

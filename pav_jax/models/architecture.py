@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Callable
 
 import jax
 from jax.sharding import PartitionSpec as P
@@ -10,6 +11,7 @@ from jax.sharding import PartitionSpec as P
 from pav_jax.errors import UserError
 from pav_jax.models import gemma
 from pav_jax.models import network as network_lib
+from pav_jax.models import size
 from pav_jax.training import checkpoint
 from pav_jax.training import mesh as mesh_lib
 
@@ -33,11 +35,17 @@ class Architecture:
   network: network_lib.Network
   config: gemma.GemmaConfig
   vocabulary_fingerprint: str
+  rebuild: Callable[[gemma.GemmaConfig], network_lib.Network]
 
   @property
   def num_params(self) -> int:
     """Parameters, embedding included."""
-    return sum(gemma.num_params(self.config))
+    return sum(size.num_params(self.config))
+
+  def shifted(self, shift: float) -> "Architecture":
+    """The same, its scores read `shift` lower: what balanced training adds to the log-odds."""
+    config = dataclasses.replace(self.config, score_shift=shift)
+    return dataclasses.replace(self, config=config, network=self.rebuild(config))
 
   def born(self) -> dict:
     """What `training.fit` must know of a network: how it starts, is laid out, and describes itself."""
@@ -67,7 +75,12 @@ def build(section, vocabulary) -> Architecture:
   config = dataclasses.replace(gemma.SIZES[section.size], vocab_size=section.vocab_size,
                                param_dtype=section.param_dtype, dtype=section.dtype)
   vocabulary.check_rows(config.vocab_size)
-  return Architecture(_network(config, vocabulary.scoring_id, section.logit_chunk), config, vocabulary.fingerprint)
+  return _architecture(config, section, vocabulary)
+
+
+def _architecture(config: gemma.GemmaConfig, section, vocabulary) -> Architecture:
+  rebuild = lambda config: _network(config, vocabulary.scoring_id, section.logit_chunk)
+  return Architecture(rebuild(config), config, vocabulary.fingerprint, rebuild)
 
 
 def load(path: str, arch: Architecture, mesh):
@@ -102,7 +115,7 @@ def restore(path: str, section, vocabulary, mesh):
   except (KeyError, TypeError) as error:
     raise UserError(f"checkpoint {path}: its description does not name a model: {error}") from error
   vocabulary.check_rows(config.vocab_size)
-  arch = Architecture(_network(config, vocabulary.scoring_id, section.logit_chunk), config, vocabulary.fingerprint)
+  arch = _architecture(config, section, vocabulary)
   return arch, load(path, arch, mesh)
 
 

@@ -25,7 +25,8 @@ class GemmaConfig:
   """The shape of one Gemma 2 network; `SIZES` holds the official ones.
 
   query_scale is what queries are multiplied by; window is the reach, in
-  tokens, of the local attention of layers 0, 2, 4, ...
+  tokens, of the local attention of layers 0, 2, 4, ...; score_shift is taken
+  off every score (see verifiers/targets.py).
   """
 
   num_layers: int
@@ -41,6 +42,7 @@ class GemmaConfig:
   logit_cap: float = 30.0
   param_dtype: str = "float32"
   dtype: str = "float32"
+  score_shift: float = 0.0
 
 
 SIZES = {
@@ -54,16 +56,36 @@ SIZES = {
 }
 
 
-class Cache(NamedTuple):
-  """Keys and values of what each row has read; slot i holds the token at position i.
+class Prefix(NamedTuple):
+  """Keys and values of whole rows, read once; slot i holds the token at position i.
 
-  keys_ybgle, values_ybgle: (layers, rows, kv heads, slots, head width).
-  length_b: int32, how many slots of a row count. Slots at or beyond it are
-  never attended to, so shortening `length_b` rewinds a row for free.
+  keys_yigle, values_yigle: (layers, sources, kv heads, slots, head width).
   """
 
-  keys_ybgle: jax.Array
-  values_ybgle: jax.Array
+  keys_yigle: jax.Array
+  values_yigle: jax.Array
+
+
+class Cache(NamedTuple):
+  """What rows attend to: the prefix of their source, stored once for all of its rows, and a suffix of their own.
+
+  Row b = source i * r + r-th row of it. It sees the first cut_b slots of its
+  source's prefix, and those slots of its suffix whose position_bl is not -1.
+  keys_yigrle, values_yigrle: (layers, sources, kv heads, rows of a source,
+  slots, head width): the suffixes. All rows write the same slot at the same
+  time, number `clock` modulo the slots, so that writing is one contiguous
+  update and no scatter; a row that has nothing to write leaves -1 there. A
+  token is overwritten when as many slots as there are have been written
+  after it: who extends sees to it that a row's own are not. length_b: tokens
+  a row has read, prefix included: the position of its next one.
+  """
+
+  prefix: Prefix
+  cut_b: jax.Array
+  keys_yigrle: jax.Array
+  values_yigrle: jax.Array
+  position_bl: jax.Array
+  clock: jax.Array
   length_b: jax.Array
 
 
@@ -98,7 +120,11 @@ class Attention(nn.Module):
   config: GemmaConfig
 
   @nn.compact
-  def __call__(self, x_btd, position_bt, layer, pair):
+  def __call__(self, x_btd, position_bt, layer, suffixes, prefix, view):
+    """(b, t, d) attended, and the keys and values of these tokens, or the suffixes with them written in.
+
+    Without suffixes the rows are whole and see themselves. prefix: this layer's; view: `_View` of the cache.
+    """
     c = self.config
     init = nn.initializers.variance_scaling(1.0, "fan_in", "normal", in_axis=-3, out_axis=(-2, -1))
     query_dhe = self.param("query", init, (c.width, c.num_heads, c.head_width), c.param_dtype)
@@ -116,32 +142,50 @@ class Attention(nn.Module):
     v_btge = jnp.einsum("btd,dge->btge", x_btd, value_dge)
     q_bthe = _rotate(q_bthe, position_bt) * c.query_scale
     k_btge = _rotate(k_btge, position_bt)
-    k_bgle, v_bgle = jnp.swapaxes(k_btge, 1, 2), jnp.swapaxes(v_btge, 1, 2)
-    if pair is None:
-      slot_bl, pair = position_bt, (k_bgle, v_bgle)
-    else:
-      # Only the new tokens are written, into the one buffer that all layers share: as a carry of
-      # the scan it is updated in place. A position beyond the slots (padding) is dropped.
-      row_b11 = jnp.arange(x_btd.shape[0])[:, None, None]
-      head_1g1 = jnp.arange(c.num_kv_heads)[None, :, None]
-      where = (layer, row_b11, head_1g1, position_bt[:, None, :])
-      pair = (pair[0].at[where].set(k_bgle, mode="drop"), pair[1].at[where].set(v_bgle, mode="drop"))
-      k_bgle, v_bgle = (jax.lax.dynamic_index_in_dim(x_ybgle, layer, keepdims=False) for x_ybgle in pair)
-      slot_bl = jnp.arange(k_bgle.shape[2])[None, :]
-    is_local = layer % 2 == 0
+    reach = jnp.where(layer % 2 == 0, c.window, jnp.iinfo(jnp.int32).max)  # even layers are local
+
+    def weigh(logit_xtl, seen_xtl):
+      logit_xtl = jnp.where(seen_xtl, softcap(logit_xtl, c.attention_cap), _MASKED)
+      return jax.nn.softmax(logit_xtl, axis=-1).astype(c.dtype)
 
     # Queries are put in the order of the products first: a CPU multiplies other orders one by one.
-    q_btgHe = q_bthe.reshape(*q_bthe.shape[:2], c.num_kv_heads, -1, c.head_width)
-    q_bgHte = jnp.transpose(q_btgHe, (0, 2, 3, 1, 4))
-    logit_bgHtl = jnp.einsum("bgHte,bgle->bgHtl", q_bgHte, k_bgle, preferred_element_type=jnp.float32)
-    logit_bgHtl = softcap(logit_bgHtl, c.attention_cap)
-    distance_btl = position_bt[:, :, None] - slot_bl[:, None, :]
-    seen_btl = (distance_btl >= 0) & (~is_local | (distance_btl < c.window))
-    logit_bgHtl = jnp.where(seen_btl[:, None, None], logit_bgHtl, _MASKED)
-    weight_bgHtl = jax.nn.softmax(logit_bgHtl, axis=-1).astype(c.dtype)
-    mixed_bgHte = jnp.einsum("bgHtl,bgle->bgHte", weight_bgHtl, v_bgle)
-    mixed_bthe = jnp.transpose(mixed_bgHte, (0, 3, 1, 2, 4)).reshape(*q_bthe.shape)
-    return jnp.einsum("bthe,hed->btd", mixed_bthe, out_hed.astype(c.dtype)), pair
+    if suffixes is None:
+      k_bgle, v_bgle = jnp.swapaxes(k_btge, 1, 2), jnp.swapaxes(v_btge, 1, 2)
+      q_btgHe = q_bthe.reshape(*q_bthe.shape[:2], c.num_kv_heads, -1, c.head_width)
+      q_bgHte = jnp.transpose(q_btgHe, (0, 2, 3, 1, 4))
+      logit_bgHtl = jnp.einsum("bgHte,bgle->bgHtl", q_bgHte, k_bgle, preferred_element_type=jnp.float32)
+      distance_btl = position_bt[:, :, None] - position_bt[:, None, :]
+      seen_btl = (distance_btl >= 0) & (distance_btl < reach)
+      weight_bgHtl = weigh(logit_bgHtl, seen_btl[:, None, None])
+      mixed_bgHte = jnp.einsum("bgHtl,bgle->bgHte", weight_bgHtl, v_bgle)
+      mixed_bthe = jnp.transpose(mixed_bgHte, (0, 3, 1, 2, 4)).reshape(*q_bthe.shape)
+      kept = (k_bgle, v_bgle)
+    else:
+      # Of one source: its rows' queries meet the prefix in one product, and each its own suffix.
+      sources, times = prefix[0].shape[0], x_btd.shape[1]
+      by_source = lambda x_btge: jnp.transpose(
+          x_btge.reshape(sources, -1, times, *x_btge.shape[2:]), (0, 3, 1, 2, 4))  # i g r t e
+      kept = tuple(view.write(x_yigrle, by_source(x_btge), layer) for x_yigrle, x_btge in zip(suffixes, (k_btge, v_btge)))
+      k_igrle, v_igrle = (jax.lax.dynamic_index_in_dim(x_yigrle, layer, keepdims=False) for x_yigrle in kept)
+      k_igle, v_igle = prefix
+      q_irtgHe = q_bthe.reshape(sources, -1, times, c.num_kv_heads, c.num_heads // c.num_kv_heads, c.head_width)
+      q_igrqe = jnp.transpose(q_irtgHe, (0, 3, 1, 4, 2, 5)).reshape(
+          sources, c.num_kv_heads, q_irtgHe.shape[1], -1, c.head_width)  # q: query heads of a group, times t
+      flat = lambda x_igrqe: x_igrqe.reshape(*x_igrqe.shape[:2], -1, x_igrqe.shape[-1])
+      shared_igrql = jnp.einsum("igqe,igle->igql", flat(q_igrqe), k_igle, preferred_element_type=jnp.float32).reshape(
+          *q_igrqe.shape[:4], -1)
+      own_igrql = jnp.einsum("igrqe,igrle->igrql", q_igrqe, k_igrle, preferred_element_type=jnp.float32)
+      seen_btl = view.seen_btl & (position_bt[:, :, None] - view.at_bl[:, None, :] < reach)
+      seen_i1r1tl = seen_btl.reshape(sources, 1, -1, 1, times, seen_btl.shape[-1])
+      logit_igrql = jnp.concatenate([shared_igrql, own_igrql], axis=-1)
+      logit_igrHtl = logit_igrql.reshape(*q_igrqe.shape[:3], -1, times, logit_igrql.shape[-1])
+      weight_igrql = weigh(logit_igrHtl, seen_i1r1tl).reshape(logit_igrql.shape)
+      shared_igrql, own_igrql = jnp.split(weight_igrql, [k_igle.shape[2]], axis=-1)
+      mixed_igrqe = (jnp.einsum("igql,igle->igqe", flat(shared_igrql), v_igle).reshape(q_igrqe.shape)
+                     + jnp.einsum("igrql,igrle->igrqe", own_igrql, v_igrle))
+      mixed_igrHte = mixed_igrqe.reshape(*q_igrqe.shape[:3], -1, times, c.head_width)
+      mixed_bthe = jnp.transpose(mixed_igrHte, (0, 2, 4, 1, 3, 5)).reshape(*q_bthe.shape)
+    return jnp.einsum("bthe,hed->btd", mixed_bthe, out_hed.astype(c.dtype)), kept
 
 
 class FeedForward(nn.Module):
@@ -163,26 +207,56 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-  """One layer: attention and feed-forward, each between two norms; the carry is x and the whole cache.
+  """One layer: attention and feed-forward, each between two norms; the carry is x and all layers' suffixes.
 
-  Without a cache its output is what it adds to one, where `keep` asks for it.
+  Without a cache its output is the keys and values it would add to one, where `keep` asks for it.
   """
 
   config: GemmaConfig
   keep: bool
 
   @nn.compact
-  def __call__(self, carry, position_bt, layer):
-    x_btd, pair = carry
+  def __call__(self, carry, position_bt, view, layer, prefix):
+    x_btd, suffixes = carry
     norm = lambda name: RMSNorm(self.config.param_dtype, name=name)
-    attended_btd, seen = Attention(self.config, name="attention")(
-        norm("pre_attention_norm")(x_btd), position_bt, layer, pair)
+    attended_btd, kept = Attention(self.config, name="attention")(
+        norm("pre_attention_norm")(x_btd), position_bt, layer, suffixes, prefix, view)
     x_btd += norm("post_attention_norm")(attended_btd)
     fed_btd = FeedForward(self.config, name="ffn")(norm("pre_ffn_norm")(x_btd))
     x_btd += norm("post_ffn_norm")(fed_btd)
-    if pair is None:
-      return (x_btd, None), seen if self.keep else None
-    return (x_btd, seen), None
+    if suffixes is None:
+      return (x_btd, None), kept if self.keep else None
+    return (x_btd, kept), None
+
+
+class _View(NamedTuple):
+  """What all layers of one call share: the position of every slot of prefix and suffix, who sees it, where to write."""
+
+  at_bl: jax.Array
+  seen_btl: jax.Array
+  slot_t: jax.Array
+
+  def write(self, x_yigrle, new_igrte, layer):
+    """The new tokens in their slots of this layer; in place, since the suffixes are a carry of the scan."""
+    if len(self.slot_t) == 1:
+      return jax.lax.dynamic_update_slice(x_yigrle, new_igrte[None], (layer, 0, 0, 0, self.slot_t[0], 0))
+    return x_yigrle.at[layer, :, :, :, self.slot_t].set(jnp.moveaxis(new_igrte, 3, 0))
+
+
+def _look(cache: Cache, position_bt, valid_bt) -> tuple[_View, Cache]:
+  """The view of the cache with these tokens appended, and the cache's book-keeping after them."""
+  (_, _, _, _, slots, _), times = cache.keys_yigrle.shape, position_bt.shape[1]
+  if times > slots:
+    raise ValueError(f"{times} tokens at once do not fit into a suffix of {slots} slots")
+  slot_t = (cache.clock + jnp.arange(times)) % slots
+  position_bl = cache.position_bl.at[:, slot_t].set(jnp.where(valid_bt, position_bt, -1))
+  prefix_bl = jnp.broadcast_to(jnp.arange(cache.prefix.keys_yigle.shape[3]), (len(position_bl), cache.prefix.keys_yigle.shape[3]))
+  there_bl = jnp.concatenate([prefix_bl < cache.cut_b[:, None], position_bl >= 0], axis=1)
+  at_bl = jnp.concatenate([prefix_bl, position_bl], axis=1)
+  seen_btl = there_bl[:, None, :] & (at_bl[:, None, :] <= position_bt[:, :, None])
+  grown = cache._replace(position_bl=position_bl, clock=cache.clock + times,
+                         length_b=cache.length_b + valid_bt.sum(axis=1, dtype=jnp.int32))
+  return _View(at_bl, seen_btl, slot_t), grown
 
 
 class Gemma(nn.Module):
@@ -192,12 +266,12 @@ class Gemma(nn.Module):
 
   @nn.compact
   def __call__(self, token_bt, cache: Cache | None = None, valid_bt=None, *, keep: bool = False):
-    """Hidden states (b, t, d) after the final norm, and the grown cache.
+    """Hidden states (b, t, d) after the final norm, and the prefix or the grown cache.
 
     token_bt: int32, right-padded. Without a cache, row i starts at position
     0 and padding needs no mask: nothing real looks to its right; `keep` gives
-    the keys and values (y, b, g, t, e) in the place of a cache. With a cache,
-    the valid tokens (a prefix of each row of valid_bt) are appended.
+    the rows' keys and values as a Prefix. With a cache, the valid tokens (a
+    prefix of each row of valid_bt) are appended to the suffixes.
     """
     c = self.config
     embedding_vd = self.param(
@@ -205,18 +279,19 @@ class Gemma(nn.Module):
         (c.vocab_size, c.width), c.param_dtype)
     x_btd = embedding_vd[token_bt].astype(c.dtype) * jnp.asarray(c.width**0.5, c.dtype)
     position_bt = jnp.broadcast_to(jnp.arange(token_bt.shape[1])[None], token_bt.shape)
+    suffixes = prefix = view = None
     if cache is not None:
-      slots = cache.keys_ybgle.shape[3]
-      position_bt = jnp.where(valid_bt, position_bt + cache.length_b[:, None], slots)
+      position_bt += cache.length_b[:, None]
+      prefix, suffixes = tuple(cache.prefix), (cache.keys_yigrle, cache.values_yigrle)
+      view, cache = _look(cache, position_bt, valid_bt)
     layers = nn.scan(
         nn.remat(Block, prevent_cse=False), variable_axes={"params": 0}, split_rngs={"params": True},
-        in_axes=(nn.broadcast, 0), length=c.num_layers)(c, keep, name="layers")
-    pair = None if cache is None else (cache.keys_ybgle, cache.values_ybgle)
-    (x_btd, pair), kept = layers((x_btd, pair), position_bt, jnp.arange(c.num_layers))
+        in_axes=(nn.broadcast, nn.broadcast, 0, 0), length=c.num_layers)(c, keep, name="layers")
+    (x_btd, suffixes), kept = layers((x_btd, suffixes), position_bt, view, jnp.arange(c.num_layers), prefix)
     hidden_btd = RMSNorm(c.param_dtype, name="final_norm")(x_btd)
     if cache is None:
-      return hidden_btd, kept
-    return hidden_btd, Cache(*pair, cache.length_b + valid_bt.sum(axis=1, dtype=jnp.int32))
+      return hidden_btd, Prefix(*kept) if keep else None
+    return hidden_btd, cache._replace(keys_yigrle=suffixes[0], values_yigrle=suffixes[1])
 
 
 def logits(config: GemmaConfig, params, hidden_btd) -> jax.Array:
@@ -227,9 +302,10 @@ def logits(config: GemmaConfig, params, hidden_btd) -> jax.Array:
 
 
 def scores(config: GemmaConfig, params, hidden_btd, scoring_id: int) -> jax.Array:
-  """float32 logit of the scoring token at every position: one row of the embedding (App. D)."""
+  """float32 logit of the scoring token at every position: one row of the embedding (App. D); less the shift."""
   row_d = params["embedding"][scoring_id].astype(jnp.float32)
-  return softcap(jnp.einsum("...d,d->...", hidden_btd.astype(jnp.float32), row_d), config.logit_cap)
+  capped = softcap(jnp.einsum("...d,d->...", hidden_btd.astype(jnp.float32), row_d), config.logit_cap)
+  return capped - config.score_shift
 
 
 def target_log_probs(config: GemmaConfig, params, hidden_btd, target_bt, chunk: int) -> jax.Array:
@@ -254,31 +330,3 @@ def target_log_probs(config: GemmaConfig, params, hidden_btd, target_bt, chunk: 
   split = lambda x: jnp.moveaxis(x.reshape(b, (t + pad) // chunk, chunk, *x.shape[2:]), 1, 0)
   _, log_prob_xbc = jax.lax.scan(piece, None, (split(hidden_btd), split(target_bt)))
   return jnp.moveaxis(log_prob_xbc, 0, 1).reshape(b, t + pad)[:, :t]
-
-
-def num_params(config: GemmaConfig) -> tuple[int, int]:
-  """(parameters of the embedding, parameters of everything else)."""
-  c = config
-  attention = c.width * c.head_width * (2 * c.num_heads + 2 * c.num_kv_heads)
-  layer = attention + 3 * c.width * c.ffn_width + 4 * c.width
-  return c.vocab_size * c.width, c.num_layers * layer + c.width
-
-
-def forward_flops(config: GemmaConfig, start, stop, logit_count=0):
-  """FLOPs of reading positions [start, stop) with everything before them cached.
-
-  Two per parameter and token in the layers; 4 * heads * head width per pair of
-  query and visible key; 2 * vocabulary * width for each of logit_count
-  positions whose logits are computed. start, stop, logit_count: numbers or
-  numpy arrays; the arithmetic is exact, padding does not count.
-  """
-  c = config
-  token_flops = 2 * (num_params(c)[1] - c.width - 4 * c.width * c.num_layers)
-  whole = lambda n: n * (n + 1) // 2  # keys seen by positions 0 .. n - 1 without a window
-  def windowed(n):
-    beyond = n * (n > c.window) - c.window * (n > c.window)
-    return whole(n) - whole(beyond)
-  local, everywhere = (c.num_layers + 1) // 2, c.num_layers // 2
-  pairs = local * (windowed(stop) - windowed(start)) + everywhere * (whole(stop) - whole(start))
-  return ((stop - start) * token_flops + 4 * c.num_heads * c.head_width * pairs
-          + 2 * c.vocab_size * c.width * logit_count)

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from pav_jax.models import decoding
 from pav_jax.models import gemma
+from pav_jax.models import size
 
 
 class Network(NamedTuple):
@@ -21,8 +21,8 @@ class Network(NamedTuple):
   logits(params, hidden_xd) -> logit_xv, float32
   scores(params, hidden_xd) -> score_x, float32: the logit of the scoring token
   log_probs(params, hidden_btd, target_bt) -> log_prob_bt, float32
-  read(params, token_bt, length_b, slots) -> (hidden_btd, cache): rows from their first token on
-  extend(params, cache, token_bt, valid_bt) -> (hidden_btd, cache)
+  read(params, token_bt) -> (hidden_btd, prefix): rows from their first token on
+  extend(params, cache, token_bt, valid_bt) -> (hidden_btd, cache): a cache is a prefix, `decoding.begin`
   flops(start, stop, logit_count) -> FLOPs of reading positions [start, stop)
   """
 
@@ -41,10 +41,6 @@ def from_gemma(config: gemma.GemmaConfig, *, scoring_id: int, logit_chunk: int =
   module = gemma.Gemma(config)
   apply = lambda params, *args, **kwargs: module.apply({"params": params}, *args, **kwargs)
 
-  def read(params, token_bt, length_b, slots: int):
-    hidden_btd, pair = apply(params, token_bt, keep=True)
-    return hidden_btd, decoding.filled(*pair, length_b, slots)
-
   return Network(
       init=lambda rng: module.init(rng, jnp.zeros((1, 1), jnp.int32))["params"],
       hidden=lambda params, token_bt: apply(params, token_bt)[0],
@@ -52,7 +48,7 @@ def from_gemma(config: gemma.GemmaConfig, *, scoring_id: int, logit_chunk: int =
       scores=lambda params, hidden: gemma.scores(config, params, hidden, scoring_id),
       log_probs=lambda params, hidden_btd, target_bt: gemma.target_log_probs(
           config, params, hidden_btd, target_bt, logit_chunk),
-      read=read,
+      read=lambda params, token_bt: apply(params, token_bt, keep=True),
       extend=lambda params, cache, token_bt, valid_bt: apply(params, token_bt, cache, valid_bt),
-      flops=lambda start, stop, logit_count=0: gemma.forward_flops(config, start, stop, logit_count),
+      flops=lambda start, stop, logit_count=0: size.forward_flops(config, start, stop, logit_count),
   )

@@ -40,7 +40,7 @@ def sampling_of(section) -> sampling_lib.Sampling:
 
 
 def sample(arch: architecture.Architecture, params, problems: prepared.Problems, problem_p: np.ndarray, n: int, *,
-           tokens, sampling, seed: int, rows_per_call: int, max_new: int, bar=None) -> Rollouts:
+           tokens, sampling, seed: int, rows: int, max_new: int, bar=None) -> Rollouts:
   """n responses to each of the problems problem_p, ungraded (verdict_b is all -1)."""
   source_r = np.repeat(np.arange(len(problem_p)), n).astype(np.int32)
   sample_r = np.tile(np.arange(n), len(problem_p)).astype(np.int32)
@@ -49,9 +49,7 @@ def sample(arch: architecture.Architecture, params, problems: prepared.Problems,
       arch.network, params, problems.prompt_pt[problem_p], length_p,
       jobs_lib.Jobs(source_r, length_p[source_r], np.full(len(source_r), max_new, np.int32),
                     np.stack([problem_p[source_r], sample_r], axis=1)),
-      tokens, rows_per_call=rows_per_call, sources_per_call=max(1, rows_per_call // n),
-      slots=problems.prompt_pt.shape[1] + max_new, max_new=max_new,
-      sampling=sampling, seed=seed, bar=bar)
+      tokens, rows=rows, share=jobs_lib.rows_of_lane(n), max_new=max_new, sampling=sampling, seed=seed, bar=bar)
   return Rollouts(problem_p[source_r], sample_r, done.token_rt, done.length_r, done.log_prob_rt, done.ended_r,
                   np.full(len(source_r), int(grading.Verdict.UNGRADABLE), np.int8))
 
@@ -92,7 +90,7 @@ def run_stage(run: Run):
         bar.update(len(problem_p) * knobs.n_cov)
         continue
       rollouts = sample(arch, params, problems, problem_p, knobs.n_cov, tokens=tokens, sampling=sampling_of(knobs),
-                        seed=run.config.seed, rows_per_call=knobs.rows_per_call, max_new=knobs.max_new, bar=bar)
+                        seed=run.config.seed, rows=knobs.rows, max_new=knobs.max_new, bar=bar)
       rollouts, counts = grade(rollouts, problems, vocabulary, grader)
       folder.write_shard(shard, rollouts._asdict(), counts)
   folder.finish(shards, {"vocabulary": vocabulary.fingerprint})

@@ -1,14 +1,19 @@
-"""The sampler: one prefill for each trajectory, a jitted loop with a cache for what follows.
+"""The rollout engine: lanes of rows that share a prefix, refilled on the device while they decode.
 
-  1. Read each trajectory once (`read`): keys and values for all its prefixes.
-  2. For every continuation wanted, fork the trajectory's row and cut it at the
-     prefix (`decoding.fork`): the rollouts of a prompt, the continuations of
-     each prefix and the candidates of a beam are all this.
-  3. Feed the last token of the prefix, draw the next, and go on until every
-     row has met its stop, or its budget (`generate`).
+  1. A lane holds one source (a prompt, a trajectory, an item of a beam), read
+     once, and r rows. Whatever goes on from it attends to that one copy, each
+     row cut at its own length, and to a suffix of its own (`models/decoding.py`).
+  2. A lane has a list of jobs: cut here, go on for so many tokens or steps,
+     draw with this key. A row that ends takes the lane's next job in the same
+     jitted loop; no host, no prefill, no other shape (`advance`).
+  3. When enough lanes have run dry the loop returns, and the host gives them
+     new sources, several read in one call of a fixed shape (`install`).
+  4. The loop writes a log, one line a step, of who drew what: contiguous
+     writes; the host sorts it into responses (`Log`).
 
-Invariant of every cache here: it holds all tokens of a row but the last, which
-is fed first. Finished rows feed nothing: their cache stays as it was.
+Invariant: a row has read all its tokens but the last, which is fed next. The
+n-th new token of a job is drawn with fold_in(its key, n), so what comes out
+depends on nothing but the job.
 """
 
 import functools
@@ -18,6 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from pav_jax.models import decoding
+from pav_jax.models import gemma
 from pav_jax.models.network import Network
 from pav_jax.rollouts import sampling as sampling_lib
 
@@ -36,81 +42,189 @@ class Tokens(NamedTuple):
   never_v: jax.Array
 
 
-class Continuations(NamedTuple):
-  """New tokens of each row: padded token_bt, length_b with EOS, log_prob_bt, and why it ended.
+class Work(NamedTuple):
+  """The jobs of each lane, j-th of lane i; count_i of them count.
 
-  ended_b: met EOS. stopped_b: met the stop asked for (a step's end, or EOS);
-  a row that did not is truncated by its budget.
+  fed_ij: the last token of the prefix; cut_ij: tokens before it; budget_ij: new
+  tokens at most; steps_ij: steps at most (see problems/steps.py); begun_ij: the
+  prefix ends inside a step; key_ij2: uint32 key data.
   """
+
+  count_i: jax.Array
+  fed_ij: jax.Array
+  cut_ij: jax.Array
+  budget_ij: jax.Array
+  steps_ij: jax.Array
+  begun_ij: jax.Array
+  key_ij2: jax.Array
+
+
+class Rows(NamedTuple):
+  """What each row is about: job_b of its lane (-1: none), and how far it has come."""
+
+  job_b: jax.Array
+  fed_b: jax.Array
+  drawn_b: jax.Array
+  budget_b: jax.Array
+  steps_b: jax.Array
+  begun_b: jax.Array
+  key_b2: jax.Array
+
+
+class Log(NamedTuple):
+  """Line n: what each row drew in the n-th step: job_nb (-1: nothing), as its at_nb-th token, with what log-probability."""
+
+  job_nb: jax.Array
+  at_nb: jax.Array
+  token_nb: jax.Array
+  log_prob_nb: jax.Array
+
+
+class Continuations(NamedTuple):
+  """New tokens of each row: padded token_bt, length_b with EOS, log_prob_bt, and whether EOS was met."""
 
   token_bt: jax.Array
   log_prob_bt: jax.Array
   length_b: jax.Array
   ended_b: jax.Array
-  stopped_b: jax.Array
 
 
-def read(network: Network, params, token_bt, length_b, slots: int):
-  """A cache of `slots` slots with all but each row's last token read. token_bt: right-padded."""
-  return network.read(params, token_bt, length_b - 1, slots)[1]
+class Lanes(NamedTuple):
+  """The whole state of the engine; next_i: jobs of a lane that were taken."""
+
+  cache: gemma.Cache
+  work: Work
+  next_i: jax.Array
+  rows: Rows
+
+  @property
+  def busy_i(self) -> jax.Array:
+    """bool: the lane has a job running or waiting."""
+    running_i = (self.rows.job_b >= 0).reshape(len(self.next_i), -1).any(axis=1)
+    return running_i | (self.next_i < self.work.count_i)
 
 
-def generate(network: Network, params, cache, last_b, budget_b, key_b, tokens: Tokens, *,
-             max_new: int, sampling: sampling_lib.Sampling, step_begun_b: jax.Array | None = None):
-  """(Continuations, cache): draw up to min(max_new, budget_b) tokens after last_b.
+# Jitted, so that no two of the arrays are one buffer, which could not be donated.
+@functools.partial(jax.jit, static_argnames=("network", "lanes", "rows", "jobs", "width", "slots"))
+def empty(network: Network, params, *, lanes: int, rows: int, jobs: int, width: int, slots: int) -> Lanes:
+  """Lanes without work. rows of each lane; jobs of each at most; width: tokens of a source; slots: of a suffix."""
+  ints = functools.partial(jnp.zeros, dtype=jnp.int32)
+  b = lanes * rows
+  work = Work(ints(lanes), *(ints((lanes, jobs)) for _ in range(4)), jnp.zeros((lanes, jobs), bool),
+              jnp.zeros((lanes, jobs, 2), jnp.uint32))
+  idle = Rows(ints(b) - 1, *(ints(b) for _ in range(4)), jnp.zeros(b, bool), jnp.zeros((b, 2), jnp.uint32))
+  return Lanes(decoding.begin(blank(network, params, lanes, width), ints(b), slots), work, ints(lanes), idle)
 
-  cache: holds what precedes last_b. The n-th new token of a row is drawn with
-  fold_in(key_b, n). step_begun_b: None to go on to EOS; else bool, and a row
-  stops at the end of its step, too: at the first newline after something that
-  is not one (see problems/steps.py), which a row whose step has begun has seen.
+
+def blank(network: Network, params, sources: int, width: int) -> gemma.Prefix:
+  """A prefix of so many sources with room for `width` tokens, nothing read yet."""
+  _, prefix = jax.eval_shape(network.read, params, jax.ShapeDtypeStruct((sources, width), jnp.int32))
+  return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), prefix)
+
+
+@functools.partial(jax.jit, static_argnames="network", donate_argnames="lanes")
+def install(network: Network, params, lanes: Lanes, lane_p, token_pt, work: Work) -> Lanes:
+  """Reads the sources token_pt (right-padded) into the idle lanes lane_p, with their work; a lane that is not there is skipped."""
+  _, prefix = network.read(params, token_pt)
+  put = lambda all_yigle, some_ypgle: all_yigle.at[:, lane_p].set(some_ypgle, mode="drop")
+  cache = lanes.cache._replace(prefix=gemma.Prefix(*map(put, lanes.cache.prefix, prefix)))
+  work = Work(*(x.at[lane_p].set(new, mode="drop") for x, new in zip(lanes.work, work)))
+  return lanes._replace(cache=cache, work=work, next_i=lanes.next_i.at[lane_p].set(0, mode="drop"))
+
+
+def refill(lanes: Lanes) -> Lanes:
+  """Every idle row of a lane with jobs left takes the next of them."""
+  rows, work = lanes.rows, lanes.work
+  count = len(lanes.next_i)
+  idle_ir = (rows.job_b < 0).reshape(count, -1)
+  job_ir = lanes.next_i[:, None] + jnp.cumsum(idle_ir, axis=1) - 1
+  fresh_ir = idle_ir & (job_ir < work.count_i[:, None])
+  at_ir = jnp.where(fresh_ir, job_ir, 0)
+  fresh_b = fresh_ir.reshape(-1)
+  def pick(x_ij, old_b):
+    expand = lambda x: x.reshape(*x.shape, *[1] * (x_ij.ndim - 2))
+    new_b = jnp.take_along_axis(x_ij, expand(at_ir), axis=1).reshape(old_b.shape)
+    return jnp.where(fresh_b.reshape(-1, *[1] * (old_b.ndim - 1)), new_b, old_b)
+  begun = Rows(jnp.where(fresh_b, job_ir.reshape(-1), rows.job_b), pick(work.fed_ij, rows.fed_b),
+               jnp.where(fresh_b, 0, rows.drawn_b), pick(work.budget_ij, rows.budget_b), pick(work.steps_ij, rows.steps_b),
+               pick(work.begun_ij, rows.begun_b), pick(work.key_ij2, rows.key_b2))
+  cache = decoding.restart(lanes.cache, fresh_b, pick(work.cut_ij, lanes.cache.cut_b))
+  return lanes._replace(cache=cache, next_i=lanes.next_i + fresh_ir.sum(axis=1, dtype=jnp.int32), rows=begun)
+
+
+def step(network: Network, params, cache: gemma.Cache, rows: Rows, tokens: Tokens, sampling: sampling_lib.Sampling):
+  """(cache, rows, line of the log): every row that has a job draws one token."""
+  live_b = rows.job_b >= 0
+  hidden_b1d, cache = network.extend(params, cache, rows.fed_b[:, None], live_b[:, None])
+  key_b = jax.vmap(jax.random.fold_in)(jax.random.wrap_key_data(rows.key_b2), rows.drawn_b)
+  token_b, log_prob_b = sampling_lib.draw(network.logits(params, hidden_b1d[:, 0]), key_b, sampling, tokens.never_v)
+  token_b = jnp.where(live_b, token_b, tokens.pad_id)
+  line = (rows.job_b, rows.drawn_b, token_b, jnp.where(live_b, log_prob_b, 0.0))
+  begun_b = rows.begun_b | tokens.content_v[token_b]
+  step_ends_b = live_b & tokens.newline_v[token_b] & begun_b
+  steps_b, drawn_b = rows.steps_b - step_ends_b, rows.drawn_b + live_b
+  over_b = (token_b == tokens.eos_id) | (drawn_b >= rows.budget_b) | (steps_b <= 0)
+  return cache, Rows(jnp.where(over_b, -1, rows.job_b), token_b, drawn_b, rows.budget_b, steps_b,
+                     begun_b & ~step_ends_b, rows.key_b2), line
+
+
+def generate(network: Network, params, cache: gemma.Cache, fed_b, budget_b, key_b, tokens: Tokens, *, max_new: int,
+             sampling: sampling_lib.Sampling, steps: int | None = None, begun_b=None) -> tuple[Continuations, gemma.Cache]:
+  """One job a row and no queue: up to min(max_new, budget_b) tokens after fed_b, and at most `steps` steps.
+
+  cache: holds what precedes fed_b. begun_b: bool, rows whose prefix ends
+  inside a step (see problems/steps.py); none by default.
   """
-  stop_at_step = step_begun_b is not None
-  rows = last_b.shape[0]
+  b = len(fed_b)
+  endless = jnp.iinfo(jnp.int32).max
+  rows = Rows(jnp.where(budget_b > 0, 0, -1), fed_b.astype(jnp.int32), jnp.zeros(b, jnp.int32), budget_b.astype(jnp.int32),
+              jnp.full(b, endless if steps is None else steps, jnp.int32),
+              jnp.zeros(b, bool) if begun_b is None else begun_b, jax.random.key_data(key_b))
 
-  def alive(carry):
-    n, _, _, _, state = carry
-    return (n < max_new) & jnp.any(~(state.stopped_b | (state.length_b >= budget_b)))
+  def going(carry):
+    n, _, rows, _ = carry
+    return (n < max_new) & (rows.job_b >= 0).any()
 
   def one(carry):
-    n, cache, fed_b, content_b, state = carry
-    live_b = ~state.stopped_b & (state.length_b < budget_b)
-    hidden_b1d, cache = network.extend(params, cache, fed_b[:, None], live_b[:, None])
-    drawn_b, log_prob_b = sampling_lib.draw(
-        network.logits(params, hidden_b1d[:, 0]), jax.vmap(jax.random.fold_in, (0, None))(key_b, n),
-        sampling, tokens.never_v)
-    drawn_b = jnp.where(live_b, drawn_b, tokens.pad_id)
-    ended_b = live_b & (drawn_b == tokens.eos_id)
-    content_b |= tokens.content_v[drawn_b]
-    stop_b = ended_b | (live_b & tokens.newline_v[drawn_b] & content_b) if stop_at_step else ended_b
-    state = Continuations(
-        token_bt=state.token_bt.at[:, n].set(drawn_b),
-        log_prob_bt=state.log_prob_bt.at[:, n].set(jnp.where(live_b, log_prob_b, 0.0)),
-        length_b=state.length_b + live_b,
-        ended_b=state.ended_b | ended_b,
-        stopped_b=state.stopped_b | stop_b)
-    return n + 1, cache, jnp.where(live_b, drawn_b, fed_b), content_b, state
+    n, cache, rows, log = carry
+    cache, rows, line = step(network, params, cache, rows, tokens, sampling)
+    return n + 1, cache, rows, _written(log, n, line)
 
-  blank_b = jnp.zeros(rows, bool)
-  state = Continuations(
-      token_bt=jnp.full((rows, max_new), tokens.pad_id, jnp.int32),
-      log_prob_bt=jnp.zeros((rows, max_new), jnp.float32),
-      length_b=jnp.zeros(rows, jnp.int32), ended_b=blank_b, stopped_b=blank_b)
-  begun_b = step_begun_b if stop_at_step else blank_b
-  _, cache, _, _, state = jax.lax.while_loop(alive, one, (0, cache, last_b, begun_b, state))
-  return state, cache
+  _, cache, rows, log = jax.lax.while_loop(going, one, (jnp.int32(0), cache, rows, _blank(max_new, b, tokens)))
+  at_end_b = jnp.take_along_axis(log.token_nb, jnp.maximum(rows.drawn_b - 1, 0)[None], axis=0)[0]
+  ended_b = (rows.drawn_b > 0) & (at_end_b == tokens.eos_id)
+  return Continuations(log.token_nb.T, log.log_prob_nb.T, rows.drawn_b, ended_b), cache
 
 
-@functools.partial(jax.jit, static_argnames=("network", "slots", "max_new", "sampling"))
-def continue_prefixes(network: Network, params, token_bt, length_b, source_r, cut_r, budget_r, key_r,
-                      tokens: Tokens, *, slots: int, max_new: int, sampling: sampling_lib.Sampling) -> Continuations:
-  """Whole responses from prefixes of trajectories; each trajectory is read once.
+def _blank(lines: int, b: int, tokens: Tokens) -> Log:
+  ints = jnp.zeros((lines, b), jnp.int32)
+  return Log(ints - 1, ints, ints + tokens.pad_id, jnp.zeros((lines, b), jnp.float32))
 
-  token_bt, length_b: trajectories, right-padded. Row r continues the first
-  cut_r >= 1 tokens of trajectory source_r for at most budget_r tokens; the
-  caller sees to it that no row outgrows the slots: cut_r + budget_r <= slots.
-  """
-  cache = read(network, params, token_bt, length_b, slots)
-  cache = decoding.fork(cache, source_r, cut_r - 1)
-  last_r = token_bt[source_r, cut_r - 1]
-  return generate(network, params, cache, last_r, budget_r, key_r, tokens,
-                  max_new=max_new, sampling=sampling)[0]
+
+def _written(log: Log, n: jax.Array, line) -> Log:
+  return Log(*(jax.lax.dynamic_update_slice(x_nb, x_b[None], (n, 0)) for x_nb, x_b in zip(log, line)))
+
+
+@functools.partial(jax.jit, static_argnames=("network", "lines", "sampling"), donate_argnames="lanes")
+def advance(network: Network, params, lanes: Lanes, tokens: Tokens, wanted: jax.Array, *, lines: int,
+            sampling: sampling_lib.Sampling) -> tuple[Lanes, Log, jax.Array, jax.Array]:
+  """(lanes, log, steps taken, busy_i): decodes until `wanted` lanes are idle, none is busy, or `lines` steps are taken."""
+  def going(carry):
+    n, lanes, _ = carry
+    busy = lanes.busy_i.sum()
+    return (n < lines) & (busy > 0) & (len(lanes.next_i) - busy < wanted)
+
+  def one(carry):
+    n, lanes, log = carry
+    waiting = (lanes.rows.job_b < 0).reshape(len(lanes.next_i), -1).any(axis=1) & (lanes.next_i < lanes.work.count_i)
+    # Keys and values stay outside: a branch might copy what it hands through.
+    light = lanes._replace(cache=lanes.cache._replace(prefix=None, keys_yigrle=None, values_yigrle=None))
+    light = jax.lax.cond(waiting.any(), refill, lambda lanes: lanes, light)
+    lanes = light._replace(cache=light.cache._replace(
+        prefix=lanes.cache.prefix, keys_yigrle=lanes.cache.keys_yigrle, values_yigrle=lanes.cache.values_yigrle))
+    cache, rows, line = step(network, params, lanes.cache, lanes.rows, tokens, sampling)
+    return n + 1, lanes._replace(cache=cache, rows=rows), _written(log, n, line)
+
+  blank = _blank(lines, len(lanes.rows.job_b), tokens)
+  n, lanes, log = jax.lax.while_loop(going, one, (jnp.int32(0), lanes, blank))
+  return lanes, log, n, lanes.busy_i

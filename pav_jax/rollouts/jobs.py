@@ -1,5 +1,13 @@
-"""Continuations by the thousand: a list of jobs cut into calls of one fixed shape."""
+"""Continuations by the thousand: the queue that feeds the engine's lanes, and the log sorted into responses.
 
+  1. Jobs of one source make a bundle, the longest first; bundles wait with the
+     greatest work first, so that the ends are short.
+  2. Lanes that have run dry get the next bundles, several in one call.
+  3. The engine decodes until enough lanes are dry again; its log is sorted
+     into the jobs' responses while nothing else waits.
+"""
+
+import collections
 from typing import NamedTuple
 
 import jax
@@ -47,50 +55,98 @@ def token_tables(vocabulary, rows: int) -> engine.Tokens:
                        jnp.asarray(content_v), jnp.asarray(never_v))
 
 
+def rows_of_lane(jobs_per_source: float) -> int:
+  """How many rows share a source: few enough that each takes about four jobs, since a lane's last rows wait for one another."""
+  return max(1, int(jobs_per_source) // 4)
+
+
 def run(network: Network, params, token_bt: np.ndarray, length_b: np.ndarray, jobs: Jobs, tokens: engine.Tokens, *,
-        rows_per_call: int, sources_per_call: int, slots: int, max_new: int, sampling: sampling_lib.Sampling,
-        seed: int, bar=None) -> Done:
-  """Runs every job; one compilation whatever their number.
+        rows: int, share: int, max_new: int, sampling: sampling_lib.Sampling, seed: int, jobs_per_lane: int = 256,
+        bar=None) -> Done:
+  """Runs every job; one compilation each of `engine.install` and `engine.advance` whatever their number and lengths.
 
-  Calls take jobs by their budgets, so that rows that run together end
-  together, up to rows_per_call of them over up to sources_per_call
-  trajectories; the last call is filled up with copies whose budget is 0.
-  slots: length of the cache; bar: a progress bar that counts jobs.
+  token_bt, length_b: the sources, right-padded. rows: that decode together,
+  in lanes of `share` rows (`rows_of_lane`); a source with more than
+  jobs_per_lane jobs takes several lanes. max_new: the longest budget; bar: a
+  progress bar that counts jobs.
 
-  Raises ValueError for a cut outside its trajectory or a job that would
-  outgrow the cache: nothing is cut short in silence.
+  Raises ValueError for a cut outside its source or a budget beyond max_new:
+  nothing is cut short in silence.
   """
   if (jobs.cut_r < 1).any() or (jobs.cut_r > length_b[jobs.source_r]).any():
     raise ValueError("a job's cut lies outside its trajectory")
   if (jobs.budget_r > max_new).any() or (jobs.budget_r < 0).any():
     raise ValueError(f"a job's budget is outside 0..{max_new}")
-  if (jobs.cut_r + jobs.budget_r > slots).any() or token_bt.shape[1] > slots:
-    raise ValueError(f"{slots} slots are too few for trajectories of {token_bt.shape[1]} tokens and jobs of up to "
-                     f"{(jobs.cut_r + jobs.budget_r).max()}")
-  order_r = np.argsort(jobs.budget_r, kind="stable")
-  jobs = Jobs(*(x[order_r] for x in jobs))
-  pieces, start, count = [], 0, len(jobs.source_r)
-  while start < count:
-    window_r = jobs.source_r[start:start + rows_per_call]
-    _, first_r = np.unique(window_r, return_index=True)
-    first_r = np.sort(first_r)
-    stop = start + (first_r[sources_per_call] if len(first_r) > sources_per_call else len(window_r))
-    used, local_r = np.unique(jobs.source_r[start:stop], return_inverse=True)
-    used = np.pad(used, (0, sources_per_call - len(used)), mode="edge")
-    pad = rows_per_call - (stop - start)
-    fill = lambda x: np.pad(x[start:stop], [(0, pad)] + [(0, 0)] * (x.ndim - 1), mode="edge")
-    budget_r = fill(jobs.budget_r)
-    budget_r[stop - start:] = 0
-    done = engine.continue_prefixes(
-        network, params, token_bt[used], length_b[used], np.pad(local_r, (0, pad), mode="edge").astype(np.int32),
-        fill(jobs.cut_r), budget_r, sampling_lib.row_keys(seed, *fill(jobs.name_rn).T), tokens,
-        slots=slots, max_new=max_new, sampling=sampling)
-    done = jax.device_get(done)
-    pieces.append(Done(*(x[:stop - start] for x in (done.token_bt, done.length_b, done.log_prob_bt, done.ended_b))))
-    if bar is not None:
-      bar.update(stop - start)
-    start = stop
-  if not pieces:
+  count = len(jobs.source_r)
+  if not count:
     raise UserError("no prefix to continue")
-  back_r = np.argsort(order_r)
-  return Done(*(np.concatenate(x)[back_r] for x in zip(*pieces)))
+  share = min(share, rows)
+  lanes = rows // share
+  key_r2 = np.asarray(jax.random.key_data(sampling_lib.row_keys(seed, *jobs.name_rn.T)))
+  waiting = collections.deque(_bundles(jobs, jobs_per_lane))
+  at_once = max(1, lanes // 8)  # lanes refilled together: one prefill of so many sources
+  state = engine.empty(network, params, lanes=lanes, rows=share, jobs=jobs_per_lane, width=token_bt.shape[1],
+                       slots=max_new)
+  done = Done(np.full((count, max_new), int(tokens.pad_id), np.int32), np.zeros(count, np.int32),
+              np.zeros((count, max_new), np.float32), np.zeros(count, bool))
+  running = {}  # lane -> its bundle
+  if bar is not None:
+    bar.update(int((jobs.budget_r == 0).sum()))
+  while waiting or running:
+    free = [lane for lane in range(lanes) if lane not in running]
+    for start in range(0, min(len(free), len(waiting)), at_once):
+      fresh = {lane: waiting.popleft() for lane in free[start:start + at_once] if waiting}
+      running |= fresh
+      # A call has one shape: places without a bundle name a lane that is not there.
+      lane_p = np.full(at_once, lanes, np.int32)
+      lane_p[:len(fresh)] = list(fresh)
+      source_p = np.zeros(at_once, np.int32)
+      source_p[:len(fresh)] = [jobs.source_r[bundle_j[0]] for bundle_j in fresh.values()]
+      work = _work(list(fresh.values()), jobs, key_r2, token_bt, at_once, jobs_per_lane)
+      state = engine.install(network, params, state, lane_p, token_bt[source_p], work)
+    wanted = min(at_once, len(waiting)) if waiting else lanes + 1
+    state, log, steps, busy_i = jax.block_until_ready(engine.advance(
+        network, params, state, tokens, wanted, lines=max(64, max_new), sampling=sampling))
+    over = _sort(jax.device_get(log), int(steps), running, share, done, int(tokens.eos_id), jobs.budget_r)
+    running = {lane: bundle_j for lane, bundle_j in running.items() if busy_i[lane]}
+    if bar is not None:
+      bar.update(over)
+  return done
+
+
+def _bundles(jobs: Jobs, jobs_per_lane: int) -> list[np.ndarray]:
+  """Indices of the jobs of each source, at most jobs_per_lane together; long budgets first, within and among bundles."""
+  order_r = np.lexsort((-jobs.budget_r, jobs.source_r))
+  order_r = order_r[jobs.budget_r[order_r] > 0]
+  starts = np.flatnonzero(np.diff(jobs.source_r[order_r], prepend=-1))
+  bundles = [piece_j for mine_j in np.split(order_r, starts[1:]) if len(mine_j)
+             for piece_j in np.array_split(mine_j, -(-len(mine_j) // jobs_per_lane))]
+  return sorted(bundles, key=lambda bundle_j: -int(jobs.budget_r[bundle_j].sum()))
+
+
+def _work(bundles: list[np.ndarray], jobs: Jobs, key_r2, token_bt, lanes: int, jobs_per_lane: int) -> engine.Work:
+  """The bundles as tables, one line a lane, padded to one shape."""
+  def table(x_r):
+    x_ij = np.zeros((lanes, jobs_per_lane, *x_r.shape[1:]), x_r.dtype)
+    for line, bundle_j in zip(x_ij, bundles):
+      line[:len(bundle_j)] = x_r[bundle_j]
+    return x_ij
+  count_i = np.zeros(lanes, np.int32)
+  count_i[:len(bundles)] = [len(bundle_j) for bundle_j in bundles]
+  last_r = jobs.cut_r - 1
+  endless_r = np.full(len(last_r), np.iinfo(np.int32).max, np.int32)
+  return engine.Work(count_i, *(table(np.asarray(x_r, np.int32)) for x_r in (
+      token_bt[jobs.source_r, last_r], last_r, jobs.budget_r, endless_r)), table(np.zeros(len(last_r), bool)), table(key_r2))
+
+
+def _sort(log: engine.Log, steps: int, running: dict, share: int, done: Done, eos_id: int, budget_r) -> int:
+  """Writes the log's tokens where they belong; the number of jobs that ended."""
+  name_ij = np.zeros((max(running) + 1, max(map(len, running.values()))), np.int64)
+  for lane, bundle_j in running.items():
+    name_ij[lane, :len(bundle_j)] = bundle_j
+  n, b = np.nonzero(log.job_nb[:steps] >= 0)
+  r, at, token = name_ij[b // share, log.job_nb[n, b]], log.at_nb[n, b], log.token_nb[n, b]
+  done.token_rt[r, at], done.log_prob_rt[r, at] = token, log.log_prob_nb[n, b]
+  np.maximum.at(done.length_r, r, at + 1)
+  done.ended_r[r[token == eos_id]] = True
+  return int(((token == eos_id) | (at + 1 == budget_r[r])).sum())

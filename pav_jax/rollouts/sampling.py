@@ -1,6 +1,7 @@
 """From logits to a token: temperature, top-k, top-p, greedy; every row draws with its own key."""
 
 import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -62,6 +63,34 @@ def truncate(logit_bv: jax.Array, sampling: Sampling) -> jax.Array:
   return logit_bv
 
 
+_BLOCK = 512  # words of a block in `pick`
+
+
+def pick(weight_bv: jax.Array, uniform_b: jax.Array) -> jax.Array:
+  """The word at which the running sum of weights (not negative, unnormalised) passes uniform_b of their total; int32.
+
+  The inverse of the distribution function, in two floors: a block of words by
+  the sums of blocks, then a word of that block. One number a row and one pass
+  over the vocabulary; a Gumbel for every word costs more than a small step.
+  """
+  b, v = weight_bv.shape
+  width = min(_BLOCK, max(8, math.isqrt(v)))
+  weight_bwx = jnp.pad(weight_bv, ((0, 0), (0, -v % width))).reshape(b, -1, width)
+  def passed(weight_bx, aim_b):
+    """(index, what is left of the aim): the first place where the running sum exceeds the aim."""
+    sum_bx = jnp.cumsum(weight_bx, axis=-1)
+    index_b = jnp.sum(sum_bx <= aim_b[:, None], axis=-1)
+    # Rounding may carry the aim past the end: the last place of any weight then.
+    last_b = weight_bx.shape[-1] - 1 - jnp.argmax(weight_bx[:, ::-1] > 0, axis=-1)
+    index_b = jnp.minimum(index_b, last_b)
+    before_b = jnp.take_along_axis(sum_bx - weight_bx, index_b[:, None], axis=-1)[:, 0]
+    return index_b, aim_b - before_b
+  sum_bw = weight_bwx.sum(axis=-1)
+  block_b, left_b = passed(sum_bw, uniform_b * sum_bw.sum(axis=-1))
+  word_b, _ = passed(jnp.take_along_axis(weight_bwx, block_b[:, None, None], axis=1)[:, 0], left_b)
+  return (block_b * width + word_b).astype(jnp.int32)
+
+
 def draw(logit_bv: jax.Array, key_b: jax.Array, sampling: Sampling, never_v: jax.Array):
   """(token_b, log_prob_b): one token a row.
 
@@ -71,12 +100,10 @@ def draw(logit_bv: jax.Array, key_b: jax.Array, sampling: Sampling, never_v: jax
   """
   allowed_bv = jnp.where(never_v, -jnp.inf, logit_bv)
   if sampling.temperature == 0:
-    token_b = jnp.argmax(allowed_bv, axis=-1)
+    token_b = jnp.argmax(allowed_bv, axis=-1).astype(jnp.int32)
   else:
-    # One uniform number a row and the inverse of the distribution function: a Gumbel for every
-    # word of the vocabulary takes longer than a small network's step.
-    below_bv = jnp.cumsum(jax.nn.softmax(truncate(allowed_bv, sampling), axis=-1), axis=-1)
-    uniform_b = jax.vmap(jax.random.uniform)(key_b)
-    token_b = jnp.sum(below_bv <= uniform_b[:, None] * below_bv[:, -1:], axis=-1)
-  log_prob_bv = jax.nn.log_softmax(logit_bv, axis=-1)
-  return token_b.astype(jnp.int32), jnp.take_along_axis(log_prob_bv, token_b[:, None], axis=-1)[:, 0]
+    tempered_bv = truncate(allowed_bv, sampling)
+    weight_bv = jnp.exp(tempered_bv - tempered_bv.max(axis=-1, keepdims=True))
+    token_b = pick(weight_bv, jax.vmap(jax.random.uniform)(key_b))
+  picked_b = jnp.take_along_axis(logit_bv, token_b[:, None], axis=-1)[:, 0]
+  return token_b, picked_b - jax.nn.logsumexp(logit_bv, axis=-1)

@@ -10,11 +10,14 @@
      `max_rounds` times.
   6. The answer is the finished candidate with the highest Q^pi.
 
-alpha = 0 is the beam by Q^pi alone. Policy and verifiers each keep a cache: a
-round costs its new tokens, not the whole text. All problems advance together,
-in calls of one fixed shape.
+alpha = 0 is the beam by Q^pi alone. An item is a lane of the engine: policy and
+verifiers hold its prefix once for its C candidates, and a chosen candidate's
+tokens are added to a copy of it (`decoding.commit`), so that a round costs its
+new tokens, not the whole text. Calls have one fixed shape for all widths; the
+lanes a beam no longer needs go to the next problem.
 """
 
+import collections
 import functools
 from typing import NamedTuple
 
@@ -22,6 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pav_jax.errors import UserError
 from pav_jax.models import decoding
 from pav_jax.models.network import Network
 from pav_jax.rollouts import engine
@@ -79,39 +83,60 @@ def candidate_scores(raw_rv: np.ndarray, parent_rv: np.ndarray, prover: Prover, 
   return equations.effective_reward(q_r, advantage_r, alpha)
 
 
-@functools.partial(jax.jit, static_argnames=("network", "slots"))
-def _read_prompts(network, params, prompt_bt, length_b, source_r, *, slots):
-  """A cache whose row r holds the whole prompt source_r, and the sigmoid of the score at each prompt's end.
+class Items(NamedTuple):
+  """The items of all beams in their lanes: problem_i (-1: none), its response so far, and what the verifiers said of it."""
 
-  With a row for every candidate from the start, `_expand` is compiled once for all rounds and widths.
+  problem_i: np.ndarray
+  token_it: np.ndarray
+  length_i: np.ndarray
+  raw_iv: np.ndarray
+
+
+@functools.partial(jax.jit, static_argnames="networks", donate_argnames="prefixes")
+def _admit(networks, params, prefixes, prompt_pt, length_p, lane_q, source_q):
+  """(prefixes with prompt source_q in lane lane_q, sigmoids of the scores at the prompts' ends (p, v)).
+
+  prefixes: one for each network. A lane that is not there is skipped.
   """
-  hidden_btd, cache = network.read(params, prompt_bt, length_b, slots)
-  cache = decoding.fork(cache, source_r, length_b[source_r])
-  last_bd = jnp.take_along_axis(hidden_btd, length_b[:, None, None] - 1, axis=1)[:, 0]
-  return cache, jax.nn.sigmoid(network.scores(params, last_bd))
+  grown, raw = [], []
+  for network, weights, prefix in zip(networks, params, prefixes):
+    hidden_ptd, new = network.read(weights, prompt_pt)
+    width = new.keys_yigle.shape[3]
+    put = lambda x_yigle, new_ypgle: x_yigle.at[:, lane_q, :, :width].set(new_ypgle[:, source_q], mode="drop")
+    grown.append(jax.tree.map(put, prefix, new))
+    last_pd = jnp.take_along_axis(hidden_ptd, length_p[:, None, None] - 1, axis=1)[:, 0]
+    raw.append(jax.nn.sigmoid(network.scores(weights, last_pd)))
+  return grown, jnp.stack(raw[1:], axis=1)
 
 
-@functools.partial(jax.jit, static_argnames=("networks", "max_new", "sampling"))
-def _expand(networks, params, caches, source_r, length_r, last_r, begun_r, budget_r, key_r, tokens, *, max_new,
+@functools.partial(jax.jit, static_argnames=("networks", "candidates", "max_step", "sampling"))
+def _expand(networks, params, prefixes, length_i, last_i, begun_i, budget_i, key_r, tokens, *, candidates, max_step,
             sampling):
-  """One step for every row: (Continuations, sigmoid of each verifier's score (r, v), caches).
+  """A step for every candidate: (Continuations, sigmoid of each verifier's score (r, v), caches).
 
-  networks: the policy, then the verifiers. length_r: tokens of the prefix.
-  Row r goes on from row source_r of the caches, in the middle of a step where
-  begun_r; budget 0 draws nothing.
+  networks: the policy, then the verifiers. length_i: tokens of the item,
+  prompt included; begun_i: it ends in the middle of a step; budget 0 draws nothing.
   """
   policy, *verifiers = networks
-  forked = [decoding.fork(cache, source_r, length_r - (i == 0)) for i, cache in enumerate(caches)]
-  step, grown = engine.generate(policy, params[0], forked[0], last_r, budget_r, key_r, tokens, max_new=max_new,
-                                sampling=sampling, step_begun_b=begun_r)
-  valid_rt = jnp.arange(max_new)[None] < step.length_b[:, None]
-  raw, grown = [], [grown]
-  for verifier, weights, cache in zip(verifiers, params[1:], forked[1:]):
+  each = lambda x_i: jnp.repeat(x_i, candidates)
+  cache = decoding.begin(prefixes[0], each(length_i - 1), max_step)
+  step, cache = engine.generate(policy, params[0], cache, each(last_i), each(budget_i), key_r, tokens, max_new=max_step,
+                                sampling=sampling, steps=1, begun_b=each(begun_i))
+  valid_rt = jnp.arange(max_step)[None] < step.length_b[:, None]
+  raw, caches = [], [cache]
+  for verifier, weights, prefix in zip(verifiers, params[1:], prefixes[1:]):
+    cache = decoding.begin(prefix, each(length_i), max_step)
     hidden_rtd, cache = verifier.extend(weights, cache, step.token_bt, valid_rt)
     last_rd = jnp.take_along_axis(hidden_rtd, jnp.maximum(step.length_b - 1, 0)[:, None, None], axis=1)[:, 0]
     raw.append(jax.nn.sigmoid(verifier.scores(weights, last_rd)))
-    grown.append(cache)
-  return step, jnp.stack(raw, axis=1), grown
+    caches.append(cache)
+  return step, jnp.stack(raw, axis=1), caches
+
+
+@jax.jit
+def _commit(caches, row_i):
+  """Candidate row_i becomes the item of lane i."""
+  return [decoding.commit(cache, row_i) for cache in caches]
 
 
 def keep_best(score_c: np.ndarray, places: int, names: list | None) -> np.ndarray:
@@ -129,96 +154,117 @@ def keep_best(score_c: np.ndarray, places: int, names: list | None) -> np.ndarra
 def search(policy: Player, verifiers: list[Player], prompt_pt: np.ndarray, prompt_length_p: np.ndarray,
            name_p: np.ndarray, tokens: engine.Tokens, *, prover: Prover, alpha: float, width: int, candidates: int,
            max_rounds: int, max_new: int, max_step: int, sampling: sampling_lib.Sampling, seed: int,
-           rows_per_call: int, distinct: bool, bar=None) -> Found:
+           rows: int, distinct: bool, bar=None) -> Found:
   """Beam search for all the problems; see the top of this file.
 
   verifiers: Q^pi's, and the prover's where prover.kind needs one. name_p:
   int32, what keys each problem's randomness. max_new: tokens of a response;
   max_step: of a step (a longer one is cut there and goes on as the next).
-  rows_per_call must be a multiple of width * candidates.
+  rows: candidates that are drawn together, in lanes of `candidates`; no
+  beam's outcome depends on it.
+
+  Raises UserError where the rows do not hold one beam.
   """
-  per_call = rows_per_call // (width * candidates)
-  if per_call * width * candidates != rows_per_call:
-    raise ValueError(f"rows_per_call {rows_per_call} is not a multiple of {width} x {candidates}")
-  found = []
-  for start in range(0, len(name_p), per_call):
-    row_p = np.minimum(np.arange(start, start + per_call), len(name_p) - 1)
-    live_p = np.arange(start, start + per_call) < len(name_p)
-    some = _search_call(
-        policy, verifiers, prompt_pt[row_p], prompt_length_p[row_p], name_p[row_p], live_p, tokens, prover=prover,
-        alpha=alpha, width=width, candidates=candidates, max_rounds=max_rounds, max_new=max_new, max_step=max_step,
-        sampling=sampling, seed=seed, distinct=distinct)
-    found.append(some)
-    if bar is not None:
-      bar.update(int(live_p.sum()))
-  joined = {name: np.concatenate([getattr(f, name) for f in found])[:len(name_p)]
-            for name in ("token_pt", "length_p", "q_p", "pool_token_pkt", "pool_length_pk")}
-  cost = ledger.Cost(*(np.concatenate(x)[:len(name_p)] for x in zip(*(f.cost for f in found))))
-  return Found(**joined, rounds=max(f.rounds for f in found), cost=cost)
-
-
-def _search_call(policy, verifiers, prompt_pt, prompt_length_p, name_p, live_p, tokens, *, prover, alpha, width,
-                 candidates, max_rounds, max_new, max_step, sampling, seed, distinct) -> Found:
   players = [policy, *verifiers]
   networks, params = tuple(x.network for x in players), [x.params for x in players]
-  count, rows = len(name_p), len(name_p) * width * candidates
-  slots = prompt_pt.shape[1] + max_new
-  problem_r = np.repeat(np.arange(count), width * candidates)
-  read = [_read_prompts(n, w, prompt_pt, prompt_length_p, problem_r, slots=slots) for n, w in zip(networks, params)]
-  caches = [cache for cache, _ in read]
-  cost = ledger.prompts(policy.network.flops, prompt_length_p, verifier=False)
-  for verifier in verifiers:
-    cost += ledger.prompts(verifier.network.flops, prompt_length_p, verifier=True)
-
-  # A beam's item: which cache row holds it, its response so far, and what the verifiers said.
-  source_r = np.arange(rows)
-  raw_rv = np.stack([np.asarray(score_p) for _, score_p in read[1:]], axis=1)[problem_r]
-  token_rt = np.zeros((rows, max_new), np.int32)
-  length_r = np.zeros(rows, np.int32)
-  newline_v = np.asarray(tokens.newline_v)
-  live_r = live_p[problem_r]
+  lanes, count = rows // candidates, len(name_p)
+  if lanes < width:
+    raise UserError(f"{rows} rows are too few for a beam of {width} with {candidates} candidates each")
+  slots, newline_v = prompt_pt.shape[1] + max_new, np.asarray(tokens.newline_v)
+  cost = sum((ledger.prompts(x.network.flops, prompt_length_p, verifier=True) for x in verifiers),
+             ledger.prompts(policy.network.flops, prompt_length_p, verifier=False))
+  items = Items(np.full(lanes, -1), np.zeros((lanes, max_new), np.int32), np.zeros(lanes, np.int32),
+                np.zeros((lanes, len(verifiers)), np.float32))
   pool = [[] for _ in range(count)]  # finished: (Q, tokens)
-  rounds = 0
-  while live_r.any() and rounds < max_rounds:
-    before_r = prompt_length_p[problem_r] + length_r
-    last_r = np.where(length_r > 0, token_rt[np.arange(rows), np.maximum(length_r - 1, 0)],
-                      prompt_pt[problem_r, prompt_length_p[problem_r] - 1])
-    begun_r = (length_r > 0) & ~newline_v[last_r]  # cut at max_step before the step's newline
-    budget_r = np.where(live_r, np.minimum(max_step, max_new - length_r), 0).astype(np.int32)
-    keys = sampling_lib.row_keys(seed, name_p[problem_r], np.full(rows, rounds), np.arange(rows) % (width * candidates))
-    step, new_raw_rv, caches = _expand(
-        networks, params, caches, source_r.astype(np.int32), before_r.astype(np.int32), last_r.astype(np.int32),
-        begun_r, budget_r, keys, tokens, max_new=max_step, sampling=sampling)
-    step, new_raw_rv = jax.device_get((step, new_raw_rv))
-    new_r = step.length_b
-    cost += ledger.drawn(policy.network.flops, problem_r, before_r, new_r, count)
+  round_p = np.zeros(count, int)
+  prefixes = [engine.blank(n, w, lanes, slots) for n, w in zip(networks, params)]
+  at_once = -(-lanes // (4 * width))  # beams that begin together: one prefill of so many prompts
+  caches, row_i, admitted = None, None, 0
+  while True:
+    if caches is not None:
+      prefixes = _commit(caches, row_i.astype(np.int32))
+    # Beams begin in the lanes that others have left, when it is worth a prefill.
+    free_i = np.flatnonzero(items.problem_i < 0)
+    room = min(len(free_i) // width, count - admitted)
+    if room < min(at_once, count - admitted) and len(free_i) < lanes:
+      room = 0
+    for start in range(0, room, at_once):
+      fresh_p = np.arange(admitted, admitted + min(at_once, room - start))
+      lane_q, free_i = free_i[:len(fresh_p) * width], free_i[len(fresh_p) * width:]
+      source_q = np.repeat(np.arange(len(fresh_p)), width)
+      some_p, pad = np.resize(fresh_p, at_once), (0, (at_once - len(fresh_p)) * width)
+      prefixes, raw_pv = _admit(
+          networks, params, prefixes, prompt_pt[some_p], prompt_length_p[some_p],
+          np.pad(lane_q, pad, constant_values=lanes).astype(np.int32), np.pad(source_q, pad).astype(np.int32))
+      items.problem_i[lane_q], items.length_i[lane_q] = fresh_p[source_q], 0
+      items.raw_iv[lane_q] = np.asarray(raw_pv)[source_q]
+      admitted += len(fresh_p)
+    if (items.problem_i < 0).all():
+      break
+
+    live_i = items.problem_i >= 0
+    problem_i = np.maximum(items.problem_i, 0)
+    # Items of a beam stand in their order, which names their candidates' randomness.
+    place_i = _places(items.problem_i)
+    before_i = prompt_length_p[problem_i] + items.length_i
+    last_i = np.where(items.length_i > 0, items.token_it[np.arange(lanes), np.maximum(items.length_i - 1, 0)],
+                      prompt_pt[problem_i, prompt_length_p[problem_i] - 1])
+    begun_i = (items.length_i > 0) & ~newline_v[last_i]  # cut at max_step before the step's newline
+    budget_i = np.where(live_i, np.minimum(max_step, max_new - items.length_i), 0)
+    each = lambda x_i: np.repeat(x_i, candidates, axis=0)
+    key_r = sampling_lib.row_keys(seed, each(name_p[problem_i]), each(round_p[problem_i]),
+                                  each(place_i) * candidates + np.tile(np.arange(candidates), lanes))
+    ints = lambda x_i: x_i.astype(np.int32)
+    step, raw_rv, caches = _expand(networks, params, prefixes, ints(before_i), ints(last_i), begun_i, ints(budget_i), key_r,
+                                   tokens, candidates=candidates, max_step=max_step, sampling=sampling)
+    step, raw_rv = jax.device_get((step, raw_rv))
+    cost += ledger.drawn(policy.network.flops, each(problem_i), each(before_i), step.length_b, count)
     for verifier in verifiers:
-      cost += ledger.scored(verifier.network.flops, problem_r, before_r, new_r, count)
-    score_r = candidate_scores(new_raw_rv, raw_rv, prover, alpha)
-    at_rt = length_r[:, None] + np.arange(max_step)[None]
-    row_i, column_i = np.nonzero(np.arange(max_step)[None] < new_r[:, None])
-    token_rt[row_i, at_rt[row_i, column_i]] = step.token_bt[row_i, column_i]
-    length_r = length_r + new_r
+      cost += ledger.scored(verifier.network.flops, each(problem_i), each(before_i), step.length_b, count)
+    score_r = candidate_scores(raw_rv, each(items.raw_iv), prover, alpha)
+    token_rt, length_r = _joined(each(items.token_it), each(items.length_i), step)
     out_r = step.ended_b | (length_r >= max_new)
 
-    source_r, next_live_r = np.zeros(rows, np.int64), np.zeros(rows, bool)
-    for p in range(count):
-      mine = np.flatnonzero(live_r & (problem_r == p))
-      if not len(mine):
-        continue
-      names = [token_rt[r, :length_r[r]].tobytes() for r in mine] if distinct else None
-      kept = mine[keep_best(score_r[mine], width - len(pool[p]), names)]
-      pool[p] += [(new_raw_rv[r, 0], token_rt[r, :length_r[r]].copy()) for r in kept if out_r[r]]
-      going = kept[~out_r[kept]]
-      places = width - len(pool[p])
-      if len(going) and places:
-        slots_r = p * width * candidates + np.arange(len(going) * candidates)
-        source_r[slots_r] = np.repeat(going, candidates)
-        next_live_r[slots_r] = True
-    token_rt, length_r, raw_rv = token_rt[source_r], length_r[source_r], new_raw_rv[source_r]
-    live_r = next_live_r
-    rounds += 1
-  return _collect(pool, width, max_new, rounds, cost)
+    row_i, next_i, done = _select(each(items.problem_i), score_r, raw_rv[:, 0], token_rt, length_r, out_r, pool, round_p,
+                                  width=width, max_rounds=max_rounds, distinct=distinct, lanes=lanes)
+    items = Items(next_i, token_rt[row_i], length_r[row_i], raw_rv[row_i])
+    if bar is not None:
+      bar.update(done)
+  return _collect(pool, width, max_new, int(round_p.max()), cost)
+
+
+def _select(problem_r, score_r, q_r, token_rt, length_r, out_r, pool, round_p, *, width, max_rounds, distinct, lanes):
+  """(row_i, problem_i, beams that are over): who goes on, beam by beam, packed into the first lanes.
+
+  Adds what has finished to the pools, and a round to those who played it.
+  """
+  row_i, problem_i, used, done = np.zeros(lanes, int), np.full(lanes, -1), 0, 0
+  for p in np.unique(problem_r[problem_r >= 0]):
+    mine = np.flatnonzero(problem_r == p)
+    names = [token_rt[r, :length_r[r]].tobytes() for r in mine] if distinct else None
+    kept = mine[keep_best(score_r[mine], width - len(pool[p]), names)]
+    pool[p] += [(q_r[r], token_rt[r, :length_r[r]].copy()) for r in kept if out_r[r]]
+    round_p[p] += 1
+    going = kept[~out_r[kept]] if round_p[p] < max_rounds else kept[:0]
+    row_i[used:used + len(going)], problem_i[used:used + len(going)] = going, p
+    used, done = used + len(going), done + (not len(going))
+  return row_i, problem_i, done
+
+
+def _places(problem_i: np.ndarray) -> np.ndarray:
+  """The how-manieth item of its beam each lane holds, from 0."""
+  place_i, seen = np.zeros(len(problem_i), int), collections.Counter()
+  for i, p in enumerate(problem_i):
+    place_i[i] = seen[p]
+    seen[p] += 1
+  return place_i
+
+
+def _joined(token_rt: np.ndarray, length_r: np.ndarray, step: engine.Continuations) -> tuple[np.ndarray, np.ndarray]:
+  """Each row's response with its new tokens after it, and its length."""
+  row_x, new_x = np.nonzero(np.arange(step.token_bt.shape[1])[None] < step.length_b[:, None])
+  token_rt[row_x, length_r[row_x] + new_x] = step.token_bt[row_x, new_x]
+  return token_rt, length_r + step.length_b
 
 
 def _collect(pool, width: int, max_new: int, rounds: int, cost: ledger.Cost) -> Found:

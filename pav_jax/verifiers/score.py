@@ -19,10 +19,9 @@ def logits_at(network: Network, params, token_bt, position_bz):
 
 @functools.partial(jax.jit, static_argnames="network")
 def _after_prompts(network: Network, params, prompt_pt, length_p, source_b, token_bt, length_b, end_bz):
-  slots = prompt_pt.shape[1] + token_bt.shape[1]
-  hidden_ptd, cache = network.read(params, prompt_pt, length_p, slots)
+  hidden_ptd, prefix = network.read(params, prompt_pt)
   prompt_pd = jnp.take_along_axis(hidden_ptd, length_p[:, None, None] - 1, axis=1)[:, 0]
-  cache = decoding.fork(cache, source_b, length_p[source_b])
+  cache = decoding.begin(decoding.take(prefix, source_b), length_p[source_b], token_bt.shape[1])
   valid_bt = jnp.arange(token_bt.shape[1])[None] < length_b[:, None]
   hidden_btd, _ = network.extend(params, cache, token_bt, valid_bt)
   hidden_bzd = jnp.take_along_axis(hidden_btd, jnp.maximum(end_bz, 0)[:, :, None], axis=1)

@@ -12,12 +12,15 @@ logit at the last token of a prefix:
 No label is rounded.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from pav_jax.errors import UserError
 from pav_jax.values import equations
 
 KINDS = ("orm", "q", "advantage")
+BALANCES = ("buckets", "classes", "none")
 
 
 def targets(kind: str, q_bz: np.ndarray, end_bz: np.ndarray, *, prover_k: int, orm_at_end: bool) -> np.ndarray:
@@ -40,17 +43,48 @@ def targets(kind: str, q_bz: np.ndarray, end_bz: np.ndarray, *, prover_k: int, o
   raise UserError(f"verifier kind {kind!r} is none of {', '.join(KINDS)}")
 
 
-def balance(target_bz: np.ndarray, threshold: float = 0.5) -> np.ndarray:
-  """weight_bz, float32: both buckets, below and from the threshold on, weigh half of all together (App. D).
+class Labels(NamedTuple):
+  """Soft targets and weights (b, z), float32; shift: log-odds that the balance adds to what a network learns from them."""
 
-  The paper draws half of each batch from either bucket; with all prefixes of
-  a response in one row the same expectation is a weight. Mean weight is 1
-  over the labelled prefixes; with one bucket empty every weight is 1.
+  target_bz: np.ndarray
+  weight_bz: np.ndarray
+  shift: float
+
+
+def balance(target_bz: np.ndarray, count_bz: np.ndarray, how: str) -> Labels:
+  """Labels in which right and wrong weigh the same (App. D); the mean weight is 1 over the labelled prefixes.
+
+  count_bz: how many outcomes a label is the mean of; it weighs so much more.
+
+    buckets  the paper's: labels below and from 0.5 on weigh half of all
+             together. (It draws half of each batch from either; with all
+             prefixes of a response in one row the same expectation is a
+             weight.) A noisy label that came out high is weighed up.
+    classes  ours: each label is `count` outcomes, and right and wrong ones
+             weigh half each, whatever label they are in. The loss of a soft
+             label is that of its outcomes, so the target becomes the weighed
+             share of right ones, and what is learned is off by a shift of the
+             log-odds that is known, and taken off when a score is read.
+    none     the labels as they are.
+
+  With one side empty nothing is balanced.
   """
-  labelled_bz = ~np.isnan(target_bz)
-  high_bz = labelled_bz & (np.nan_to_num(target_bz) >= threshold)
-  low_bz = labelled_bz & ~high_bz
-  if not high_bz.any() or not low_bz.any():
-    return labelled_bz.astype(np.float32)
-  half = labelled_bz.sum() / 2
-  return (high_bz * (half / high_bz.sum()) + low_bz * (half / low_bz.sum())).astype(np.float32)
+  if how not in BALANCES:
+    raise UserError(f"verifier.balance {how!r} is none of {', '.join(BALANCES)}")
+  there_bz = ~np.isnan(target_bz)
+  target_bz = np.where(there_bz, target_bz, 0.0)
+  count_bz = there_bz * count_bz
+  if how == "classes":
+    right_bz, wrong_bz = target_bz * count_bz, (1 - target_bz) * count_bz
+  else:
+    right_bz, wrong_bz = count_bz * (target_bz >= 0.5), count_bz * (target_bz < 0.5)
+  right, wrong = right_bz.sum(), wrong_bz.sum()
+  up, down = (wrong + right) / 2 / right if right else 1.0, (wrong + right) / 2 / wrong if wrong else 1.0
+  if how == "none" or not right or not wrong:
+    up = down = 1.0
+  weight_bz = up * right_bz + down * wrong_bz
+  if how == "classes":
+    target_bz = up * right_bz / np.where(weight_bz > 0, weight_bz, 1)
+  weight_bz = weight_bz * there_bz.sum() / max(weight_bz.sum(), 1)
+  return Labels(target_bz.astype(np.float32), weight_bz.astype(np.float32),
+                float(np.log(up / down)) if how == "classes" else 0.0)

@@ -7,8 +7,8 @@
      scoring token is read at every labelled prefix.
   3. Labels are Q-hat; for Q^pi a seed's own ending counts as one continuation
      more of each of its prefixes (`own_outcomes`; ours, not the paper's).
-  4. The loss is the binary cross-entropy against the soft label, the buckets
-     below and from 0.5 on weighing the same, plus `text_weight` times the
+  4. The loss is the binary cross-entropy against the soft label, right and
+     wrong weighing the same (`targets.balance`), plus `text_weight` times the
      language loss on the response, which keeps what pretraining knew.
   5. The parameters with the lowest validation loss, on problems held out from
      the training ones, are kept.
@@ -49,13 +49,16 @@ class ValueBatch(NamedTuple):
                          weight_bz=self.weight_bz * live_b[:, None])
 
 
-def value_loss(network: Network, text_weight: float):
-  """Summed soft binary cross-entropy, plus text_weight times the language loss in the same units."""
+def value_loss(network: Network, text_weight: float, shift: float = 0.0):
+  """Summed soft binary cross-entropy, plus text_weight times the language loss in the same units.
+
+  shift: what the balance of the labels adds to the log-odds of what a score says (`targets.balance`).
+  """
   def loss_fn(params, batch: ValueBatch, key):
     del key
     hidden_btd = network.hidden(params, batch.token_bt)
     hidden_bzd = jnp.take_along_axis(hidden_btd, batch.position_bz[:, :, None], axis=1)
-    entropy_bz = optax.sigmoid_binary_cross_entropy(network.scores(params, hidden_bzd), batch.target_bz)
+    entropy_bz = optax.sigmoid_binary_cross_entropy(network.scores(params, hidden_bzd) + shift, batch.target_bz)
     value_sum, weight_sum = (entropy_bz * batch.weight_bz).sum(), batch.weight_bz.sum()
     if not text_weight:
       return value_sum, weight_sum, {"value_loss": value_sum}
@@ -75,8 +78,7 @@ def value_rows(problems: prepared.Problems, rollouts: collect.Rollouts, end_bz, 
   text_bt = (at_bt >= start_b[:, None]) & (at_bt < (start_b + rollouts.length_b)[:, None])
   position_bz = np.where(end_bz == -2, 0, start_b[:, None] + end_bz)
   return ValueBatch(token_bt, text_bt.astype(np.float32), position_bz.astype(np.int32),
-                    np.nan_to_num(target_bz).astype(np.float32),
-                    np.where(np.isnan(target_bz), 0, weight_bz).astype(np.float32))
+                    target_bz, weight_bz)
 
 
 def split_by_problem(problem_b: np.ndarray, valid_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -123,8 +125,10 @@ def run_stage(run: Run):
       labels = monte_carlo.with_own_outcome(values, rollouts.verdict_b == grading.Verdict.CORRECT)
     target_bz = targets_lib.targets(kind, labels.q_bz, values.end_bz, prover_k=knobs.prover_k,
                                     orm_at_end=knobs.orm_at_end)
-    weight_bz = targets_lib.balance(target_bz) if knobs.balance else np.ones(target_bz.shape, np.float32)
-    rows = value_rows(problems, rollouts, values.end_bz, target_bz, weight_bz)
+    outcomes_bz = labels.continuations_bz if kind == "q" else np.ones(target_bz.shape)
+    balanced = targets_lib.balance(target_bz, outcomes_bz, knobs.balance)
+    shifted = arch.shifted(balanced.shift)
+    rows = value_rows(problems, rollouts, values.end_bz, balanced.target_bz, balanced.weight_bz)
     # A seed of which only the outcome is known is the ORM's alone.
     useful_b = (rows.weight_bz > 0).sum(axis=1) >= (2 if kind == "q" else 1)
     if not useful_b[train_b].any() or not useful_b[valid_b].any():
@@ -137,7 +141,8 @@ def run_stage(run: Run):
         raise UserError("verifier.advantage_from_q: 'q' must stand before 'advantage' in verifier.kinds")
       kind_path = str(folder.path / "q" / "best")
     facts[kind] = fit.fit(
-        run, knobs[kind], **arch.born(), loss_fn=value_loss(arch.network, knobs.text_weight), train_rows=pick(train_b),
+        run, knobs[kind], **shifted.born(), loss_fn=value_loss(shifted.network, knobs.text_weight, balanced.shift),
+        train_rows=pick(train_b),
         valid_rows=pick(valid_b), path=folder.path / kind, what=f"verifier {kind}", seed=run.config.seed + 3,
         start_params=architecture.load(kind_path, arch, run.mesh))
     facts[kind] |= {"train_rows": int(useful_b[train_b].sum()), "valid_rows": int(useful_b[valid_b].sum()),

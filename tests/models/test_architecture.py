@@ -50,3 +50,14 @@ def test_a_section_that_means_nothing(changes, said):
 def test_no_such_path(mesh, tmp_path):
   with pytest.raises(UserError, match="no such folder"):
     architecture.restore(str(tmp_path / "nosuch"), section(), VOCABULARY, mesh)
+
+
+def test_a_shift_of_the_scores_is_part_of_what_a_checkpoint_says():
+  arch = architecture.build(section(), VOCABULARY)
+  shifted = arch.shifted(1.5)
+  params = arch.network.init(jax.random.key(0))
+  hidden_btd = arch.network.hidden(params, np.array([[5, 6, 7]]))
+  np.testing.assert_allclose(shifted.network.scores(params, hidden_btd), arch.network.scores(params, hidden_btd) - 1.5,
+                             atol=1e-6)
+  np.testing.assert_array_equal(shifted.network.logits(params, hidden_btd), arch.network.logits(params, hidden_btd))
+  assert shifted.meta()["model"]["score_shift"] == 1.5 and arch.meta()["model"]["score_shift"] == 0

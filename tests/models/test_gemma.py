@@ -10,6 +10,7 @@ import pytest
 
 from pav_jax.models import gemma
 from pav_jax.models import network
+from pav_jax.models import size
 from pav_jax.models import weights
 
 from gemma import gm  # after weights, which mends its import
@@ -126,8 +127,8 @@ def test_number_of_parameters_is_the_published_one(name, published):
   config = dataclasses.replace(gemma.SIZES[name], vocab_size=256_000)
   params = jax.eval_shape(network.from_gemma(config, scoring_id=7).init, jax.random.key(0))
   embedding = params.pop("embedding").size
-  assert gemma.num_params(config) == (embedding, sum(x.size for x in jax.tree.leaves(params)))
-  assert sum(gemma.num_params(config)) == published
+  assert size.num_params(config) == (embedding, sum(x.size for x in jax.tree.leaves(params)))
+  assert sum(size.num_params(config)) == published
 
 
 @pytest.mark.parametrize("name", ["2B", "9B", "27B"])
@@ -266,18 +267,18 @@ def test_flops_of_a_case_counted_by_hand():
   matrices = 4 * 4 + 4 * 2 * 2 + 4 * 4 + 3 * 4 * 3  # query, key and value, out, gate and up and down
   pairs = (2 + 2) + (2 + 3)  # local: both see 2 keys; global: 2 and 3
   by_hand = 2 * (2 * 2 * matrices) + (2 + 2) * 2 * 2 * pairs + 2 * 5 * 4
-  assert gemma.forward_flops(config, 1, 3, logit_count=1) == by_hand
+  assert size.forward_flops(config, 1, 3, logit_count=1) == by_hand
 
 
 def test_flops_add_up_and_respect_the_window():
   config = SHAPED["9b"]  # local, global, local; window 5
   b = np.arange(30)
-  whole = gemma.forward_flops(config, 0, b)
+  whole = size.forward_flops(config, 0, b)
   for a in range(30):
     np.testing.assert_array_equal(
-        gemma.forward_flops(config, 0, a) + gemma.forward_flops(config, a, b[a:]), whole[a:])
+        size.forward_flops(config, 0, a) + size.forward_flops(config, a, b[a:]), whole[a:])
   seen = lambda position: 2 * min(position + 1, config.window) + position + 1
-  no_keys = gemma.forward_flops(config, 0, 1) - 4 * 6 * 8 * 3
+  no_keys = size.forward_flops(config, 0, 1) - 4 * 6 * 8 * 3
   brute = [n * no_keys + 4 * 6 * 8 * sum(seen(i) for i in range(n)) for n in range(30)]
   np.testing.assert_array_equal(whole, brute)
 
@@ -290,4 +291,4 @@ def test_flops_are_what_xla_counts():
   read = jax.jit(lambda params, token_bt: net.logits(params, net.hidden(params, token_bt)))
   counted = read.lower(params, jax.ShapeDtypeStruct((1, t), jnp.int32)).compile().cost_analysis()["flops"]
   masked = 4 * config.num_heads * config.head_width * t * (t - 1) // 2
-  assert counted == pytest.approx(gemma.forward_flops(config, 0, t, t) + masked, rel=0.05)
+  assert counted == pytest.approx(size.forward_flops(config, 0, t, t) + masked, rel=0.05)

@@ -7,7 +7,9 @@ import pytest
 
 import fakes
 from fakes import A, B, BOS, C, EOS, NL, PAD, RIGHT, WRONG
-from pav_jax.models import gemma
+from pav_jax.errors import UserError
+from pav_jax.models import decoding
+from pav_jax.models import size
 from pav_jax.rollouts import engine
 from pav_jax.rollouts import sampling as sampling_lib
 from pav_jax.search import beam
@@ -31,10 +33,10 @@ Q, MU = beam.Player(fakes.CHAIN, fakes.random_chain(1)), beam.Player(fakes.CHAIN
 
 @jax.jit
 def _steps(params, token_bt, length_b, begun_b, budget_b, key_b):
-  cache = engine.read(fakes.CHAIN, params, token_bt, length_b, SLOTS)
+  cache = decoding.begin(fakes.CHAIN.read(params, token_bt)[1], length_b - 1, MAX_STEP)
   last_b = jnp.take_along_axis(token_bt, length_b[:, None] - 1, axis=1)[:, 0]
   return engine.generate(fakes.CHAIN, params, cache, last_b, budget_b, key_b, fakes.TOKENS, max_new=MAX_STEP,
-                         sampling=PLAIN, step_begun_b=begun_b)[0]
+                         sampling=PLAIN, steps=1, begun_b=begun_b)[0]
 
 
 def _q(player, tokens):
@@ -85,19 +87,19 @@ def _plainly(p, name, prover, alpha, width, candidates, max_rounds, distinct):
   return pool, rounds, drawn, flops
 
 
-def _search(prover, alpha, verifiers, width=2, candidates=2, max_rounds=9, rows_per_call=12, distinct=True, name_p=(5, 6, 7)):
+def _search(prover, alpha, verifiers, width=2, candidates=2, max_rounds=9, rows=12, distinct=True, name_p=(5, 6, 7)):
   return beam.search(
       POLICY, verifiers, PROMPT_PT, PROMPT_LENGTH_P, np.array(name_p, np.int32), fakes.TOKENS, prover=prover, alpha=alpha,
       width=width, candidates=candidates, max_rounds=max_rounds, max_new=MAX_NEW, max_step=MAX_STEP, sampling=PLAIN,
-      seed=SEED, rows_per_call=rows_per_call, distinct=distinct)
+      seed=SEED, rows=rows, distinct=distinct)
 
 
-@pytest.mark.parametrize("prover, alpha, distinct, rows_per_call", [
-    (beam.Prover(), 0.0, True, 12), (beam.Prover("best_of_k", 4), 0.7, False, 12), (beam.Prover("best_of_k", 4), 0.7, True, 8),
+@pytest.mark.parametrize("prover, alpha, distinct, rows", [
+    (beam.Prover(), 0.0, True, 12), (beam.Prover("best_of_k", 4), 0.7, False, 12), (beam.Prover("best_of_k", 4), 0.7, True, 5),
     (beam.Prover("q"), 2.0, True, 12), (beam.Prover("advantage"), 2.0, True, 12)])
-def test_search_is_what_it_says(prover, alpha, distinct, rows_per_call):
+def test_search_is_what_it_says(prover, alpha, distinct, rows):
   verifiers = [Q] if prover.kind == "best_of_k" else [Q, MU]
-  found = _search(prover, alpha, verifiers, rows_per_call=rows_per_call, distinct=distinct)
+  found = _search(prover, alpha, verifiers, rows=rows, distinct=distinct)
   rounds = []
   for p, name in enumerate((5, 6, 7)):
     pool, count, drawn, flops = _plainly(p, name, prover, alpha, 2, 2, 9, distinct)
@@ -130,9 +132,9 @@ def test_rounds_end():
   assert (found.cost.generated_p <= 4 * MAX_STEP).all()
 
 
-def test_rows_that_do_not_fill_a_call():
-  with pytest.raises(ValueError, match="not a multiple"):
-    _search(beam.Prover(), 0.0, [Q], rows_per_call=6)
+def test_rows_that_hold_no_beam():
+  with pytest.raises(UserError, match="3 rows are too few for a beam of 2 with 2 candidates"):
+    _search(beam.Prover(), 0.0, [Q], rows=3)
 
 
 def test_one_beam_with_one_candidate_is_plain_sampling():
@@ -150,7 +152,7 @@ def test_one_beam_with_one_candidate_is_plain_sampling():
   found = beam.search(
       beam.Player(fakes.CHAIN, fakes.chain_params(rows)), [Q], np.tile([[BOS, C]], (count, 1)).astype(np.int32),
       np.full(count, 2, np.int32), np.arange(count, dtype=np.int32), fakes.TOKENS, prover=beam.Prover(), alpha=0.0, width=1,
-      candidates=1, max_rounds=20, max_new=6, max_step=3, sampling=PLAIN, seed=0, rows_per_call=count, distinct=True)
+      candidates=1, max_rounds=20, max_new=6, max_step=3, sampling=PLAIN, seed=0, rows=count, distinct=True)
   responses = [tuple(t[:n].tolist()) for t, n in zip(found.token_pt, found.length_p)]
   assert set(responses) <= set(want)
   for response, p in want.items():
@@ -190,7 +192,7 @@ def test_a_step_cut_at_its_limit_ends_at_the_next_newline():
   found = beam.search(
       beam.Player(fakes.CHAIN, fakes.chain_params(rows)), [Q], np.tile([[BOS, C]], (count, 1)).astype(np.int32),
       np.full(count, 2, np.int32), np.arange(count, dtype=np.int32), fakes.TOKENS, prover=beam.Prover(), alpha=0.0,
-      width=1, candidates=1, max_rounds=2, max_new=12, max_step=3, sampling=PLAIN, seed=0, rows_per_call=count,
+      width=1, candidates=1, max_rounds=2, max_new=12, max_step=3, sampling=PLAIN, seed=0, rows=count,
       distinct=False)
   # Two rounds are enough for a line of up to two letters and the answer; three letters are cut, and the newline that
   # follows ends the second round.
@@ -200,7 +202,7 @@ def test_a_step_cut_at_its_limit_ends_at_the_next_newline():
 
 
 def test_costs_add_up():
-  flops = lambda start, stop, count=0: gemma.forward_flops(fakes.CONFIG, start, stop, count)
+  flops = lambda start, stop, count=0: size.forward_flops(fakes.CONFIG, start, stop, count)
   drawn = lambda start_r, new_r: ledger.drawn(flops, np.array([0, 1, 1]), np.array(start_r), np.array(new_r), 3)
   pieces = drawn([4, 5, 5], [3, 2, 0]) + drawn([7, 7, 5], [2, 4, 1])
   whole = drawn([4, 5, 5], [5, 6, 1])

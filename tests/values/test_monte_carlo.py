@@ -81,7 +81,7 @@ def labelled():
   with grading.Grader(1) as grader:
     values, counts = monte_carlo.label(
         arch, params, _problems(), rollouts, end_bz, fakes.VOCABULARY, grader, n_mc=N_MC, seeds_per_problem=-1,
-        sampling=sampling.Sampling(), seed=0, rows_per_call=2 * N_MC, max_new=MAX_NEW)
+        sampling=sampling.Sampling(), seed=0, rows=64, max_new=MAX_NEW)
   return params, values, counts
 
 

@@ -34,7 +34,7 @@ def _rollouts():
 
 
 def _rows(target_bz=np.full((3, 4), 0.5), weight_bz=np.ones((3, 4))):
-  return train.value_rows(_problems(), _rollouts(), END_BZ, target_bz, weight_bz)
+  return train.value_rows(_problems(), _rollouts(), END_BZ, np.nan_to_num(target_bz), weight_bz * ~np.isnan(target_bz))
 
 
 @pytest.fixture(scope="module")

@@ -53,12 +53,39 @@ def test_no_label_is_rounded(kind):
 
 def test_both_buckets_weigh_half():
   target_bz = np.array([[0.1, 0.2, 0.49], [0.5, NAN, 0.0], [0.7, 0.3, NAN]])
-  weight_bz = targets.balance(target_bz)
+  found = targets.balance(target_bz, np.ones((3, 3)), "buckets")
   low, high = 7 / 2 / 5, 7 / 2 / 2
-  np.testing.assert_allclose(weight_bz, np.float32([[low, low, low], [high, 0, low], [high, low, 0]]))
-  assert weight_bz.dtype == np.float32 and weight_bz.sum() == pytest.approx(7)
+  np.testing.assert_allclose(found.weight_bz, np.float32([[low, low, low], [high, 0, low], [high, low, 0]]))
+  np.testing.assert_array_equal(found.target_bz, np.float32([[0.1, 0.2, 0.49], [0.5, 0, 0.0], [0.7, 0.3, 0]]))
+  assert found.weight_bz.dtype == found.target_bz.dtype == np.float32 and found.shift == 0
 
 
-def test_one_bucket_alone():
-  np.testing.assert_array_equal(targets.balance(np.array([[0.6, NAN, 1.0]])), [[1, 0, 1]])
-  np.testing.assert_array_equal(targets.balance(np.array([[0.6, NAN, 0.0]]), threshold=0.0), [[1, 0, 1]])
+def test_classes_are_the_outcomes_behind_the_labels():
+  """4 outcomes of which 1 right, 2 of which 1, 1 of which 0: as one row an outcome, 2 right and 5 wrong, each side 3.5."""
+  found = targets.balance(np.array([[0.25, 0.5, 0.0, NAN]]), np.array([[4, 2, 1, 9]]), "classes")
+  up, down = 3.5 / 2, 3.5 / 5
+  weight = np.array([up + 3 * down, up + down, down, 0])
+  np.testing.assert_allclose(found.weight_bz, [weight * 3 / weight.sum()], rtol=1e-6)
+  np.testing.assert_allclose(found.target_bz, [[up / weight[0], up / weight[1], 0, 0]], rtol=1e-6)
+  # What minimises the loss of a prefix, less the shift, is its share of right outcomes.
+  logit = np.log(found.target_bz[0, :2] / (1 - found.target_bz[0, :2])) - found.shift
+  np.testing.assert_allclose(1 / (1 + np.exp(-logit)), [0.25, 0.5], rtol=1e-5)
+
+
+def test_a_label_of_more_outcomes_weighs_more():
+  for how in ("none", "buckets"):
+    found = targets.balance(np.array([[0.2, 0.3, 0.6]]), np.array([[1, 3, 2]]), how)
+    assert found.weight_bz[0, 1] == pytest.approx(3 * found.weight_bz[0, 0]) and found.weight_bz.mean() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("how", targets.BALANCES)
+def test_one_side_alone(how):
+  found = targets.balance(np.array([[1.0, NAN, 1.0]]), np.ones((1, 3)), how)
+  np.testing.assert_array_equal(found.weight_bz, [[1, 0, 1]])
+  np.testing.assert_array_equal(found.target_bz, [[1, 0, 1]])
+  assert found.shift == 0
+
+
+def test_an_unknown_balance():
+  with pytest.raises(UserError, match="'maybe' is none of buckets, classes, none"):
+    targets.balance(Q_BZ, np.ones(Q_BZ.shape), "maybe")
