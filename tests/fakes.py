@@ -40,10 +40,10 @@ def _chain(size: int = SIZE) -> Network:
   """Logits and score from the last token and from how often each token was read: linear in one-hot and counts."""
   def extend(params, cache, token_bt, valid_bt):
     del params
-    rows = token_bt.shape[0] // cache.prefix.keys_yigle.shape[1]
-    at = lambda x: jnp.asarray(x[..., 0], int)
-    prefix_bl = jnp.repeat(at(cache.prefix.keys_yigle[0, :, 0]), rows, axis=0)
-    suffix_bl = at(cache.keys_yigrle[0, :, 0]).reshape(len(token_bt), -1)
+    rows = token_bt.shape[0] // len(cache.prefix.keys_yigel[0])
+    at = lambda x: jnp.asarray(x[..., 0, :], int)
+    prefix_bl = jnp.repeat(at(cache.prefix.keys_yigel[0][:, 0]), rows, axis=0)
+    suffix_bl = at(cache.keys_ybgel[0][:, 0]).reshape(len(token_bt), -1)
     held_bl = jnp.arange(prefix_bl.shape[1]) < cache.cut_b[:, None]
     before_bv = ((jax.nn.one_hot(prefix_bl, size) * held_bl[..., None]).sum(1)
                  + (jax.nn.one_hot(suffix_bl, size) * (cache.position_bl >= 0)[..., None]).sum(1))
@@ -51,15 +51,15 @@ def _chain(size: int = SIZE) -> Network:
     position_bt = jnp.where(valid_bt, cache.length_b[:, None] + jnp.arange(token_bt.shape[1]), -1)
     suffix_bl = suffix_bl.at[:, slot_t].set(token_bt)
     grown = cache._replace(
-        keys_yigrle=suffix_bl.reshape(1, -1, 1, rows, suffix_bl.shape[1], 1).astype(float),
+        keys_ybgel=(suffix_bl[:, None, None].astype(float),),
         position_bl=cache.position_bl.at[:, slot_t].set(position_bt), clock=cache.clock + token_bt.shape[1],
         length_b=cache.length_b + valid_bt.sum(1, dtype=jnp.int32))
     return _features(token_bt, before_bv), grown
 
   def read(params, token_bt):
     del params
-    tokens = token_bt[None, :, None, :, None].astype(jnp.float32)
-    return _features(token_bt, jnp.zeros((len(token_bt), size))), gemma.Prefix(tokens, tokens)
+    tokens = token_bt.astype(jnp.float32)
+    return _features(token_bt, jnp.zeros((len(token_bt), size))), gemma.Prefix((tokens[:, None, None],), (tokens[:, None, :, None],))
 
   def _features(token_bt, before_bv):
     one_btv = jax.nn.one_hot(token_bt, size)
@@ -71,7 +71,7 @@ def _chain(size: int = SIZE) -> Network:
       logits=logits, scores=lambda params, hidden: hidden @ params["score_d"],
       log_probs=lambda params, hidden, target_bt: jnp.take_along_axis(
           jax.nn.log_softmax(logits(params, hidden)), target_bt[..., None], axis=-1)[..., 0],
-      read=read,
+      read=read, unstacked=lambda params: params,
       extend=extend, flops=lambda start, stop, logit_count=0: 3 * (stop - start) + stop**2 - start**2 + 7 * logit_count)
 
 

@@ -14,7 +14,14 @@ from pav_jax.models.gemma import Prefix
 
 def take(prefix: Prefix, source_i: jax.Array) -> Prefix:
   """The prefixes of the sources source_i, copied."""
-  return Prefix(*(jnp.take(x_yigle, source_i, axis=1) for x_yigle in prefix))
+  return jax.tree.map(lambda x_igle: jnp.take(x_igle, source_i, axis=0), prefix)
+
+
+def put(prefix: Prefix, source_i: jax.Array, new: Prefix) -> Prefix:
+  """The prefixes with `new`, which may be shorter, in the places source_i; a place that is not there is skipped."""
+  def place(old, some):
+    return old.at[source_i, :, :some.shape[2], :some.shape[3]].set(some, mode="drop")
+  return jax.tree.map(place, prefix, new)
 
 
 def begin(prefix: Prefix, cut_b: jax.Array, slots: int) -> Cache:
@@ -22,13 +29,13 @@ def begin(prefix: Prefix, cut_b: jax.Array, slots: int) -> Cache:
 
   The rows of a source stand together: b is a multiple of the sources.
   """
-  layers, sources, groups, _, width = prefix.keys_yigle.shape
-  rows = cut_b.shape[0]
+  sources, rows = len(prefix.keys_yigel[0]), len(cut_b)
   if rows % sources:
     raise ValueError(f"{rows} rows cannot share {sources} sources evenly")
-  empty = jnp.zeros((layers, sources, groups, rows // sources, slots, width), prefix.keys_yigle.dtype)
   length_b = cut_b.astype(jnp.int32)
-  return Cache(prefix, length_b, empty, empty, jnp.full((rows, slots), -1, jnp.int32), jnp.int32(0), length_b)
+  return Cache(prefix, length_b, tuple(jnp.zeros((rows, *x_igel.shape[1:3], slots), x_igel.dtype) for x_igel in prefix.keys_yigel),
+               tuple(jnp.zeros((rows, x_igle.shape[1], slots, x_igle.shape[3]), x_igle.dtype) for x_igle in prefix.values_yigle),
+               jnp.full((rows, slots), -1, jnp.int32), jnp.int32(0), length_b)
 
 
 def restart(cache: Cache, fresh_b: jax.Array, cut_b: jax.Array) -> Cache:
@@ -43,15 +50,14 @@ def commit(cache: Cache, row_i: jax.Array) -> Prefix:
 
   The prefix must have slots for the longest row. This is how a chosen candidate becomes an item of the beam.
   """
-  _, sources, _, slots, _ = cache.prefix.keys_yigle.shape
-  rows = cache.cut_b.shape[0] // sources
-  source_i, of_source_i = row_i // rows, row_i % rows
+  sources, _, _, slots = cache.prefix.keys_yigel[0].shape
+  source_i = row_i // (len(cache.cut_b) // sources)
   # For every slot of the prefix, which slot of the suffix holds that position, if one does.
   here_ill = cache.position_bl[row_i][:, :, None] == jnp.arange(slots)
-  own_il = here_ill.any(axis=1)[None, :, None, :, None]
-  from_il = here_ill.argmax(axis=1)[None, :, None, :, None]
-  def join(old_yigle, own_yigrle):
-    own_yigle = own_yigrle[:, source_i, :, of_source_i]  # the rows' axis comes to the front
-    own_yigle = jnp.moveaxis(own_yigle, 0, 1)
-    return jnp.where(own_il, jnp.take_along_axis(own_yigle, from_il, axis=3), old_yigle[:, source_i])
-  return Prefix(join(cache.prefix.keys_yigle, cache.keys_yigrle), join(cache.prefix.values_yigle, cache.values_yigrle))
+  own_il, from_il = here_ill.any(axis=1), here_ill.argmax(axis=1)
+  def join(old, own, axis):
+    lined = lambda x_il: x_il[:, None, None, :] if axis == 3 else x_il[:, None, :, None]
+    taken = jnp.take_along_axis(own[row_i], lined(from_il), axis=axis)
+    return jnp.where(lined(own_il), taken, old[source_i])
+  return Prefix(tuple(join(*pair, 3) for pair in zip(cache.prefix.keys_yigel, cache.keys_ybgel)),
+                tuple(join(*pair, 2) for pair in zip(cache.prefix.values_yigle, cache.values_ybgle)))

@@ -1,8 +1,8 @@
 """Gemma 2 in Flax: layers scanned and rematerialised, float32 where rounding hurts.
 
-One module serves training and decoding. Without a cache it reads whole,
-right-padded rows, and keeps their keys and values if asked to; with one (see
-`decoding.py`) it appends tokens to what the cache holds. Norms, rotary angles,
+`Gemma` reads whole, right-padded rows, in training and as the prefixes of a
+cache; `extend` runs the same layers one by one and appends tokens to what a
+cache holds (see `decoding.py`). Norms, rotary angles,
 softmax and logits are computed in float32 whatever the parameters' type: in
 bfloat16 the spacing of numbers near 21 is 0.125, too coarse for log-ratios.
 
@@ -11,6 +11,7 @@ tests/models/test_gemma.py.
 """
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -57,13 +58,17 @@ SIZES = {
 
 
 class Prefix(NamedTuple):
-  """Keys and values of whole rows, read once; slot i holds the token at position i.
+  """Keys and values of whole rows, read once; slot l holds the token at position l.
 
-  keys_yigle, values_yigle: (layers, sources, kv heads, slots, head width).
+  keys_yigel, values_yigle: for each layer an array (sources, kv heads, head
+  width, slots), of values (..., slots, head width): the order in which they
+  are multiplied, which makes small products several times faster. Layers are
+  not stacked: a product reads an array where it lies, a layer of a stack it
+  would copy first.
   """
 
-  keys_yigle: jax.Array
-  values_yigle: jax.Array
+  keys_yigel: tuple[jax.Array, ...]
+  values_yigle: tuple[jax.Array, ...]
 
 
 class Cache(NamedTuple):
@@ -71,19 +76,18 @@ class Cache(NamedTuple):
 
   Row b = source i * r + r-th row of it. It sees the first cut_b slots of its
   source's prefix, and those slots of its suffix whose position_bl is not -1.
-  keys_yigrle, values_yigrle: (layers, sources, kv heads, rows of a source,
-  slots, head width): the suffixes. All rows write the same slot at the same
-  time, number `clock` modulo the slots, so that writing is one contiguous
-  update and no scatter; a row that has nothing to write leaves -1 there. A
-  token is overwritten when as many slots as there are have been written
-  after it: who extends sees to it that a row's own are not. length_b: tokens
-  a row has read, prefix included: the position of its next one.
+  keys_ybgel, values_ybgle: the suffixes, for each layer as in a prefix. All rows write the same slot
+  at the same time, number `clock` modulo the slots, so that writing is one
+  contiguous update and no scatter; a row that has nothing to write leaves -1
+  there. A token is overwritten when as many slots as there are have been
+  written after it: who extends sees to it that a row's own are not. length_b:
+  tokens a row has read, prefix included: the position of its next one.
   """
 
   prefix: Prefix
   cut_b: jax.Array
-  keys_yigrle: jax.Array
-  values_yigrle: jax.Array
+  keys_ybgel: tuple[jax.Array, ...]
+  values_ybgle: tuple[jax.Array, ...]
   position_bl: jax.Array
   clock: jax.Array
   length_b: jax.Array
@@ -120,10 +124,10 @@ class Attention(nn.Module):
   config: GemmaConfig
 
   @nn.compact
-  def __call__(self, x_btd, position_bt, layer, suffixes, prefix, view):
+  def __call__(self, x_btd, position_bt, layer, past):
     """(b, t, d) attended, and the keys and values of these tokens, or the suffixes with them written in.
 
-    Without suffixes the rows are whole and see themselves. prefix: this layer's; view: `_View` of the cache.
+    Without a past the rows are whole and see themselves.
     """
     c = self.config
     init = nn.initializers.variance_scaling(1.0, "fan_in", "normal", in_axis=-3, out_axis=(-2, -1))
@@ -142,50 +146,57 @@ class Attention(nn.Module):
     v_btge = jnp.einsum("btd,dge->btge", x_btd, value_dge)
     q_bthe = _rotate(q_bthe, position_bt) * c.query_scale
     k_btge = _rotate(k_btge, position_bt)
-    reach = jnp.where(layer % 2 == 0, c.window, jnp.iinfo(jnp.int32).max)  # even layers are local
-
-    def weigh(logit_xtl, seen_xtl):
-      logit_xtl = jnp.where(seen_xtl, softcap(logit_xtl, c.attention_cap), _MASKED)
-      return jax.nn.softmax(logit_xtl, axis=-1).astype(c.dtype)
-
-    # Queries are put in the order of the products first: a CPU multiplies other orders one by one.
-    if suffixes is None:
-      k_bgle, v_bgle = jnp.swapaxes(k_btge, 1, 2), jnp.swapaxes(v_btge, 1, 2)
-      q_btgHe = q_bthe.reshape(*q_bthe.shape[:2], c.num_kv_heads, -1, c.head_width)
-      q_bgHte = jnp.transpose(q_btgHe, (0, 2, 3, 1, 4))
-      logit_bgHtl = jnp.einsum("bgHte,bgle->bgHtl", q_bgHte, k_bgle, preferred_element_type=jnp.float32)
-      distance_btl = position_bt[:, :, None] - position_bt[:, None, :]
-      seen_btl = (distance_btl >= 0) & (distance_btl < reach)
-      weight_bgHtl = weigh(logit_bgHtl, seen_btl[:, None, None])
-      mixed_bgHte = jnp.einsum("bgHtl,bgle->bgHte", weight_bgHtl, v_bgle)
-      mixed_bthe = jnp.transpose(mixed_bgHte, (0, 3, 1, 2, 4)).reshape(*q_bthe.shape)
-      kept = (k_bgle, v_bgle)
-    else:
-      # Of one source: its rows' queries meet the prefix in one product, and each its own suffix.
-      sources, times = prefix[0].shape[0], x_btd.shape[1]
-      by_source = lambda x_btge: jnp.transpose(
-          x_btge.reshape(sources, -1, times, *x_btge.shape[2:]), (0, 3, 1, 2, 4))  # i g r t e
-      kept = tuple(view.write(x_yigrle, by_source(x_btge), layer) for x_yigrle, x_btge in zip(suffixes, (k_btge, v_btge)))
-      k_igrle, v_igrle = (jax.lax.dynamic_index_in_dim(x_yigrle, layer, keepdims=False) for x_yigrle in kept)
-      k_igle, v_igle = prefix
-      q_irtgHe = q_bthe.reshape(sources, -1, times, c.num_kv_heads, c.num_heads // c.num_kv_heads, c.head_width)
-      q_igrqe = jnp.transpose(q_irtgHe, (0, 3, 1, 4, 2, 5)).reshape(
-          sources, c.num_kv_heads, q_irtgHe.shape[1], -1, c.head_width)  # q: query heads of a group, times t
-      flat = lambda x_igrqe: x_igrqe.reshape(*x_igrqe.shape[:2], -1, x_igrqe.shape[-1])
-      shared_igrql = jnp.einsum("igqe,igle->igql", flat(q_igrqe), k_igle, preferred_element_type=jnp.float32).reshape(
-          *q_igrqe.shape[:4], -1)
-      own_igrql = jnp.einsum("igrqe,igrle->igrql", q_igrqe, k_igrle, preferred_element_type=jnp.float32)
-      seen_btl = view.seen_btl & (position_bt[:, :, None] - view.at_bl[:, None, :] < reach)
-      seen_i1r1tl = seen_btl.reshape(sources, 1, -1, 1, times, seen_btl.shape[-1])
-      logit_igrql = jnp.concatenate([shared_igrql, own_igrql], axis=-1)
-      logit_igrHtl = logit_igrql.reshape(*q_igrqe.shape[:3], -1, times, logit_igrql.shape[-1])
-      weight_igrql = weigh(logit_igrHtl, seen_i1r1tl).reshape(logit_igrql.shape)
-      shared_igrql, own_igrql = jnp.split(weight_igrql, [k_igle.shape[2]], axis=-1)
-      mixed_igrqe = (jnp.einsum("igql,igle->igqe", flat(shared_igrql), v_igle).reshape(q_igrqe.shape)
-                     + jnp.einsum("igrql,igrle->igrqe", own_igrql, v_igrle))
-      mixed_igrHte = mixed_igrqe.reshape(*q_igrqe.shape[:3], -1, times, c.head_width)
-      mixed_bthe = jnp.transpose(mixed_igrHte, (0, 2, 4, 1, 3, 5)).reshape(*q_bthe.shape)
+    mix = self._whole if past is None else functools.partial(self._past, past)
+    mixed_bthe, kept = mix(q_bthe, k_btge, v_btge, position_bt, layer % 2 == 0)
     return jnp.einsum("bthe,hed->btd", mixed_bthe, out_hed.astype(c.dtype)), kept
+
+  # Queries are put in the order of the products first: a CPU multiplies other orders one by one.
+
+  def _whole(self, q_bthe, k_btge, v_btge, position_bt, is_local):
+    c = self.config
+    k_bgle, v_bgle = jnp.swapaxes(k_btge, 1, 2), jnp.swapaxes(v_btge, 1, 2)
+    q_btgHe = q_bthe.reshape(*q_bthe.shape[:2], c.num_kv_heads, -1, c.head_width)
+    q_bgHte = jnp.transpose(q_btgHe, (0, 2, 3, 1, 4))
+    logit_bgHtl = jnp.einsum("bgHte,bgle->bgHtl", q_bgHte, k_bgle, preferred_element_type=jnp.float32)
+    distance_btl = position_bt[:, :, None] - position_bt[:, None, :]
+    seen_btl = (distance_btl >= 0) & (~is_local | (distance_btl < c.window))
+    logit_bgHtl = jnp.where(seen_btl[:, None, None], softcap(logit_bgHtl, c.attention_cap), _MASKED)
+    weight_bgHtl = jax.nn.softmax(logit_bgHtl, axis=-1).astype(c.dtype)
+    mixed_bgHte = jnp.einsum("bgHtl,bgle->bgHte", weight_bgHtl, v_bgle)
+    return jnp.transpose(mixed_bgHte, (0, 3, 1, 2, 4)).reshape(*q_bthe.shape), (jnp.swapaxes(k_bgle, 2, 3), v_bgle)
+
+  def _past(self, past, q_bthe, k_btge, v_btge, position_bt, is_local):
+    c, view, rows, times = self.config, past.view, *q_bthe.shape[:2]
+    k_igel, v_igle = past.prefix
+    sources, groups, _, slots = k_igel.shape
+    kept = k_bgel, v_bgle = (view.write(past.suffix[0], jnp.transpose(k_btge, (0, 2, 3, 1)), 3),
+                             view.write(past.suffix[1], jnp.transpose(v_btge, (0, 2, 1, 3)), 2))
+    # q: query heads of a group, times t. Of one source: its rows' queries meet the prefix in one product.
+    q_bgqe = jnp.transpose(q_bthe.reshape(rows, times, groups, -1, c.head_width), (0, 2, 3, 1, 4)).reshape(
+        rows, groups, -1, c.head_width)
+    def by_source(x_bgqx):
+      x_irgqx = x_bgqx.reshape(sources, -1, *x_bgqx.shape[1:])
+      return jnp.swapaxes(x_irgqx, 1, 2).reshape(sources, groups, -1, x_bgqx.shape[-1])
+    def by_row(x_ignx):
+      x_igrqx = x_ignx.reshape(sources, groups, rows // sources, -1, x_ignx.shape[-1])
+      return jnp.swapaxes(x_igrqx, 1, 2).reshape(rows, groups, -1, x_ignx.shape[-1])
+    seen_btl = view.near_btl if is_local else view.seen_btl
+    def mask(logit, seen, shape):
+      return jnp.where(seen, softcap(logit, c.attention_cap).reshape(shape), _MASKED).reshape(logit.shape)
+    shared_ignl = jnp.einsum("igne,igel->ignl", by_source(q_bgqe), k_igel, preferred_element_type=jnp.float32)
+    shared_ignl = mask(shared_ignl, seen_btl[:, :, :slots].reshape(sources, 1, -1, 1, times, slots),
+                       (sources, groups, rows // sources, -1, times, slots))
+    own_bgql = jnp.einsum("bgqe,bgel->bgql", q_bgqe, k_bgel, preferred_element_type=jnp.float32)
+    own_bgql = mask(own_bgql, seen_btl[:, None, None, :, slots:], (rows, groups, -1, times, own_bgql.shape[-1]))
+    # One softmax over both, without joining them.
+    most_bgq1 = jnp.maximum(by_row(shared_ignl.max(-1, keepdims=True)), own_bgql.max(-1, keepdims=True))
+    shared_ignl, own_bgql = jnp.exp(shared_ignl - by_source(most_bgq1)), jnp.exp(own_bgql - most_bgq1)
+    total_bgq1 = by_row(shared_ignl.sum(-1, keepdims=True)) + own_bgql.sum(-1, keepdims=True)
+    mixed_bgqe = by_row(jnp.einsum("ignl,igle->igne", shared_ignl.astype(c.dtype), v_igle,
+                                   preferred_element_type=jnp.float32))
+    mixed_bgqe += jnp.einsum("bgql,bgle->bgqe", own_bgql.astype(c.dtype), v_bgle, preferred_element_type=jnp.float32)
+    mixed_bgHte = (mixed_bgqe / total_bgq1).astype(c.dtype).reshape(rows, groups, -1, times, c.head_width)
+    return jnp.transpose(mixed_bgHte, (0, 3, 1, 2, 4)).reshape(*q_bthe.shape), kept
 
 
 class FeedForward(nn.Module):
@@ -207,126 +218,108 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-  """One layer: attention and feed-forward, each between two norms; the carry is x and all layers' suffixes.
-
-  Without a cache its output is the keys and values it would add to one, where `keep` asks for it.
-  """
+  """One layer: attention and feed-forward, each between two norms; and its keys and values (see Attention)."""
 
   config: GemmaConfig
-  keep: bool
 
   @nn.compact
-  def __call__(self, carry, position_bt, view, layer, prefix):
-    x_btd, suffixes = carry
+  def __call__(self, x_btd, position_bt, layer, past=None):
     norm = lambda name: RMSNorm(self.config.param_dtype, name=name)
     attended_btd, kept = Attention(self.config, name="attention")(
-        norm("pre_attention_norm")(x_btd), position_bt, layer, suffixes, prefix, view)
+        norm("pre_attention_norm")(x_btd), position_bt, layer, past)
     x_btd += norm("post_attention_norm")(attended_btd)
     fed_btd = FeedForward(self.config, name="ffn")(norm("pre_ffn_norm")(x_btd))
     x_btd += norm("post_ffn_norm")(fed_btd)
-    if suffixes is None:
-      return (x_btd, None), kept if self.keep else None
-    return (x_btd, kept), None
+    return x_btd, kept
 
 
 class _View(NamedTuple):
-  """What all layers of one call share: the position of every slot of prefix and suffix, who sees it, where to write."""
+  """What all layers of one call share: which slots of prefix and suffix are seen, by global and by local layers; where to write."""
 
-  at_bl: jax.Array
   seen_btl: jax.Array
+  near_btl: jax.Array
   slot_t: jax.Array
 
-  def write(self, x_yigrle, new_igrte, layer):
-    """The new tokens in their slots of this layer; in place, since the suffixes are a carry of the scan."""
+  def write(self, x, new, axis: int):
+    """The suffixes with the new tokens in their slots along the axis."""
     if len(self.slot_t) == 1:
-      return jax.lax.dynamic_update_slice(x_yigrle, new_igrte[None], (layer, 0, 0, 0, self.slot_t[0], 0))
-    return x_yigrle.at[layer, :, :, :, self.slot_t].set(jnp.moveaxis(new_igrte, 3, 0))
+      return jax.lax.dynamic_update_slice_in_dim(x, new, self.slot_t[0], axis)
+    return x.at[(slice(None),) * axis + (self.slot_t,)].set(new)
 
 
-def _look(cache: Cache, position_bt, valid_bt) -> tuple[_View, Cache]:
+class Past(NamedTuple):
+  """A layer's part of a cache: keys and values of the prefixes and of the suffixes."""
+
+  prefix: tuple[jax.Array, jax.Array]
+  suffix: tuple[jax.Array, jax.Array]
+  view: _View
+
+
+def _look(cache: Cache, position_bt, valid_bt, window: int) -> tuple[_View, Cache]:
   """The view of the cache with these tokens appended, and the cache's book-keeping after them."""
-  (_, _, _, _, slots, _), times = cache.keys_yigrle.shape, position_bt.shape[1]
+  slots, times = cache.position_bl.shape[1], position_bt.shape[1]
   if times > slots:
     raise ValueError(f"{times} tokens at once do not fit into a suffix of {slots} slots")
   slot_t = (cache.clock + jnp.arange(times)) % slots
   position_bl = cache.position_bl.at[:, slot_t].set(jnp.where(valid_bt, position_bt, -1))
-  prefix_bl = jnp.broadcast_to(jnp.arange(cache.prefix.keys_yigle.shape[3]), (len(position_bl), cache.prefix.keys_yigle.shape[3]))
+  width = cache.prefix.keys_yigel[0].shape[3]
+  prefix_bl = jnp.broadcast_to(jnp.arange(width), (len(position_bl), width))
   there_bl = jnp.concatenate([prefix_bl < cache.cut_b[:, None], position_bl >= 0], axis=1)
   at_bl = jnp.concatenate([prefix_bl, position_bl], axis=1)
   seen_btl = there_bl[:, None, :] & (at_bl[:, None, :] <= position_bt[:, :, None])
   grown = cache._replace(position_bl=position_bl, clock=cache.clock + times,
                          length_b=cache.length_b + valid_bt.sum(axis=1, dtype=jnp.int32))
-  return _View(at_bl, seen_btl, slot_t), grown
+  near_btl = seen_btl & (position_bt[:, :, None] - at_bl[:, None, :] < window)
+  return _View(seen_btl, near_btl, slot_t), grown
+
+
+def _embed(config: GemmaConfig, embedding_vd, token_bt) -> jax.Array:
+  return embedding_vd[token_bt].astype(config.dtype) * jnp.asarray(config.width**0.5, config.dtype)
 
 
 class Gemma(nn.Module):
-  """Tokens to final hidden states; what is read off them is in `logits`, `scores`."""
+  """Tokens to final hidden states; what is read off them is in readout.py."""
 
   config: GemmaConfig
 
   @nn.compact
-  def __call__(self, token_bt, cache: Cache | None = None, valid_bt=None, *, keep: bool = False):
-    """Hidden states (b, t, d) after the final norm, and the prefix or the grown cache.
+  def __call__(self, token_bt, *, keep: bool = False):
+    """Hidden states (b, t, d) after the final norm; and the rows' keys and values as a Prefix, or None.
 
-    token_bt: int32, right-padded. Without a cache, row i starts at position
-    0 and padding needs no mask: nothing real looks to its right; `keep` gives
-    the rows' keys and values as a Prefix. With a cache, the valid tokens (a
-    prefix of each row of valid_bt) are appended to the suffixes.
+    token_bt: int32, right-padded. Padding needs no mask: nothing real looks to its right.
     """
     c = self.config
     embedding_vd = self.param(
         "embedding", nn.initializers.variance_scaling(1.0, "fan_in", "normal", in_axis=-1, out_axis=-2),
         (c.vocab_size, c.width), c.param_dtype)
-    x_btd = embedding_vd[token_bt].astype(c.dtype) * jnp.asarray(c.width**0.5, c.dtype)
     position_bt = jnp.broadcast_to(jnp.arange(token_bt.shape[1])[None], token_bt.shape)
-    suffixes = prefix = view = None
-    if cache is not None:
-      position_bt += cache.length_b[:, None]
-      prefix, suffixes = tuple(cache.prefix), (cache.keys_yigrle, cache.values_yigrle)
-      view, cache = _look(cache, position_bt, valid_bt)
+
     layers = nn.scan(
         nn.remat(Block, prevent_cse=False), variable_axes={"params": 0}, split_rngs={"params": True},
-        in_axes=(nn.broadcast, nn.broadcast, 0, 0), length=c.num_layers)(c, keep, name="layers")
-    (x_btd, suffixes), kept = layers((x_btd, suffixes), position_bt, view, jnp.arange(c.num_layers), prefix)
-    hidden_btd = RMSNorm(c.param_dtype, name="final_norm")(x_btd)
-    if cache is None:
-      return hidden_btd, Prefix(*kept) if keep else None
-    return hidden_btd, cache._replace(keys_yigrle=suffixes[0], values_yigrle=suffixes[1])
+        in_axes=(nn.broadcast, 0), length=c.num_layers)(c, name="layers")
+    x_btd, kept = layers(_embed(c, embedding_vd, token_bt), position_bt, jnp.arange(c.num_layers))
+    return RMSNorm(c.param_dtype, name="final_norm")(x_btd), Prefix(*map(tuple, kept)) if keep else None
 
 
-def logits(config: GemmaConfig, params, hidden_btd) -> jax.Array:
-  """float32 logits over the vocabulary, soft-capped; any leading axes."""
-  product = jnp.einsum("...d,vd->...v", hidden_btd, params["embedding"].astype(config.dtype),
-                       preferred_element_type=jnp.float32)
-  return softcap(product, config.logit_cap)
+def unstacked(config: GemmaConfig, params) -> dict:
+  """The parameters with a list of layers instead of a stack, as `extend` reads them; a copy of the layers' weights."""
+  layers = [jax.tree.map(lambda x: x[y], params["layers"]) for y in range(config.num_layers)]
+  return {**params, "layers": layers}
 
 
-def scores(config: GemmaConfig, params, hidden_btd, scoring_id: int) -> jax.Array:
-  """float32 logit of the scoring token at every position: one row of the embedding (App. D); less the shift."""
-  row_d = params["embedding"][scoring_id].astype(jnp.float32)
-  capped = softcap(jnp.einsum("...d,d->...", hidden_btd.astype(jnp.float32), row_d), config.logit_cap)
-  return capped - config.score_shift
+def extend(config: GemmaConfig, params, cache: Cache, token_bt, valid_bt) -> tuple[jax.Array, Cache]:
+  """Hidden states (b, t, d) of tokens appended to the cache's suffixes, and the grown cache.
 
-
-def target_log_probs(config: GemmaConfig, params, hidden_btd, target_bt, chunk: int) -> jax.Array:
-  """log p(target) in float32, (b, t), without ever holding (b, t, vocabulary).
-
-  The time axis is cut into pieces of `chunk` tokens; each piece's logits are
-  computed, reduced, and recomputed in the backward pass. t is padded up to a
-  multiple of chunk inside.
+  params: `unstacked`. valid_bt: bool, the tokens that are there, a prefix of each row.
   """
-  b, t = target_bt.shape
-  pad = -t % chunk
-  hidden_btd = jnp.pad(hidden_btd, ((0, 0), (0, pad), (0, 0)))
-  target_bt = jnp.pad(target_bt, ((0, 0), (0, pad)))
-
-  @jax.checkpoint
-  def piece(_, x):
-    hidden_bcd, target_bc = x
-    logit_bcv = logits(config, params, hidden_bcd)
-    picked_bc = jnp.take_along_axis(logit_bcv, target_bc[..., None], axis=-1)[..., 0]
-    return None, picked_bc - jax.nn.logsumexp(logit_bcv, axis=-1)
-
-  split = lambda x: jnp.moveaxis(x.reshape(b, (t + pad) // chunk, chunk, *x.shape[2:]), 1, 0)
-  _, log_prob_xbc = jax.lax.scan(piece, None, (split(hidden_btd), split(target_bt)))
-  return jnp.moveaxis(log_prob_xbc, 0, 1).reshape(b, t + pad)[:, :t]
+  position_bt = cache.length_b[:, None] + jnp.arange(token_bt.shape[1])[None]
+  view, grown = _look(cache, position_bt, valid_bt, config.window)
+  x_btd, suffixes = _embed(config, params["embedding"], token_bt), []
+  for y, weights in enumerate(params["layers"]):
+    past = Past((cache.prefix.keys_yigel[y], cache.prefix.values_yigle[y]),
+                (cache.keys_ybgel[y], cache.values_ybgle[y]), view)
+    x_btd, kept = Block(config).apply({"params": weights}, x_btd, position_bt, y, past)
+    suffixes.append(kept)
+  keys_ybgel, values_ybgle = zip(*suffixes)
+  hidden_btd = RMSNorm(config.param_dtype).apply({"params": params["final_norm"]}, x_btd)
+  return hidden_btd, grown._replace(keys_ybgel=keys_ybgel, values_ybgle=values_ybgle)

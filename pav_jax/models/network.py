@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from pav_jax.models import gemma
+from pav_jax.models import readout
 from pav_jax.models import size
 
 
@@ -22,7 +23,8 @@ class Network(NamedTuple):
   scores(params, hidden_xd) -> score_x, float32: the logit of the scoring token
   log_probs(params, hidden_btd, target_bt) -> log_prob_bt, float32
   read(params, token_bt) -> (hidden_btd, prefix): rows from their first token on
-  extend(params, cache, token_bt, valid_bt) -> (hidden_btd, cache): a cache is a prefix, `decoding.begin`
+  unstacked(params) -> the parameters as extend reads them: a layer at a time, each array by itself
+  extend(unstacked, cache, token_bt, valid_bt) -> (hidden_btd, cache): a cache is a prefix, `decoding.begin`
   flops(start, stop, logit_count) -> FLOPs of reading positions [start, stop)
   """
 
@@ -32,6 +34,7 @@ class Network(NamedTuple):
   scores: Callable[..., Any]
   log_probs: Callable[..., Any]
   read: Callable[..., Any]
+  unstacked: Callable[..., Any]
   extend: Callable[..., Any]
   flops: Callable[..., Any]
 
@@ -44,11 +47,12 @@ def from_gemma(config: gemma.GemmaConfig, *, scoring_id: int, logit_chunk: int =
   return Network(
       init=lambda rng: module.init(rng, jnp.zeros((1, 1), jnp.int32))["params"],
       hidden=lambda params, token_bt: apply(params, token_bt)[0],
-      logits=lambda params, hidden: gemma.logits(config, params, hidden),
-      scores=lambda params, hidden: gemma.scores(config, params, hidden, scoring_id),
-      log_probs=lambda params, hidden_btd, target_bt: gemma.target_log_probs(
+      logits=lambda params, hidden: readout.logits(config, params, hidden),
+      scores=lambda params, hidden: readout.scores(config, params, hidden, scoring_id),
+      log_probs=lambda params, hidden_btd, target_bt: readout.target_log_probs(
           config, params, hidden_btd, target_bt, logit_chunk),
       read=lambda params, token_bt: apply(params, token_bt, keep=True),
-      extend=lambda params, cache, token_bt, valid_bt: apply(params, token_bt, cache, valid_bt),
+      unstacked=lambda params: gemma.unstacked(config, params),
+      extend=lambda params, cache, token_bt, valid_bt: gemma.extend(config, params, cache, token_bt, valid_bt),
       flops=lambda start, stop, logit_count=0: size.forward_flops(config, start, stop, logit_count),
   )

@@ -126,8 +126,7 @@ def blank(network: Network, params, sources: int, width: int) -> gemma.Prefix:
 def install(network: Network, params, lanes: Lanes, lane_p, token_pt, work: Work) -> Lanes:
   """Reads the sources token_pt (right-padded) into the idle lanes lane_p, with their work; a lane that is not there is skipped."""
   _, prefix = network.read(params, token_pt)
-  put = lambda all_yigle, some_ypgle: all_yigle.at[:, lane_p].set(some_ypgle, mode="drop")
-  cache = lanes.cache._replace(prefix=gemma.Prefix(*map(put, lanes.cache.prefix, prefix)))
+  cache = lanes.cache._replace(prefix=decoding.put(lanes.cache.prefix, lane_p, prefix))
   work = Work(*(x.at[lane_p].set(new, mode="drop") for x, new in zip(lanes.work, work)))
   return lanes._replace(cache=cache, work=work, next_i=lanes.next_i.at[lane_p].set(0, mode="drop"))
 
@@ -153,7 +152,7 @@ def refill(lanes: Lanes) -> Lanes:
 
 
 def step(network: Network, params, cache: gemma.Cache, rows: Rows, tokens: Tokens, sampling: sampling_lib.Sampling):
-  """(cache, rows, line of the log): every row that has a job draws one token."""
+  """(cache, rows, line of the log): every row that has a job draws one token. params: unstacked."""
   live_b = rows.job_b >= 0
   hidden_b1d, cache = network.extend(params, cache, rows.fed_b[:, None], live_b[:, None])
   key_b = jax.vmap(jax.random.fold_in)(jax.random.wrap_key_data(rows.key_b2), rows.drawn_b)
@@ -175,7 +174,7 @@ def generate(network: Network, params, cache: gemma.Cache, fed_b, budget_b, key_
   cache: holds what precedes fed_b. begun_b: bool, rows whose prefix ends
   inside a step (see problems/steps.py); none by default.
   """
-  b = len(fed_b)
+  b, params = len(fed_b), network.unstacked(params)
   endless = jnp.iinfo(jnp.int32).max
   rows = Rows(jnp.where(budget_b > 0, 0, -1), fed_b.astype(jnp.int32), jnp.zeros(b, jnp.int32), budget_b.astype(jnp.int32),
               jnp.full(b, endless if steps is None else steps, jnp.int32),
@@ -209,6 +208,8 @@ def _written(log: Log, n: jax.Array, line) -> Log:
 def advance(network: Network, params, lanes: Lanes, tokens: Tokens, wanted: jax.Array, *, lines: int,
             sampling: sampling_lib.Sampling) -> tuple[Lanes, Log, jax.Array, jax.Array]:
   """(lanes, log, steps taken, busy_i): decodes until `wanted` lanes are idle, none is busy, or `lines` steps are taken."""
+  params = network.unstacked(params)
+
   def going(carry):
     n, lanes, _ = carry
     busy = lanes.busy_i.sum()
@@ -218,10 +219,10 @@ def advance(network: Network, params, lanes: Lanes, tokens: Tokens, wanted: jax.
     n, lanes, log = carry
     waiting = (lanes.rows.job_b < 0).reshape(len(lanes.next_i), -1).any(axis=1) & (lanes.next_i < lanes.work.count_i)
     # Keys and values stay outside: a branch might copy what it hands through.
-    light = lanes._replace(cache=lanes.cache._replace(prefix=None, keys_yigrle=None, values_yigrle=None))
+    light = lanes._replace(cache=lanes.cache._replace(prefix=None, keys_ybgel=None, values_ybgle=None))
     light = jax.lax.cond(waiting.any(), refill, lambda lanes: lanes, light)
     lanes = light._replace(cache=light.cache._replace(
-        prefix=lanes.cache.prefix, keys_yigrle=lanes.cache.keys_yigrle, values_yigrle=lanes.cache.values_yigrle))
+        prefix=lanes.cache.prefix, keys_ybgel=lanes.cache.keys_ybgel, values_ybgle=lanes.cache.values_ybgle))
     cache, rows, line = step(network, params, lanes.cache, lanes.rows, tokens, sampling)
     return n + 1, lanes._replace(cache=cache, rows=rows), _written(log, n, line)
 

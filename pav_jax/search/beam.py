@@ -101,9 +101,7 @@ def _admit(networks, params, prefixes, prompt_pt, length_p, lane_q, source_q):
   grown, raw = [], []
   for network, weights, prefix in zip(networks, params, prefixes):
     hidden_ptd, new = network.read(weights, prompt_pt)
-    width = new.keys_yigle.shape[3]
-    put = lambda x_yigle, new_ypgle: x_yigle.at[:, lane_q, :, :width].set(new_ypgle[:, source_q], mode="drop")
-    grown.append(jax.tree.map(put, prefix, new))
+    grown.append(decoding.put(prefix, lane_q, decoding.take(new, source_q)))
     last_pd = jnp.take_along_axis(hidden_ptd, length_p[:, None, None] - 1, axis=1)[:, 0]
     raw.append(jax.nn.sigmoid(network.scores(weights, last_pd)))
   return grown, jnp.stack(raw[1:], axis=1)
@@ -126,7 +124,7 @@ def _expand(networks, params, prefixes, length_i, last_i, begun_i, budget_i, key
   raw, caches = [], [cache]
   for verifier, weights, prefix in zip(verifiers, params[1:], prefixes[1:]):
     cache = decoding.begin(prefix, each(length_i), max_step)
-    hidden_rtd, cache = verifier.extend(weights, cache, step.token_bt, valid_rt)
+    hidden_rtd, cache = verifier.extend(verifier.unstacked(weights), cache, step.token_bt, valid_rt)
     last_rd = jnp.take_along_axis(hidden_rtd, jnp.maximum(step.length_b - 1, 0)[:, None, None], axis=1)[:, 0]
     raw.append(jax.nn.sigmoid(verifier.scores(weights, last_rd)))
     caches.append(cache)

@@ -23,7 +23,7 @@ def _after_prompts(network: Network, params, prompt_pt, length_p, source_b, toke
   prompt_pd = jnp.take_along_axis(hidden_ptd, length_p[:, None, None] - 1, axis=1)[:, 0]
   cache = decoding.begin(decoding.take(prefix, source_b), length_p[source_b], token_bt.shape[1])
   valid_bt = jnp.arange(token_bt.shape[1])[None] < length_b[:, None]
-  hidden_btd, _ = network.extend(params, cache, token_bt, valid_bt)
+  hidden_btd, _ = network.extend(network.unstacked(params), cache, token_bt, valid_bt)
   hidden_bzd = jnp.take_along_axis(hidden_btd, jnp.maximum(end_bz, 0)[:, :, None], axis=1)
   hidden_bzd = jnp.where((end_bz == -1)[:, :, None], prompt_pd[source_b][:, None], hidden_bzd)
   return jax.nn.sigmoid(network.scores(params, hidden_bzd))

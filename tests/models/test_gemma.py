@@ -10,6 +10,7 @@ import pytest
 
 from pav_jax.models import gemma
 from pav_jax.models import network
+from pav_jax.models import readout
 from pav_jax.models import size
 from pav_jax.models import weights
 
@@ -169,7 +170,7 @@ def test_chunked_log_probs_are_the_dense_ones(chunk):
   weight_bt = np.random.default_rng(0).standard_normal(target_bt.shape)
 
   def chunked(params, hidden_btd):
-    log_prob_bt = gemma.target_log_probs(TINY, params, hidden_btd, target_bt, chunk)
+    log_prob_bt = readout.target_log_probs(TINY, params, hidden_btd, target_bt, chunk)
     return (log_prob_bt * weight_bt).sum(), log_prob_bt
 
   def dense(params, hidden_btd):

@@ -1,0 +1,45 @@
+"""What is read off final hidden states: logits, scores, log-probabilities; all in float32."""
+
+import jax
+import jax.numpy as jnp
+
+from pav_jax.models.gemma import GemmaConfig
+from pav_jax.models.gemma import softcap
+
+
+def logits(config: GemmaConfig, params, hidden_btd) -> jax.Array:
+  """float32 logits over the vocabulary, soft-capped; any leading axes."""
+  product = jnp.einsum("...d,vd->...v", hidden_btd, params["embedding"].astype(config.dtype),
+                       preferred_element_type=jnp.float32)
+  return softcap(product, config.logit_cap)
+
+
+def scores(config: GemmaConfig, params, hidden_btd, scoring_id: int) -> jax.Array:
+  """float32 logit of the scoring token at every position: one row of the embedding (App. D); less the shift."""
+  row_d = params["embedding"][scoring_id].astype(jnp.float32)
+  capped = softcap(jnp.einsum("...d,d->...", hidden_btd.astype(jnp.float32), row_d), config.logit_cap)
+  return capped - config.score_shift
+
+
+def target_log_probs(config: GemmaConfig, params, hidden_btd, target_bt, chunk: int) -> jax.Array:
+  """log p(target) in float32, (b, t), without ever holding (b, t, vocabulary).
+
+  The time axis is cut into pieces of `chunk` tokens; each piece's logits are
+  computed, reduced, and recomputed in the backward pass. t is padded up to a
+  multiple of chunk inside.
+  """
+  b, t = target_bt.shape
+  pad = -t % chunk
+  hidden_btd = jnp.pad(hidden_btd, ((0, 0), (0, pad), (0, 0)))
+  target_bt = jnp.pad(target_bt, ((0, 0), (0, pad)))
+
+  @jax.checkpoint
+  def piece(_, x):
+    hidden_bcd, target_bc = x
+    logit_bcv = logits(config, params, hidden_bcd)
+    picked_bc = jnp.take_along_axis(logit_bcv, target_bc[..., None], axis=-1)[..., 0]
+    return None, picked_bc - jax.nn.logsumexp(logit_bcv, axis=-1)
+
+  split = lambda x: jnp.moveaxis(x.reshape(b, (t + pad) // chunk, chunk, *x.shape[2:]), 1, 0)
+  _, log_prob_xbc = jax.lax.scan(piece, None, (split(hidden_btd), split(target_bt)))
+  return jnp.moveaxis(log_prob_xbc, 0, 1).reshape(b, t + pad)[:, :t]
