@@ -1,6 +1,7 @@
 # make env         a virtual environment with the locked versions (PYTHON=python3.12 for another one)
 # make quickstart  the whole method on this machine; the page is runs/quickstart/report/index.html
 # make test        all tests
+# make benchmark   the rollout engine against other samplers, in an environment of its own (.venv-benchmark)
 # make locks       resolve the lock files anew
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ STAMP := $(VENV)/installed-$(VERSION)
 # TensorFlow and XLA talk at start-up; neither says anything a user needs.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: env quickstart test locks
+.PHONY: env quickstart test benchmark locks
 
 env: $(STAMP)
 
@@ -34,6 +35,13 @@ quickstart: env
 
 test: env
 	@$(VENV)/bin/python -m pytest -q $(FLAGS) tests
+
+benchmark:
+	@$(MAKE) --no-print-directory env VENV=.venv-benchmark
+	@.venv-benchmark/bin/uv pip install --quiet --python .venv-benchmark/bin/python --torch-backend cpu -r tests/benchmarks/requirements.txt || .venv-benchmark/bin/uv pip install --quiet --python .venv-benchmark/bin/python -r tests/benchmarks/requirements.txt
+	@# PyTorch's GPU compiler registers LLVM's options a second time beside XLA's, which ends the process.
+	@.venv-benchmark/bin/uv pip uninstall --quiet --python .venv-benchmark/bin/python triton || true
+	@.venv-benchmark/bin/python tests/benchmarks/rollouts.py $(FLAGS)
 
 locks:
 	for v in 11 12 13; do $(VENV)/bin/uv pip compile -q setup.py --extra test --extra launch --python-version 3.$$v --no-header -o locks/py3$$v.txt; done

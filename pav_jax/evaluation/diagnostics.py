@@ -71,7 +71,7 @@ def diagnose(run: Run) -> dict:
   rollouts = collect.sample(
       arch, params, problems, np.arange(len(problems.id_p), dtype=np.int32), run.config.report.responses,
       tokens=jobs_lib.token_tables(vocabulary, arch.config.vocab_size), sampling=collect.sampling_of(search),
-      seed=run.config.seed + 5, rows=search.rows, max_new=run.config.rollouts.max_new)
+      seed=run.config.seed + 5, rows=search.rows, max_new=run.config.rollouts.max_new, mesh=run.mesh)
   with grading.Grader(run.config.grading.workers, run.config.grading.timeout_s) as grader:
     rollouts, counts = collect.grade(rollouts, problems, vocabulary, grader)
     found = {"sample": counts}

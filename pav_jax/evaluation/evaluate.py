@@ -46,7 +46,7 @@ def run_stage(run: Run):
     rollouts = collect.sample(
         arch, params, problems, problem_p, knobs.n, tokens=jobs_lib.token_tables(vocabulary, arch.config.vocab_size),
         sampling=collect.sampling_of(knobs), seed=run.config.seed, rows=knobs.rows,
-        max_new=run.config.rollouts.max_new, bar=bar)
+        max_new=run.config.rollouts.max_new, mesh=run.mesh, bar=bar)
   with grading.Grader(run.config.grading.workers, run.config.grading.timeout_s) as grader:
     rollouts, counts = collect.grade(rollouts, problems, vocabulary, grader)
   right_pn = (rollouts.verdict_b == grading.Verdict.CORRECT).reshape(-1, knobs.n)

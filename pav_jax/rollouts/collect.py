@@ -40,7 +40,7 @@ def sampling_of(section) -> sampling_lib.Sampling:
 
 
 def sample(arch: architecture.Architecture, params, problems: prepared.Problems, problem_p: np.ndarray, n: int, *,
-           tokens, sampling, seed: int, rows: int, max_new: int, bar=None) -> Rollouts:
+           tokens, sampling, seed: int, rows: int, max_new: int, mesh=None, bar=None) -> Rollouts:
   """n responses to each of the problems problem_p, ungraded (verdict_b is all -1)."""
   source_r = np.repeat(np.arange(len(problem_p)), n).astype(np.int32)
   sample_r = np.tile(np.arange(n), len(problem_p)).astype(np.int32)
@@ -49,7 +49,8 @@ def sample(arch: architecture.Architecture, params, problems: prepared.Problems,
       arch.network, params, problems.prompt_pt[problem_p], length_p,
       jobs_lib.Jobs(source_r, length_p[source_r], np.full(len(source_r), max_new, np.int32),
                     np.stack([problem_p[source_r], sample_r], axis=1)),
-      tokens, rows=rows, share=jobs_lib.rows_of_lane(n), max_new=max_new, sampling=sampling, seed=seed, bar=bar)
+      tokens, rows=rows, share=jobs_lib.rows_of_lane(n), max_new=max_new, sampling=sampling, seed=seed,
+      mesh=mesh, bar=bar)
   return Rollouts(problem_p[source_r], sample_r, done.token_rt, done.length_r, done.log_prob_rt, done.ended_r,
                   np.full(len(source_r), int(grading.Verdict.UNGRADABLE), np.int8))
 
@@ -90,7 +91,8 @@ def run_stage(run: Run):
         bar.update(len(problem_p) * knobs.n_cov)
         continue
       rollouts = sample(arch, params, problems, problem_p, knobs.n_cov, tokens=tokens, sampling=sampling_of(knobs),
-                        seed=run.config.seed, rows=knobs.rows, max_new=knobs.max_new, bar=bar)
+                        seed=run.config.seed, rows=knobs.rows, max_new=knobs.max_new,
+                        mesh=run.mesh, bar=bar)
       rollouts, counts = grade(rollouts, problems, vocabulary, grader)
       folder.write_shard(shard, rollouts._asdict(), counts)
   folder.finish(shards, {"vocabulary": vocabulary.fingerprint})

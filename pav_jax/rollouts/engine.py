@@ -21,6 +21,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec
 
 from pav_jax.models import decoding
 from pav_jax.models import gemma
@@ -104,16 +106,27 @@ class Lanes(NamedTuple):
     return running_i | (self.next_i < self.work.count_i)
 
 
-# Jitted, so that no two of the arrays are one buffer, which could not be donated.
-@functools.partial(jax.jit, static_argnames=("network", "lanes", "rows", "jobs", "width", "slots"))
-def empty(network: Network, params, *, lanes: int, rows: int, jobs: int, width: int, slots: int) -> Lanes:
-  """Lanes without work. rows of each lane; jobs of each at most; width: tokens of a source; slots: of a suffix."""
+# Jitted, so that lanes are born where they belong, and no two arrays are one buffer, which could not be donated.
+@functools.partial(jax.jit, static_argnames=("network", "lanes", "rows", "jobs", "width", "slots", "mesh"))
+def empty(network: Network, params, *, lanes: int, rows: int, jobs: int, width: int, slots: int, mesh=None) -> Lanes:
+  """Lanes without work. rows of each lane; jobs of each at most; width: tokens of a source; slots: of a suffix.
+
+  On a mesh, lanes are cut over data and fsdp, and keys and values over model, too, where their heads divide.
+  """
   ints = functools.partial(jnp.zeros, dtype=jnp.int32)
   b = lanes * rows
   work = Work(ints(lanes), *(ints((lanes, jobs)) for _ in range(4)), jnp.zeros((lanes, jobs), bool),
               jnp.zeros((lanes, jobs, 2), jnp.uint32))
   idle = Rows(ints(b) - 1, *(ints(b) for _ in range(4)), jnp.zeros(b, bool), jnp.zeros((b, 2), jnp.uint32))
-  return Lanes(decoding.begin(blank(network, params, lanes, width), ints(b), slots), work, ints(lanes), idle)
+  state = Lanes(decoding.begin(blank(network, params, lanes, width), ints(b), slots), work, ints(lanes), idle)
+  if mesh is None:
+    return state
+
+  def place(x):
+    heads = x.ndim == 4 and x.shape[1] % mesh.shape["model"] == 0
+    spec = PartitionSpec(*([("data", "fsdp")] if x.ndim else []), *(["model"] if heads else []))
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
+  return jax.tree.map(place, state)
 
 
 def blank(network: Network, params, sources: int, width: int) -> gemma.Prefix:

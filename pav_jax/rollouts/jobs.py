@@ -18,6 +18,7 @@ from pav_jax.errors import UserError
 from pav_jax.models.network import Network
 from pav_jax.rollouts import engine
 from pav_jax.rollouts import sampling as sampling_lib
+from pav_jax.training import mesh as mesh_lib
 
 
 class Jobs(NamedTuple):
@@ -62,13 +63,14 @@ def rows_of_lane(jobs_per_source: float) -> int:
 
 def run(network: Network, params, token_bt: np.ndarray, length_b: np.ndarray, jobs: Jobs, tokens: engine.Tokens, *,
         rows: int, share: int, max_new: int, sampling: sampling_lib.Sampling, seed: int, jobs_per_lane: int = 256,
-        bar=None) -> Done:
+        mesh=None, bar=None) -> Done:
   """Runs every job; one compilation each of `engine.install` and `engine.advance` whatever their number and lengths.
 
   token_bt, length_b: the sources, right-padded. rows: that decode together,
   in lanes of `share` rows (`rows_of_lane`); a source with more than
-  jobs_per_lane jobs takes several lanes. max_new: the longest budget; bar: a
-  progress bar that counts jobs.
+  jobs_per_lane jobs takes several lanes. max_new: the longest budget; mesh:
+  lanes are cut over its data and fsdp axes, and their number is made a
+  multiple of these; bar: a progress bar that counts jobs.
 
   Raises ValueError for a cut outside its source or a budget beyond max_new:
   nothing is cut short in silence.
@@ -81,12 +83,14 @@ def run(network: Network, params, token_bt: np.ndarray, length_b: np.ndarray, jo
   if not count:
     raise UserError("no prefix to continue")
   share = min(share, rows)
-  lanes = rows // share
+  parts = mesh.shape["data"] * mesh.shape["fsdp"] if mesh is not None else 1
+  lanes = max(1, rows // share // parts) * parts
+  params = mesh_lib.over_model_alone(params)
   key_r2 = np.asarray(jax.random.key_data(sampling_lib.row_keys(seed, *jobs.name_rn.T)))
   waiting = collections.deque(_bundles(jobs, jobs_per_lane))
   at_once = max(1, lanes // 8)  # lanes refilled together: one prefill of so many sources
   state = engine.empty(network, params, lanes=lanes, rows=share, jobs=jobs_per_lane, width=token_bt.shape[1],
-                       slots=max_new)
+                       slots=max_new, mesh=mesh)
   done = Done(np.full((count, max_new), int(tokens.pad_id), np.int32), np.zeros(count, np.int32),
               np.zeros((count, max_new), np.float32), np.zeros(count, bool))
   running = {}  # lane -> its bundle

@@ -95,7 +95,7 @@ def _samples(run: Run, players: Players, grader, seed: int, bar):
   rollouts = collect.sample(
       players.arch, players.policy.params, problems, problem_p, knobs.max_n, tokens=players.tokens,
       sampling=collect.sampling_of(knobs), seed=_seed(run, seed, 0), rows=knobs.rows,
-      max_new=run.config.rollouts.max_new, bar=bar)
+      max_new=run.config.rollouts.max_new, mesh=run.mesh, bar=bar)
   rollouts, counts = collect.grade(rollouts, problems, players.vocabulary, grader)
   answers = [players.vocabulary.decode(t[:n]) for t, n in zip(rollouts.token_bt, rollouts.length_b)]
   stated = grader.grade([str(a) for a in problems.answer_p[rollouts.problem_b]], answers,

@@ -59,6 +59,19 @@ def put_rows(batch, mesh: Mesh):
       lambda x: jax.make_array_from_process_local_data(NamedSharding(mesh, ROWS), np.asarray(x)), batch)
 
 
+def over_model_alone(tree):
+  """The same arrays, whole over data and fsdp, cut over model as they were; what is on no mesh stays as it is.
+
+  Decoding reads every weight at every step: cut over fsdp, each would be gathered each time.
+  """
+  def place(leaf):
+    if not isinstance(getattr(leaf, "sharding", None), NamedSharding):
+      return leaf
+    spec = PartitionSpec(*(axes if axes == "model" else None for axes in leaf.sharding.spec))
+    return jax.device_put(leaf, NamedSharding(leaf.sharding.mesh, spec))
+  return jax.tree.map(place, tree)
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
   """The sharding of what every device holds whole."""
   return NamedSharding(mesh, PartitionSpec())

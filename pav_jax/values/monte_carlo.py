@@ -63,7 +63,7 @@ def sampled_prefixes(rollouts: collect.Rollouts, end_bz: np.ndarray, seeds_per_p
 
 def label(arch: architecture.Architecture, params, problems: prepared.Problems, rollouts: collect.Rollouts,
           end_bz: np.ndarray, vocabulary, grader: grading.Grader, *, n_mc: int, seeds_per_problem: int, sampling, seed: int,
-          rows: int, max_new: int, bar=None):
+          rows: int, max_new: int, mesh=None, bar=None):
   """(Values, counts): n_mc continuations of every prefix but the last, for seeds_per_problem seeds (-1: all)."""
   prompt_length_b = problems.prompt_length_p[rollouts.problem_b]
   token_bt = prepared.join_rows(
@@ -82,7 +82,7 @@ def label(arch: architecture.Architecture, params, problems: prepared.Problems, 
       arch.network, params, token_bt, prompt_length_b + rollouts.length_b, jobs,
       jobs_lib.token_tables(vocabulary, arch.config.vocab_size), rows=rows,
       share=jobs_lib.rows_of_lane(len(row_r) / max(1, len(np.unique(row_r)))), max_new=max_new, sampling=sampling,
-      seed=seed, bar=bar)
+      seed=seed, mesh=mesh, bar=bar)
   responses = [vocabulary.decode(np.concatenate([rollouts.token_bt[b, :k], t[:n]]))
                for b, k, t, n in zip(row_r, kept_r, done.token_rt, done.length_r)]
   rows_p = rollouts.problem_b[row_r]
@@ -153,6 +153,6 @@ def run_stage(run: Run):
       values, counts = label(
           arch, params, problems, some, end_bz[row_b], vocabulary, grader, n_mc=knobs.n_mc, seeds_per_problem=knobs.seeds_per_problem,
           sampling=collect.sampling_of(knobs), seed=run.config.seed + 1, rows=knobs.rows,
-          max_new=run.config.rollouts.max_new, bar=bar)
+          max_new=run.config.rollouts.max_new, mesh=run.mesh, bar=bar)
       folder.write_shard(shard, values._asdict(), counts)
   folder.finish(shards, {"responses with more than max_steps steps": joined})

@@ -1,5 +1,11 @@
 """The sampler against the training forward pass, and its laws, on a fake and on a tiny Gemma."""
 
+import dataclasses
+import os
+import pathlib
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,11 +14,14 @@ import pytest
 import fakes
 from fakes import A, B, C, EOS, NL, PAD
 from pav_jax.errors import UserError
+from pav_jax.models import architecture
 from pav_jax.models import decoding
+from pav_jax.models.network import from_gemma
 from pav_jax.problems import steps
 from pav_jax.rollouts import engine
 from pav_jax.rollouts import jobs as jobs_lib
 from pav_jax.rollouts import sampling as sampling_lib
+from pav_jax.training import mesh as mesh_lib
 
 PLAIN, GREEDY = sampling_lib.Sampling(), sampling_lib.Sampling(temperature=0.0)
 WIDTH, NEW, SLOTS = 8, 6, 14
@@ -228,3 +237,39 @@ def test_steps_stop_where_steps_end(steps_at_once):
     stops_s = [s for i, s in enumerate(want_s) if (i + 1) % steps_at_once == 0 or s == len(response_t) - 1]
     np.testing.assert_array_equal(stops_s, end_s)
   assert sum(len(x) == calls for x in found) > 15 and any(x[0] == NL for x in responses)
+
+
+def many_jobs(mesh=None):
+  """Rollouts of a Gemma whose heads divide over two devices, under the layout training has on the mesh."""
+  config = dataclasses.replace(fakes.CONFIG, num_heads=4, num_kv_heads=2, vocab_size=12)
+  network = from_gemma(config, scoring_id=fakes.SCORE, logit_chunk=4)
+  rng = np.random.default_rng(0)
+  params = jax.tree.map(lambda x: jnp.asarray(0.4 * rng.standard_normal(x.shape), jnp.float32),
+                        jax.eval_shape(network.init, jax.random.key(0)))
+  if mesh is not None:
+    params = jax.device_put(params, mesh_lib.shardings(params, mesh, architecture.SHARDING))
+  token_bt = rng.integers(NL, fakes.SIZE, (12, WIDTH)).astype(np.int32)
+  source_r = np.repeat(np.arange(12, dtype=np.int32), 5)
+  jobs = jobs_lib.Jobs(source_r, rng.integers(1, WIDTH + 1, 60).astype(np.int32), rng.integers(1, NEW + 1, 60).astype(np.int32),
+                       np.arange(60, dtype=np.int32)[:, None])
+  return jobs_lib.run(network, params, token_bt, np.full(12, WIDTH), jobs,
+                      jobs_lib.token_tables(fakes.VOCABULARY, 12), rows=16, share=2,
+                      max_new=NEW, sampling=PLAIN, seed=2, mesh=mesh)
+
+
+def write_sharded(path):
+  """What the process of eight devices runs."""
+  np.savez(path, **many_jobs(mesh_lib.make_mesh(data=2, fsdp=2, model=2))._asdict())
+
+
+def test_eight_devices_draw_what_one_draws(tmp_path):
+  here = pathlib.Path(__file__).parent
+  environment = os.environ | {
+      "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+      "PYTHONPATH": os.pathsep.join([str(here), str(here.parent), str(here.parent.parent)])}
+  code = f"import test_engine as t; t.write_sharded({str(tmp_path / 'eight.npz')!r})"
+  subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=300)
+  eight, one = np.load(tmp_path / "eight.npz"), many_jobs()
+  for field, want in one._asdict().items():
+    np.testing.assert_allclose(eight[field], want, atol=1e-4, err_msg=field)
+  assert len(np.unique(one.length_r)) > 3
