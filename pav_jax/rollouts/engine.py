@@ -110,8 +110,7 @@ class Lanes(NamedTuple):
 @functools.partial(jax.jit, static_argnames=("network", "lanes", "rows", "jobs", "width", "slots", "mesh"))
 def empty(network: Network, params, *, lanes: int, rows: int, jobs: int, width: int, slots: int, mesh=None) -> Lanes:
   """Lanes without work. rows of each lane; jobs of each at most; width: tokens of a source; slots: of a suffix.
-
-  On a mesh, lanes are cut over data and fsdp, and keys and values over model, too, where their heads divide.
+  On a mesh, in its `layout`.
   """
   ints = functools.partial(jnp.zeros, dtype=jnp.int32)
   b = lanes * rows
@@ -119,14 +118,15 @@ def empty(network: Network, params, *, lanes: int, rows: int, jobs: int, width: 
               jnp.zeros((lanes, jobs, 2), jnp.uint32))
   idle = Rows(ints(b) - 1, *(ints(b) for _ in range(4)), jnp.zeros(b, bool), jnp.zeros((b, 2), jnp.uint32))
   state = Lanes(decoding.begin(blank(network, params, lanes, width), ints(b), slots), work, ints(lanes), idle)
-  if mesh is None:
-    return state
+  return state if mesh is None else jax.lax.with_sharding_constraint(state, layout(state, mesh))
 
+
+def layout(lanes: Lanes, mesh):
+  """Shardings of the engine's state: lanes and rows over data and fsdp; keys and values over model, too, where heads divide."""
   def place(x):
     heads = x.ndim == 4 and x.shape[1] % mesh.shape["model"] == 0
-    spec = PartitionSpec(*([("data", "fsdp")] if x.ndim else []), *(["model"] if heads else []))
-    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
-  return jax.tree.map(place, state)
+    return NamedSharding(mesh, PartitionSpec(*([("data", "fsdp")] if x.ndim else []), *(["model"] if heads else [])))
+  return jax.tree.map(place, lanes)
 
 
 def blank(network: Network, params, sources: int, width: int) -> gemma.Prefix:

@@ -63,7 +63,14 @@ def truncate(logit_bv: jax.Array, sampling: Sampling) -> jax.Array:
   return logit_bv
 
 
-_BLOCK = 512  # words of a block in `pick`
+def block_width(v: int) -> int:
+  """Words of a block in `pick`: near the root of v, and if possible such that blocks fill v and are a multiple of 8.
+
+  A vocabulary cut over up to 8 chips then stays cut when it is seen as blocks; else every chip would be sent all logits.
+  """
+  root = math.sqrt(v)
+  fitting = [width for width in range(2, v // 8 + 1) if v % (8 * width) == 0 and root / 4 <= width <= root * 4]
+  return min(fitting, key=lambda width: abs(math.log(width / root)), default=max(1, math.isqrt(v)))
 
 
 def pick(weight_bv: jax.Array, uniform_b: jax.Array) -> jax.Array:
@@ -74,7 +81,7 @@ def pick(weight_bv: jax.Array, uniform_b: jax.Array) -> jax.Array:
   over the vocabulary; a Gumbel for every word costs more than a small step.
   """
   b, v = weight_bv.shape
-  width = min(_BLOCK, max(8, math.isqrt(v)))
+  width = block_width(v)
   weight_bwx = jnp.pad(weight_bv, ((0, 0), (0, -v % width))).reshape(b, -1, width)
   def passed(weight_bx, aim_b):
     """(index, what is left of the aim): the first place where the running sum exceeds the aim."""

@@ -181,6 +181,25 @@ def test_frequencies_are_the_softmax(sampling, want_v):
   assert (np.abs(found_v - want_v) <= 4 * sigma_v + 1e-9).all(), (found_v, want_v)
 
 
+@pytest.mark.parametrize("v, width", [(256_128, 464), (256_000, 500), (512, 32), (376, 47), (11, 3), (4, 2), (1, 1)])
+def test_blocks_of_a_vocabulary(v, width):
+  assert sampling_lib.block_width(v) == width
+
+
+@pytest.mark.parametrize("v", [1, 7, 64, 376])
+def test_pick_inverts_the_distribution_function(v):
+  rng = np.random.default_rng(v)
+  weight_bv = rng.integers(0, 3, (50, v)).astype(np.float32)
+  weight_bv[:, rng.integers(v)] += 1
+  uniform_b = rng.integers(0, 64, 50).astype(np.float32) / 64
+  below_bv = np.cumsum(weight_bv, axis=1)
+  want_b = (below_bv <= uniform_b[:, None] * below_bv[:, -1:]).sum(axis=1)
+  np.testing.assert_array_equal(sampling_lib.pick(jnp.asarray(weight_bv), jnp.asarray(uniform_b)), want_b)
+  # At the very end of what rounding can give, the last word of any weight.
+  last_b = v - 1 - np.argmax(weight_bv[:, ::-1] > 0, axis=1)
+  np.testing.assert_array_equal(sampling_lib.pick(jnp.asarray(weight_bv), jnp.ones(50)), last_b)
+
+
 def test_each_draw_of_a_row_is_fresh():
   # Every token is equally likely whatever came before: two draws of one row agree one time in three.
   params = fakes.chain_params({t: {A: 1 / 3, B: 1 / 3, C: 1 / 3} for t in (A, B, C)})
