@@ -230,6 +230,21 @@ def test_settings_that_mean_nothing(row):
 
 
 @pytest.mark.parametrize("steps_at_once", [1, 2])
+def test_a_blank_line_is_no_step(steps_at_once):
+  """Lines with something on them, until the last of the steps: newlines alone before them do not count."""
+  params = fakes.chain_params({t: {NL: 0.5, A: 0.5} for t in (NL, A)})
+  rows, budget = 64, 16
+  cache = decoding.begin(fakes.CHAIN.read(params, np.full((rows, 1), NL, np.int32))[1], jnp.zeros(rows, jnp.int32), budget)
+  new, _ = jax.jit(lambda cache: engine.generate(
+      fakes.CHAIN, params, cache, jnp.full(rows, NL), jnp.full(rows, budget), sampling_lib.row_keys(0, np.arange(rows)),
+      fakes.TOKENS, max_new=budget, sampling=PLAIN, steps=steps_at_once))(cache)
+  texts = [fakes.VOCABULARY.decode(t[:n]) for t, n in zip(np.asarray(new.token_bt), np.asarray(new.length_b))]
+  stopped = [text for text, n in zip(texts, new.length_b) if n < budget]
+  assert all(len(text.split()) == steps_at_once and text[-2:] == "a\n" for text in stopped)
+  assert len(stopped) > 50 and any("\n\n" in text[1:] or text[0] == "\n" for text in stopped)
+
+
+@pytest.mark.parametrize("steps_at_once", [1, 2])
 def test_steps_stop_where_steps_end(steps_at_once):
   """Step by step, a response has exactly the steps that problems/steps.py finds in it."""
   params = fakes.chain_params({t: {NL: 0.35, A: 0.3, B: 0.2, EOS: 0.15} for t in (NL, A, B)})

@@ -95,6 +95,15 @@ def test_gradient_of_the_loss_at_a_known_point():
   np.testing.assert_allclose(grad_d[:fakes.SIZE], want_d, atol=1e-6)
 
 
+def test_a_known_shift_is_put_back_for_the_loss():
+  """Scores that are read 1.5 lower train as the others do."""
+  lower = fakes.CHAIN._replace(scores=lambda params, hidden: fakes.CHAIN.scores(params, hidden) - 1.5)
+  params, batch = fakes.random_chain(3), jax.tree.map(jnp.asarray, _rows())
+  want = train.value_loss(fakes.CHAIN, 0.0)(params, batch, None)[0]
+  assert train.value_loss(lower, 0.0, shift=1.5)(params, batch, None)[0] == pytest.approx(float(want), rel=1e-5)
+  assert abs(train.value_loss(lower, 0.0)(params, batch, None)[0] - want) > 0.1
+
+
 def test_text_loss_keeps_its_share():
   params = fakes.chain_params({t: {A: 0.5, B: 0.25, C: 0.25} for t in range(fakes.SIZE)})
   token_bt = np.array([[BOS, A, A, B]], np.int32)
