@@ -15,7 +15,6 @@ process is one host.
 """
 
 import asyncio
-import pathlib
 import sys
 
 from absl import flags
