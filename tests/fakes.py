@@ -1,5 +1,10 @@
 """What the tests of rollouts, values, verifiers and search share: a vocabulary, a fake network, a tiny Gemma."""
 
+import os
+import pathlib
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -110,3 +115,19 @@ def gemma_params(seed: int):
   rng = np.random.default_rng(seed)
   shapes = jax.eval_shape(GEMMA.init, jax.random.key(0))
   return jax.tree.map(lambda x: jnp.asarray(0.4 * rng.standard_normal(x.shape), jnp.float32), shapes)
+
+
+class OnEightDevices:
+  """A call of a function of a test file, made by a process of its own that has eight simulated devices; `join` it."""
+
+  def __init__(self, file: pathlib.Path, call: str):
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "PYTHONPATH": os.pathsep.join([str(file.parent), str(file.parent.parent), str(file.parent.parent.parent)])}
+    self.process = subprocess.Popen([sys.executable, "-c", f"import {file.stem} as t; t.{call}"], env=environment,
+                                    stderr=subprocess.PIPE, text=True)
+
+  def join(self):
+    """Waits for it; what it wrote on stderr is the message if it failed."""
+    _, said = self.process.communicate(timeout=300)
+    assert self.process.returncode == 0, said[-2000:]
