@@ -19,7 +19,7 @@ Dimensions, the letters that end the name of every array of rank >= 1:
   m continuations          k beams                     c candidates of a beam
   v vocabulary             d width                     f feed-forward width
   l slots of a cache       h query heads               g key/value heads
-  e head width             y layers
+  e head width             y layers                    w blocks of a suffix
 
 Words: policy (pi), prover (mu), q_pi, q_mu, advantage A = Q - Q of the step
 before, effective reward Q^pi + alpha A^mu, ORM (scores whole responses), PQV

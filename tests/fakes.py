@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pav_jax.models import decoding
 from pav_jax.models import gemma
 from pav_jax.models.network import Network
 from pav_jax.models.network import from_gemma
@@ -48,7 +49,7 @@ def _chain(size: int = SIZE) -> Network:
     rows = token_bt.shape[0] // len(cache.prefix.keys_yigel[0])
     at = lambda x: jnp.asarray(x[..., 0, :], int)
     prefix_bl = jnp.repeat(at(cache.prefix.keys_yigel[0][:, 0]), rows, axis=0)
-    suffix_bl = at(cache.keys_ybgel[0][:, 0]).reshape(len(token_bt), -1)
+    suffix_bl = at(jnp.concatenate(cache.keys_ywbgel[0], -1)[:, 0]).reshape(len(token_bt), -1)
     held_bl = jnp.arange(prefix_bl.shape[1]) < cache.cut_b[:, None]
     before_bv = ((jax.nn.one_hot(prefix_bl, size) * held_bl[..., None]).sum(1)
                  + (jax.nn.one_hot(suffix_bl, size) * (cache.position_bl >= 0)[..., None]).sum(1))
@@ -56,7 +57,7 @@ def _chain(size: int = SIZE) -> Network:
     position_bt = jnp.where(valid_bt, cache.length_b[:, None] + jnp.arange(token_bt.shape[1]), -1)
     suffix_bl = suffix_bl.at[:, slot_t].set(token_bt)
     grown = cache._replace(
-        keys_ybgel=(suffix_bl[:, None, None].astype(float),),
+        keys_ywbgel=(tuple(jnp.split(suffix_bl[:, None, None].astype(float), len(cache.keys_ywbgel[0]), -1)),),
         position_bl=cache.position_bl.at[:, slot_t].set(position_bt), clock=cache.clock + token_bt.shape[1],
         length_b=cache.length_b + valid_bt.sum(1, dtype=jnp.int32))
     return _features(token_bt, before_bv), grown
@@ -64,7 +65,7 @@ def _chain(size: int = SIZE) -> Network:
   def read(params, token_bt):
     del params
     tokens = token_bt.astype(jnp.float32)
-    return _features(token_bt, jnp.zeros((len(token_bt), size))), gemma.Prefix((tokens[:, None, None],), (tokens[:, None, :, None],))
+    return _features(token_bt, jnp.zeros((len(token_bt), size))), decoding.Prefix((tokens[:, None, None],), (tokens[:, None, :, None],))
 
   def _features(token_bt, before_bv):
     one_btv = jax.nn.one_hot(token_bt, size)

@@ -5,11 +5,100 @@ attends to that one copy: n rollouts of a prompt, the continuations of every
 prefix of a response, the candidates of a beam's item.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
-from pav_jax.models.gemma import Cache
-from pav_jax.models.gemma import Prefix
+
+class Prefix(NamedTuple):
+  """Keys and values of whole rows, read once; slot l holds the token at position l.
+
+  keys_yigel, values_yigle: for each layer an array (sources, kv heads, head
+  width, slots), of values (..., slots, head width): the order in which they
+  are multiplied, which makes small products several times faster. Layers are
+  not stacked: a product reads an array where it lies, a layer of a stack it
+  would copy first.
+  """
+
+  keys_yigel: tuple[jax.Array, ...]
+  values_yigle: tuple[jax.Array, ...]
+
+
+class Cache(NamedTuple):
+  """What rows attend to: the prefix of their source, stored once for all of its rows, and a suffix of their own.
+
+  Row b = source i * r + r-th row of it. It sees the first cut_b slots of its
+  source's prefix, and those slots of its suffix whose position_bl is not -1.
+  keys_ywbgel, values_ywbgle: the suffixes, for each layer as in a prefix, in w
+  blocks of equal length; those in which no row has a token are not read. All
+  rows write the same slot at the same time, number `clock` modulo the slots,
+  so that writing is one contiguous update and no scatter; a row that has
+  nothing to write leaves -1 there. A token is overwritten when as many slots
+  as there are have been written after it: who extends sees to it that a row's
+  own are not. length_b: tokens a row has read, prefix included: the position
+  of its next one.
+  """
+
+  prefix: Prefix
+  cut_b: jax.Array
+  keys_ywbgel: tuple[jax.Array, ...]
+  values_ywbgle: tuple[jax.Array, ...]
+  position_bl: jax.Array
+  clock: jax.Array
+  length_b: jax.Array
+
+
+class View(NamedTuple):
+  """What all layers of one call share: which slots of prefix and suffix are seen, by global and by local layers; which
+  blocks of the suffix anyone sees; where to write.
+  """
+
+  seen_btl: jax.Array
+  near_btl: jax.Array
+  read_w: jax.Array
+  slot_t: jax.Array
+
+  def write(self, x_w, new, axis: int):
+    """The blocks of the suffixes with the new tokens in their slots along the axis."""
+    length = x_w[0].shape[axis]
+    def into(x, first):
+      at_t = self.slot_t - first
+      if len(at_t) > 1:
+        return x.at[(slice(None),) * axis + (jnp.where(at_t < 0, length, at_t),)].set(new, mode="drop")
+      # Contiguous and in place; where the slot is another block's, what was there is written again.
+      at = jnp.clip(at_t[0], 0, length - 1)
+      old = jax.lax.dynamic_slice_in_dim(x, at, 1, axis)
+      return jax.lax.dynamic_update_slice_in_dim(x, jnp.where(at == at_t[0], new, old), at, axis)
+    return tuple(into(x, w * length) for w, x in enumerate(x_w))
+
+
+class Past(NamedTuple):
+  """A layer's part of a cache: keys and values of the prefixes and of the suffixes."""
+
+  prefix: tuple[jax.Array, jax.Array]
+  suffix: tuple[jax.Array, jax.Array]
+  view: View
+
+
+def look(cache: Cache, position_bt, valid_bt, window: int) -> tuple[View, Cache]:
+  """The view of the cache with these tokens appended, and the cache's book-keeping after them."""
+  slots, times = cache.position_bl.shape[1], position_bt.shape[1]
+  if times > slots:
+    raise ValueError(f"{times} tokens at once do not fit into a suffix of {slots} slots")
+  slot_t = (cache.clock + jnp.arange(times)) % slots
+  position_bl = cache.position_bl.at[:, slot_t].set(jnp.where(valid_bt, position_bt, -1))
+  width = cache.prefix.keys_yigel[0].shape[3]
+  prefix_bl = jnp.broadcast_to(jnp.arange(width), (len(position_bl), width))
+  there_bl = jnp.concatenate([prefix_bl < cache.cut_b[:, None], position_bl >= 0], axis=1)
+  at_bl = jnp.concatenate([prefix_bl, position_bl], axis=1)
+  seen_btl = there_bl[:, None, :] & (at_bl[:, None, :] <= position_bt[:, :, None])
+  grown = cache._replace(position_bl=position_bl, clock=cache.clock + times,
+                         length_b=cache.length_b + valid_bt.sum(axis=1, dtype=jnp.int32))
+  near_btl = seen_btl & (position_bt[:, :, None] - at_bl[:, None, :] < window)
+  needed_l = (seen_btl & valid_bt[:, :, None])[:, :, width:].any(axis=(0, 1))
+  read_w = needed_l.reshape(len(cache.keys_ywbgel[0]), -1).any(axis=1)
+  return View(seen_btl, near_btl, read_w, slot_t), grown
 
 
 def take(prefix: Prefix, source_i: jax.Array) -> Prefix:
@@ -24,18 +113,31 @@ def put(prefix: Prefix, source_i: jax.Array, new: Prefix) -> Prefix:
   return jax.tree.map(place, prefix, new)
 
 
+def blocks_of(slots: int) -> int:
+  """How many blocks a suffix falls into: a block nobody needs is not read.
+
+  At most eight, since each is a branch of every layer; of 128 slots where
+  there are enough of them, a TPU's tile, and of 32 at least.
+  """
+  return max(1, min(8, slots // (128 if slots >= 256 else 32)))
+
+
 def begin(prefix: Prefix, cut_b: jax.Array, slots: int) -> Cache:
-  """A cache whose row b holds the first cut_b tokens of its source, and has `slots` slots for its own.
+  """A cache whose row b holds the first cut_b tokens of its source, and has at least `slots` slots for its own.
 
   The rows of a source stand together: b is a multiple of the sources.
   """
   sources, rows = len(prefix.keys_yigel[0]), len(cut_b)
   if rows % sources:
     raise ValueError(f"{rows} rows cannot share {sources} sources evenly")
+  blocks = blocks_of(slots)
+  length = -(-slots // blocks)
+  def blank(x, axis):
+    return tuple(jnp.zeros((rows, *x.shape[1:axis], length, *x.shape[axis + 1:]), x.dtype) for _ in range(blocks))
   length_b = cut_b.astype(jnp.int32)
-  return Cache(prefix, length_b, tuple(jnp.zeros((rows, *x_igel.shape[1:3], slots), x_igel.dtype) for x_igel in prefix.keys_yigel),
-               tuple(jnp.zeros((rows, x_igle.shape[1], slots, x_igle.shape[3]), x_igle.dtype) for x_igle in prefix.values_yigle),
-               jnp.full((rows, slots), -1, jnp.int32), jnp.int32(0), length_b)
+  return Cache(prefix, length_b, tuple(blank(x_igel, 3) for x_igel in prefix.keys_yigel),
+               tuple(blank(x_igle, 2) for x_igle in prefix.values_yigle),
+               jnp.full((rows, blocks * length), -1, jnp.int32), jnp.int32(0), length_b)
 
 
 def restart(cache: Cache, fresh_b: jax.Array, cut_b: jax.Array) -> Cache:
@@ -55,9 +157,10 @@ def commit(cache: Cache, row_i: jax.Array) -> Prefix:
   # For every slot of the prefix, which slot of the suffix holds that position, if one does.
   here_ill = cache.position_bl[row_i][:, :, None] == jnp.arange(slots)
   own_il, from_il = here_ill.any(axis=1), here_ill.argmax(axis=1)
-  def join(old, own, axis):
+  def join(old, own_w, axis):
+    own = jnp.concatenate(own_w, axis)
     lined = lambda x_il: x_il[:, None, None, :] if axis == 3 else x_il[:, None, :, None]
     taken = jnp.take_along_axis(own[row_i], lined(from_il), axis=axis)
     return jnp.where(lined(own_il), taken, old[source_i])
-  return Prefix(tuple(join(*pair, 3) for pair in zip(cache.prefix.keys_yigel, cache.keys_ybgel)),
-                tuple(join(*pair, 2) for pair in zip(cache.prefix.values_yigle, cache.values_ybgle)))
+  return Prefix(tuple(join(*pair, 3) for pair in zip(cache.prefix.keys_yigel, cache.keys_ywbgel)),
+                tuple(join(*pair, 2) for pair in zip(cache.prefix.values_yigle, cache.values_ywbgle)))

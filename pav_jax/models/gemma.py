@@ -18,6 +18,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from pav_jax.models import decoding
+
 _MASKED = -2.3819763e38  # what Gemma uses: finite, so that a row without keys gives no NaN
 
 
@@ -57,40 +59,12 @@ SIZES = {
 }
 
 
-class Prefix(NamedTuple):
-  """Keys and values of whole rows, read once; slot l holds the token at position l.
+class _Part(NamedTuple):
+  """Attention to a part of the slots: the greatest logit, the sum of exp(logit - greatest), and the values weighted by these."""
 
-  keys_yigel, values_yigle: for each layer an array (sources, kv heads, head
-  width, slots), of values (..., slots, head width): the order in which they
-  are multiplied, which makes small products several times faster. Layers are
-  not stacked: a product reads an array where it lies, a layer of a stack it
-  would copy first.
-  """
-
-  keys_yigel: tuple[jax.Array, ...]
-  values_yigle: tuple[jax.Array, ...]
-
-
-class Cache(NamedTuple):
-  """What rows attend to: the prefix of their source, stored once for all of its rows, and a suffix of their own.
-
-  Row b = source i * r + r-th row of it. It sees the first cut_b slots of its
-  source's prefix, and those slots of its suffix whose position_bl is not -1.
-  keys_ybgel, values_ybgle: the suffixes, for each layer as in a prefix. All rows write the same slot
-  at the same time, number `clock` modulo the slots, so that writing is one
-  contiguous update and no scatter; a row that has nothing to write leaves -1
-  there. A token is overwritten when as many slots as there are have been
-  written after it: who extends sees to it that a row's own are not. length_b:
-  tokens a row has read, prefix included: the position of its next one.
-  """
-
-  prefix: Prefix
-  cut_b: jax.Array
-  keys_ybgel: tuple[jax.Array, ...]
-  values_ybgle: tuple[jax.Array, ...]
-  position_bl: jax.Array
-  clock: jax.Array
-  length_b: jax.Array
+  most: jax.Array
+  total: jax.Array
+  mixed: jax.Array
 
 
 class RMSNorm(nn.Module):
@@ -169,8 +143,8 @@ class Attention(nn.Module):
     c, view, rows, times = self.config, past.view, *q_bthe.shape[:2]
     k_igel, v_igle = past.prefix
     sources, groups, _, slots = k_igel.shape
-    kept = k_bgel, v_bgle = (view.write(past.suffix[0], jnp.transpose(k_btge, (0, 2, 3, 1)), 3),
-                             view.write(past.suffix[1], jnp.transpose(v_btge, (0, 2, 1, 3)), 2))
+    kept = keys_wbgel, values_wbgle = (view.write(past.suffix[0], jnp.transpose(k_btge, (0, 2, 3, 1)), 3),
+                                       view.write(past.suffix[1], jnp.transpose(v_btge, (0, 2, 1, 3)), 2))
     # q: query heads of a group, times t. Of one source: its rows' queries meet the prefix in one product.
     q_bgqe = jnp.transpose(q_bthe.reshape(rows, times, groups, -1, c.head_width), (0, 2, 3, 1, 4)).reshape(
         rows, groups, -1, c.head_width)
@@ -181,22 +155,32 @@ class Attention(nn.Module):
       x_igrqx = x_ignx.reshape(sources, groups, rows // sources, -1, x_ignx.shape[-1])
       return jnp.swapaxes(x_igrqx, 1, 2).reshape(rows, groups, -1, x_ignx.shape[-1])
     seen_btl = view.near_btl if is_local else view.seen_btl
-    def mask(logit, seen, shape):
-      return jnp.where(seen, softcap(logit, c.attention_cap).reshape(shape), _MASKED).reshape(logit.shape)
-    shared_ignl = jnp.einsum("igne,igel->ignl", by_source(q_bgqe), k_igel, preferred_element_type=jnp.float32)
-    shared_ignl = mask(shared_ignl, seen_btl[:, :, :slots].reshape(sources, 1, -1, 1, times, slots),
-                       (sources, groups, rows // sources, -1, times, slots))
-    own_bgql = jnp.einsum("bgqe,bgel->bgql", q_bgqe, k_bgel, preferred_element_type=jnp.float32)
-    own_bgql = mask(own_bgql, seen_btl[:, None, None, :, slots:], (rows, groups, -1, times, own_bgql.shape[-1]))
-    # One softmax over both, without joining them.
-    most_bgq1 = jnp.maximum(by_row(shared_ignl.max(-1, keepdims=True)), own_bgql.max(-1, keepdims=True))
-    shared_ignl, own_bgql = jnp.exp(shared_ignl - by_source(most_bgq1)), jnp.exp(own_bgql - most_bgq1)
-    total_bgq1 = by_row(shared_ignl.sum(-1, keepdims=True)) + own_bgql.sum(-1, keepdims=True)
-    mixed_bgqe = by_row(jnp.einsum("ignl,igle->igne", shared_ignl.astype(c.dtype), v_igle,
-                                   preferred_element_type=jnp.float32))
-    mixed_bgqe += jnp.einsum("bgql,bgle->bgqe", own_bgql.astype(c.dtype), v_bgle, preferred_element_type=jnp.float32)
+    shared = self._part(by_source(q_bgqe), k_igel, v_igle, seen_btl[:, :, :slots].reshape(sources, 1, -1, 1, times, slots))
+    parts = [jax.tree.map(by_row, shared)]
+    length = keys_wbgel[0].shape[3]
+    for w, (k_bgel, v_bgle) in enumerate(zip(keys_wbgel, values_wbgle)):
+      seen = seen_btl[:, None, None, None, :, slots + w * length:slots + (w + 1) * length]
+      none = _Part(*(jnp.full((rows, groups, q_bgqe.shape[2], size), value, jnp.float32)
+                     for size, value in ((1, _MASKED), (1, 0.0), (c.head_width, 0.0))))
+      parts.append(jax.lax.cond(view.read_w[w], self._part, lambda *_: none, q_bgqe, k_bgel, v_bgle, seen))
+    # One softmax over all, without joining them.
+    most_bgq1 = functools.reduce(jnp.maximum, [part.most for part in parts])
+    shares = [jnp.exp(part.most - most_bgq1) for part in parts]
+    total_bgq1 = sum(share * part.total for share, part in zip(shares, parts))
+    mixed_bgqe = sum(share * part.mixed for share, part in zip(shares, parts))
     mixed_bgHte = (mixed_bgqe / total_bgq1).astype(c.dtype).reshape(rows, groups, -1, times, c.head_width)
     return jnp.transpose(mixed_bgHte, (0, 3, 1, 2, 4)).reshape(*q_bthe.shape), kept
+
+  def _part(self, q_bgne, k_bgel, v_bgle, seen):
+    """Attention to some of the slots, to be joined with others. seen: bool, shaped as n falls into parts, then slots."""
+    c = self.config
+    logit_bgnl = jnp.einsum("bgne,bgel->bgnl", q_bgne, k_bgel, preferred_element_type=jnp.float32)
+    split = logit_bgnl.reshape(*logit_bgnl.shape[:2], *(seen.shape[2], -1, *seen.shape[4:]))
+    logit_bgnl = jnp.where(seen, softcap(split, c.attention_cap), _MASKED).reshape(logit_bgnl.shape)
+    most_bgn1 = logit_bgnl.max(-1, keepdims=True)
+    weight_bgnl = jnp.exp(logit_bgnl - most_bgn1)
+    mixed_bgne = jnp.einsum("bgnl,bgle->bgne", weight_bgnl.astype(c.dtype), v_bgle, preferred_element_type=jnp.float32)
+    return _Part(most_bgn1, weight_bgnl.sum(-1, keepdims=True), mixed_bgne)
 
 
 class FeedForward(nn.Module):
@@ -233,46 +217,6 @@ class Block(nn.Module):
     return x_btd, kept
 
 
-class _View(NamedTuple):
-  """What all layers of one call share: which slots of prefix and suffix are seen, by global and by local layers; where to write."""
-
-  seen_btl: jax.Array
-  near_btl: jax.Array
-  slot_t: jax.Array
-
-  def write(self, x, new, axis: int):
-    """The suffixes with the new tokens in their slots along the axis."""
-    if len(self.slot_t) == 1:
-      return jax.lax.dynamic_update_slice_in_dim(x, new, self.slot_t[0], axis)
-    return x.at[(slice(None),) * axis + (self.slot_t,)].set(new)
-
-
-class Past(NamedTuple):
-  """A layer's part of a cache: keys and values of the prefixes and of the suffixes."""
-
-  prefix: tuple[jax.Array, jax.Array]
-  suffix: tuple[jax.Array, jax.Array]
-  view: _View
-
-
-def _look(cache: Cache, position_bt, valid_bt, window: int) -> tuple[_View, Cache]:
-  """The view of the cache with these tokens appended, and the cache's book-keeping after them."""
-  slots, times = cache.position_bl.shape[1], position_bt.shape[1]
-  if times > slots:
-    raise ValueError(f"{times} tokens at once do not fit into a suffix of {slots} slots")
-  slot_t = (cache.clock + jnp.arange(times)) % slots
-  position_bl = cache.position_bl.at[:, slot_t].set(jnp.where(valid_bt, position_bt, -1))
-  width = cache.prefix.keys_yigel[0].shape[3]
-  prefix_bl = jnp.broadcast_to(jnp.arange(width), (len(position_bl), width))
-  there_bl = jnp.concatenate([prefix_bl < cache.cut_b[:, None], position_bl >= 0], axis=1)
-  at_bl = jnp.concatenate([prefix_bl, position_bl], axis=1)
-  seen_btl = there_bl[:, None, :] & (at_bl[:, None, :] <= position_bt[:, :, None])
-  grown = cache._replace(position_bl=position_bl, clock=cache.clock + times,
-                         length_b=cache.length_b + valid_bt.sum(axis=1, dtype=jnp.int32))
-  near_btl = seen_btl & (position_bt[:, :, None] - at_bl[:, None, :] < window)
-  return _View(seen_btl, near_btl, slot_t), grown
-
-
 def _embed(config: GemmaConfig, embedding_vd, token_bt) -> jax.Array:
   return embedding_vd[token_bt].astype(config.dtype) * jnp.asarray(config.width**0.5, config.dtype)
 
@@ -298,7 +242,7 @@ class Gemma(nn.Module):
         nn.remat(Block, prevent_cse=False), variable_axes={"params": 0}, split_rngs={"params": True},
         in_axes=(nn.broadcast, 0), length=c.num_layers)(c, name="layers")
     x_btd, kept = layers(_embed(c, embedding_vd, token_bt), position_bt, jnp.arange(c.num_layers))
-    return RMSNorm(c.param_dtype, name="final_norm")(x_btd), Prefix(*map(tuple, kept)) if keep else None
+    return RMSNorm(c.param_dtype, name="final_norm")(x_btd), decoding.Prefix(*map(tuple, kept)) if keep else None
 
 
 def unstacked(config: GemmaConfig, params) -> dict:
@@ -307,19 +251,19 @@ def unstacked(config: GemmaConfig, params) -> dict:
   return {**params, "layers": layers}
 
 
-def extend(config: GemmaConfig, params, cache: Cache, token_bt, valid_bt) -> tuple[jax.Array, Cache]:
+def extend(config: GemmaConfig, params, cache: decoding.Cache, token_bt, valid_bt) -> tuple[jax.Array, decoding.Cache]:
   """Hidden states (b, t, d) of tokens appended to the cache's suffixes, and the grown cache.
 
   params: `unstacked`. valid_bt: bool, the tokens that are there, a prefix of each row.
   """
   position_bt = cache.length_b[:, None] + jnp.arange(token_bt.shape[1])[None]
-  view, grown = _look(cache, position_bt, valid_bt, config.window)
+  view, grown = decoding.look(cache, position_bt, valid_bt, config.window)
   x_btd, suffixes = _embed(config, params["embedding"], token_bt), []
   for y, weights in enumerate(params["layers"]):
-    past = Past((cache.prefix.keys_yigel[y], cache.prefix.values_yigle[y]),
-                (cache.keys_ybgel[y], cache.values_ybgle[y]), view)
+    past = decoding.Past((cache.prefix.keys_yigel[y], cache.prefix.values_yigle[y]),
+                (cache.keys_ywbgel[y], cache.values_ywbgle[y]), view)
     x_btd, kept = Block(config).apply({"params": weights}, x_btd, position_bt, y, past)
     suffixes.append(kept)
-  keys_ybgel, values_ybgle = zip(*suffixes)
+  keys_ywbgel, values_ywbgle = zip(*suffixes)
   hidden_btd = RMSNorm(config.param_dtype).apply({"params": params["final_norm"]}, x_btd)
-  return hidden_btd, grown._replace(keys_ybgel=keys_ybgel, values_ybgle=values_ybgle)
+  return hidden_btd, grown._replace(keys_ywbgel=keys_ywbgel, values_ywbgle=values_ywbgle)

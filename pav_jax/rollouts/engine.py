@@ -25,7 +25,6 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec
 
 from pav_jax.models import decoding
-from pav_jax.models import gemma
 from pav_jax.models.network import Network
 from pav_jax.rollouts import sampling as sampling_lib
 
@@ -94,7 +93,7 @@ class Continuations(NamedTuple):
 class Lanes(NamedTuple):
   """The whole state of the engine; next_i: jobs of a lane that were taken."""
 
-  cache: gemma.Cache
+  cache: decoding.Cache
   work: Work
   next_i: jax.Array
   rows: Rows
@@ -129,7 +128,7 @@ def layout(lanes: Lanes, mesh):
   return jax.tree.map(place, lanes)
 
 
-def blank(network: Network, params, sources: int, width: int) -> gemma.Prefix:
+def blank(network: Network, params, sources: int, width: int) -> decoding.Prefix:
   """A prefix of so many sources with room for `width` tokens, nothing read yet."""
   _, prefix = jax.eval_shape(network.read, params, jax.ShapeDtypeStruct((sources, width), jnp.int32))
   return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), prefix)
@@ -164,7 +163,7 @@ def refill(lanes: Lanes) -> Lanes:
   return lanes._replace(cache=cache, next_i=lanes.next_i + fresh_ir.sum(axis=1, dtype=jnp.int32), rows=begun)
 
 
-def step(network: Network, params, cache: gemma.Cache, rows: Rows, tokens: Tokens, sampling: sampling_lib.Sampling):
+def step(network: Network, params, cache: decoding.Cache, rows: Rows, tokens: Tokens, sampling: sampling_lib.Sampling):
   """(cache, rows, line of the log): every row that has a job draws one token. params: unstacked."""
   live_b = rows.job_b >= 0
   hidden_b1d, cache = network.extend(params, cache, rows.fed_b[:, None], live_b[:, None])
@@ -180,8 +179,8 @@ def step(network: Network, params, cache: gemma.Cache, rows: Rows, tokens: Token
                      begun_b & ~step_ends_b, rows.key_b2), line
 
 
-def generate(network: Network, params, cache: gemma.Cache, fed_b, budget_b, key_b, tokens: Tokens, *, max_new: int,
-             sampling: sampling_lib.Sampling, steps: int | None = None, begun_b=None) -> tuple[Continuations, gemma.Cache]:
+def generate(network: Network, params, cache: decoding.Cache, fed_b, budget_b, key_b, tokens: Tokens, *, max_new: int,
+             sampling: sampling_lib.Sampling, steps: int | None = None, begun_b=None) -> tuple[Continuations, decoding.Cache]:
   """One job a row and no queue: up to min(max_new, budget_b) tokens after fed_b, and at most `steps` steps.
 
   cache: holds what precedes fed_b. begun_b: bool, rows whose prefix ends
@@ -232,10 +231,10 @@ def advance(network: Network, params, lanes: Lanes, tokens: Tokens, wanted: jax.
     n, lanes, log = carry
     waiting = (lanes.rows.job_b < 0).reshape(len(lanes.next_i), -1).any(axis=1) & (lanes.next_i < lanes.work.count_i)
     # Keys and values stay outside: a branch might copy what it hands through.
-    light = lanes._replace(cache=lanes.cache._replace(prefix=None, keys_ybgel=None, values_ybgle=None))
+    light = lanes._replace(cache=lanes.cache._replace(prefix=None, keys_ywbgel=None, values_ywbgle=None))
     light = jax.lax.cond(waiting.any(), refill, lambda lanes: lanes, light)
     lanes = light._replace(cache=light.cache._replace(
-        prefix=lanes.cache.prefix, keys_ybgel=lanes.cache.keys_ybgel, values_ybgle=lanes.cache.values_ybgle))
+        prefix=lanes.cache.prefix, keys_ywbgel=lanes.cache.keys_ywbgel, values_ywbgle=lanes.cache.values_ywbgle))
     cache, rows, line = step(network, params, lanes.cache, lanes.rows, tokens, sampling)
     return n + 1, lanes._replace(cache=cache, rows=rows), _written(log, n, line)
 

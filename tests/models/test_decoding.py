@@ -42,8 +42,8 @@ def _began(source_it, cut_b, slots):
   """Rows that hold the first cut_b tokens of their sources; what nobody wrote is told apart."""
   _, prefix = READ(PARAMS, jnp.asarray(source_it, jnp.int32))
   cache = BEGIN(prefix, jnp.asarray(cut_b), slots)
-  untouched = lambda xs: tuple(x + UNTOUCHED for x in xs)
-  return cache._replace(keys_ybgel=untouched(cache.keys_ybgel), values_ybgle=untouched(cache.values_ybgle))
+  untouched = lambda xs: jax.tree.map(lambda x: x + UNTOUCHED, xs)
+  return cache._replace(keys_ywbgel=untouched(cache.keys_ywbgel), values_ywbgle=untouched(cache.values_ywbgle))
 
 
 def _append(cache, token_bt, until_b, width, counts=None):
@@ -79,6 +79,22 @@ def test_any_chunking_reads_what_the_uncached_forward_reads(width, ragged, slots
                     np.random.default_rng(1) if ragged else None)
   assert sorted((b, t) for b, t, _ in read) == [(b, t) for b in range(3) for t in range(until_b[b])]
   _assert_read(read, _fresh(token_bt))
+
+
+@pytest.mark.parametrize("width", [1, 5])
+@pytest.mark.parametrize("clock", [0, 30, 120])
+def test_blocks_of_a_suffix_nobody_needs_are_not_read(width, clock):
+  """NaN in what nobody wrote would come through any product, masked or not; idle rows need nothing."""
+  token_bt, until_b = _tokens(), np.array([14, 9, 1])
+  cache = _began(token_bt[:, :1], np.zeros(3, int), 128)
+  cache = cache._replace(clock=jnp.int32(clock))
+  written = {(clock + n) % 128 // 32 for n in range(15 + width)}
+  poisoned = lambda x_yw: tuple(tuple(x if w in written else x + jnp.nan for w, x in enumerate(x_w)) for x_w in x_yw)
+  cache = cache._replace(keys_ywbgel=poisoned(cache.keys_ywbgel), values_ywbgle=poisoned(cache.values_ywbgle))
+  read, cache = _append(cache, token_bt, until_b, width)
+  _assert_read(read, _fresh(token_bt))
+  assert len(written) < len(cache.keys_ywbgel[0]) == 4
+  assert np.isnan(cache.keys_ywbgel[0][(clock // 32 + 2) % 4]).all()  # nor are they written
 
 
 @pytest.mark.parametrize("width", [1, 3])
