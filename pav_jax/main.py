@@ -3,8 +3,9 @@
   python -m pav_jax.main --config=configs/quickstart.py --config.search.alpha=0.3 --workdir=runs/quick
 
 `config.stage` names what runs: `pipeline` (all of them in order, skipping what
-is done), one of problems, sft, rollouts, values, verifier, search, report; or
-`evaluate`, which needs only problems and a checkpoint. A user's mistake ends
+is done), one of problems, sft, rollouts, values, verifier, search, report;
+`rl`, which goes on from the verifier; or `evaluate`, which needs only problems
+and a checkpoint. A user's mistake ends
 with one line on stderr and exit status 2, an interruption with 130; in both
 cases what was finished stays, and the same command goes on from there.
 """
@@ -33,7 +34,7 @@ STAGES = {
     "search": "pav_jax.search.compare",
     "report": "pav_jax.evaluation.report",
 }
-ALONE = {"evaluate": "pav_jax.evaluation.evaluate"}
+ALONE = {"rl": "pav_jax.policy.arms", "evaluate": "pav_jax.evaluation.evaluate"}
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run: a file of configs/.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives.")

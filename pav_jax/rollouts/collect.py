@@ -40,8 +40,12 @@ def sampling_of(section) -> sampling_lib.Sampling:
 
 
 def sample(arch: architecture.Architecture, params, problems: prepared.Problems, problem_p: np.ndarray, n: int, *,
-           tokens, sampling, seed: int, rows: int, max_new: int, mesh=None, bar=None) -> Rollouts:
-  """n responses to each of the problems problem_p, ungraded (verdict_b is all -1)."""
+           tokens, sampling, seed: int, rows: int, max_new: int, share: int = 0, mesh=None, bar=None) -> Rollouts:
+  """n responses to each of the problems problem_p, ungraded (verdict_b is all -1).
+
+  share: rows of a lane; 0 leaves it to `jobs.rows_of_lane`, right for a queue
+  that is longer than the lanes.
+  """
   source_r = np.repeat(np.arange(len(problem_p)), n).astype(np.int32)
   sample_r = np.tile(np.arange(n), len(problem_p)).astype(np.int32)
   length_p = problems.prompt_length_p[problem_p]
@@ -49,7 +53,7 @@ def sample(arch: architecture.Architecture, params, problems: prepared.Problems,
       arch.network, params, problems.prompt_pt[problem_p], length_p,
       jobs_lib.Jobs(source_r, length_p[source_r], np.full(len(source_r), max_new, np.int32),
                     np.stack([problem_p[source_r], sample_r], axis=1)),
-      tokens, rows=rows, share=jobs_lib.rows_of_lane(n), max_new=max_new, sampling=sampling, seed=seed,
+      tokens, rows=rows, share=share or jobs_lib.rows_of_lane(n), max_new=max_new, sampling=sampling, seed=seed,
       mesh=mesh, bar=bar)
   return Rollouts(problem_p[source_r], sample_r, done.token_rt, done.length_r, done.log_prob_rt, done.ended_r,
                   np.full(len(source_r), int(grading.Verdict.UNGRADABLE), np.int8))

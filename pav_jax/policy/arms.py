@@ -1,0 +1,161 @@
+"""The rl stage: arms that differ in what they are paid, trained alike from one policy, and measured on the test problems.
+
+  outcome    alpha = 0: ORM-RL
+  progress   the config as it is: PAV-RL
+  self       mu = pi, by the run's own verifier of Q
+  random     advantages of the same size, dealt at random
+  vine       Monte-Carlo advantages under the current policy
+  shaping    future advantages summed
+  value      Q^mu in place of A^mu (App. G's control)
+
+  1. RFT (rft.py), unless `rl.init_from` names another start, and each arm from
+     it (reinforce.py), with the same seeds, problems and iterations.
+  2. `eval_samples` responses of the SFT and RFT policies and of each arm's best
+     (by greedy accuracy on validation problems) to the test problems, graded.
+"""
+
+import json
+import pathlib
+import sys
+
+import jax
+import numpy as np
+
+from pav_jax.errors import UserError
+from pav_jax.models import architecture
+from pav_jax.policy import advantages
+from pav_jax.policy import losses
+from pav_jax.policy import provers
+from pav_jax.policy import reinforce
+from pav_jax.policy import rft
+from pav_jax.problems import grading
+from pav_jax.problems import prepared
+from pav_jax.training import loop
+from pav_jax.training import metrics
+from pav_jax.training import state as state_lib
+from pav_jax.training import step as step_lib
+from pav_jax.training.run import Run
+from pav_jax.training.run import epoch_rows
+
+ARMS = {"outcome": {"alpha": 0.0}, "progress": {}, "self": {"prover": "q"}, "random": {"prover": "random"},
+        "vine": {"prover": "monte_carlo"}, "shaping": {"reward": "shaping"}, "value": {"reward": "value"}}
+
+
+def check(knobs, mesh):
+  """UserError for what means nothing in the rl section."""
+  for name, allowed in (("reward", advantages.REWARDS), ("baseline", advantages.BASELINES), ("prover", provers.PROVERS),
+                        ("kl_as", ("loss", "penalty"))):
+    if knobs[name] not in allowed:
+      raise UserError(f"rl.{name} {knobs[name]!r} is none of {', '.join(allowed)}")
+  for arm in knobs.arms:
+    if arm not in ARMS:
+      raise UserError(f"rl.arms: {arm!r} is none of {', '.join(ARMS)}")
+  for name in ("group", "updates", "batch_size", "parity_every", "eval_samples", "share", "n_mc", "prover_k"):
+    if knobs[name] < 1:
+      raise UserError(f"rl.{name} {knobs[name]} is less than 1")
+  if knobs.updates > 1 and not knobs.clip_ratio:
+    raise UserError("rl.updates > 1 without rl.clip_ratio: nothing would hold the policy near the one that drew")
+  if knobs.baseline == "leave_one_out" and knobs.group < 2:
+    raise UserError("rl.baseline 'leave_one_out' needs rl.group of at least 2")
+  parts = mesh.shape["data"] * mesh.shape["fsdp"]
+  if knobs.batch_size % parts or knobs.batch_size * knobs.group % (knobs.microbatches * parts):
+    raise UserError(f"rl.batch_size {knobs.batch_size} problems of {knobs.group} responses do not divide into "
+                    f"{knobs.microbatches} micro-batches over {parts} devices")
+
+
+def run_stage(run: Run):
+  """rl: problems, sft, rollouts, verifier -> rft/, rl/<arm>, rl/."""
+  knobs = run.config.rl
+  check(knobs, run.mesh)
+  if not knobs.init_from:
+    rft.run_stage(run)
+  folder, done = run.start(
+      "rl", sections=["policy", "rl", "grading", "rollouts.max_new", "monte_carlo.max_steps"],
+      inputs=["problems/train", "problems/validation", "problems/test", "sft"] + ["rft"] * (not knobs.init_from)
+      + ["verifier"] * (not knobs.verifier))
+  if done:
+    return
+  vocabulary = prepared.vocabulary(run.folder("problems/train"))
+  train = prepared.read(run.folder("problems/train"), knobs.num_problems)
+  start = pathlib.Path(knobs.init_from) if knobs.init_from else run.folder("rft").path / "best"
+  paths = {"sft": run.folder("sft").path / "best", "start" if knobs.init_from else "rft": start}
+  with grading.Grader(run.config.grading.workers, run.config.grading.timeout_s) as grader:
+    arena = lambda problems, knobs: reinforce.Arena(problems, vocabulary, grader, run.mesh, run.config, knobs)
+    facts = {}
+    for arm in knobs.arms:
+      of_arm = knobs.copy_and_resolve_references()
+      of_arm.update(ARMS[arm])
+      facts[arm] = train_arm(run, arm, folder.path / arm, arena(train, of_arm),
+                             arena(prepared.read(run.folder("problems/validation"), knobs.eval_problems), of_arm), str(start))
+      paths[arm] = folder.path / arm / "best"
+    test = arena(prepared.read(run.folder("problems/test"), knobs.test_problems), knobs)
+    measure(run, folder, test, paths)
+  folder.finish(len(paths), {"policies": list(paths), "arms": facts})
+
+
+def train_arm(run: Run, arm: str, path: pathlib.Path, arena, validation, start: str) -> dict:
+  """Trains one arm; the loop's answer: best validation loss (1 - greedy accuracy) and when."""
+  knobs = arena.knobs
+  arch, reference = architecture.restore(start, run.config.policy, arena.vocabulary, run.mesh)
+  verifier = verifier_params = None
+  if knobs.alpha and knobs.prover != "monte_carlo":
+    verifier, verifier_params = architecture.restore(
+        knobs.verifier or str(run.folder("verifier").path / "q" / "best"), run.config.verifier.model, arena.vocabulary, run.mesh)
+  players = reinforce.Players(arch, reference, verifier, verifier_params)
+  optimizer = lambda peak_lr: state_lib.optimizer(
+      peak_lr=peak_lr, warmup_steps=knobs.warmup_steps, num_steps=knobs.num_steps * knobs.updates, b1=knobs.b1, b2=knobs.b2,
+      clip_norm=knobs.clip_norm, weight_decay=knobs.weight_decay)
+  key = jax.random.key(run.config.seed)
+  layout = lambda state: jax.tree.map(lambda x: x.sharding, state)
+  def born(tx):
+    return state_lib.create(arch.network.init, tx, key, run.mesh, architecture.SHARDING, reference)
+  tx, value_tx = optimizer(knobs.peak_lr), optimizer(knobs.value_lr)
+  inner, value, update_value = born(tx), None, None
+  if knobs.baseline == "value":
+    value = born(value_tx)
+    update_value = step_lib.jitted(losses.value_loss(arch.network), value_tx, microbatches=knobs.microbatches,
+                                   state_shardings=layout(value))
+  update = step_lib.jitted(
+      losses.policy_loss(arch.network, clip_ratio=knobs.clip_ratio, kl=knobs.kl if knobs.kl_as == "loss" else 0.0), tx,
+      microbatches=knobs.microbatches, state_shardings=layout(inner))
+  state = inner._replace(opt_state={"policy": inner.opt_state} | ({} if value is None else {"value": value}))
+  rows = epoch_rows(len(arena.problems.id_p), knobs.batch_size, run.config.seed)
+  alarms = path / "alarms.jsonl"
+  def alarm(n, line):
+    print(f"rl {arm}: iteration {n}: {line}", file=sys.stderr)
+    with alarms.open("a", encoding="utf-8") as file:
+      file.write(json.dumps({"step": n, "alarm": line}) + "\n")
+  path.mkdir(parents=True, exist_ok=True)
+  trainer = reinforce.Trainer(arena, players, rows(0).astype(np.int32), update, update_value, alarm)
+  found = loop.train(
+      state, trainer.step, lambda n: rows(n).astype(np.int32), key, num_steps=knobs.num_steps,
+      evaluate=lambda params: validate(validation, arch, params), eval_every=knobs.eval_every, save_every=knobs.save_every,
+      log_every=knobs.log_every, path=path, meta=arch.meta(), mesh=run.mesh, what=f"rl {arm}")
+  return found | {"alarms": alarms.read_text().count("\n") if alarms.exists() else 0}
+
+
+def validate(arena, arch, params) -> dict[str, float]:
+  """Greedy accuracy (as a loss, 1 - accuracy) and Pass@eval_n on the arena's problems."""
+  knobs, problem_p = arena.knobs, np.arange(len(arena.problems.id_p), dtype=np.int32)
+  right = lambda rollouts: (rollouts.verdict_b == grading.Verdict.CORRECT).reshape(len(problem_p), -1)
+  greedy = right(arena.draw(arch, params, problem_p, 1, 0, greedy=True)).mean()
+  drawn_pn = right(arena.draw(arch, params, problem_p, knobs.eval_n, reinforce.seed_of(arena.config.seed, 4)))
+  return {"loss": float(1 - greedy), "accuracy": float(greedy), "sampled": float(drawn_pn.mean()),
+          f"pass_at_{knobs.eval_n}": float(drawn_pn.any(axis=1).mean())}
+
+
+def measure(run: Run, folder, arena, paths: dict[str, pathlib.Path]):
+  """A shard for every policy: greedy_p and right_pn of the test problems."""
+  problem_p = np.arange(len(arena.problems.id_p), dtype=np.int32)
+  n = arena.knobs.eval_samples
+  with metrics.progress(what="rl test", unit="response", total=len(paths) * len(problem_p) * (n + 1)) as bar:
+    for shard, path in enumerate(paths.values()):
+      if folder.has_shard(shard):
+        bar.update(len(problem_p) * (n + 1))
+        continue
+      arch, params = architecture.restore(str(path), run.config.policy, arena.vocabulary, run.mesh)
+      right = lambda rollouts: (rollouts.verdict_b == grading.Verdict.CORRECT).reshape(len(problem_p), -1)
+      greedy_p = right(arena.draw(arch, params, problem_p, 1, 0, greedy=True, bar=bar))[:, 0]
+      right_pn = right(arena.draw(arch, params, problem_p, n, reinforce.seed_of(run.config.seed, 6), bar=bar))
+      folder.write_shard(shard, {"policy_p": np.full(len(problem_p), shard, np.int32), "problem_p": problem_p,
+                                 "greedy_p": greedy_p, "right_pn": right_pn}, {"responses": right_pn.size})

@@ -1,0 +1,86 @@
+"""The two losses of RL: the policy's surrogate of Eq. 5 and the value function's square loss."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pav_jax.models.network import Network
+
+
+class RolloutBatch(NamedTuple):
+  """Rows of prompt + response, right-padded; everything else is about predicting token t + 1 from tokens up to t, (b, t - 1).
+
+  mask: 1 on the response's tokens; advantage: what multiplies their gradient;
+  target: what the value function learns, the effective reward; old, reference:
+  log-probabilities under the policy that drew them and under the initial one.
+  """
+
+  token_bt: np.ndarray
+  mask_bt: np.ndarray
+  advantage_bt: np.ndarray
+  target_bt: np.ndarray
+  old_bt: np.ndarray
+  reference_bt: np.ndarray
+
+
+def log_probs(network: Network, params, token_bt):
+  """float32 (b, t - 1): log p(token t + 1 | tokens up to t), in chunks of the vocabulary's logits."""
+  return network.log_probs(params, network.hidden(params, token_bt)[:, :-1], token_bt[:, 1:])
+
+
+def values(network: Network, params, token_bt):
+  """float32 (b, t - 1): the value function after token t, of the reward token t + 1 gets: the scoring token's logit, as it is."""
+  return network.scores(params, network.hidden(params, token_bt)[:, :-1])
+
+
+def policy_loss(network: Network, *, clip_ratio: float, kl: float):
+  """Minus the summed surrogate over tokens, per response; its gradient at the drawing policy is minus Eq. 5's.
+
+  The surrogate is ratio * advantage, ratio = p / p_old, which at p = p_old has
+  REINFORCE's gradient. clip_ratio: PPO's, for several updates of a batch; 0
+  clips nothing. kl: times the estimate exp(-d) - 1 + d of KL(pi || initial),
+  d = log p - log p_initial: non-negative, its value unbiased.
+  """
+  def loss_fn(params, batch: RolloutBatch, key):
+    del key
+    log_prob_bt = log_probs(network, params, batch.token_bt)
+    ratio_bt = jnp.exp((log_prob_bt - batch.old_bt) * batch.mask_bt)
+    gain_bt = ratio_bt * batch.advantage_bt
+    if clip_ratio:
+      clipped_bt = jnp.clip(ratio_bt, 1 - clip_ratio, 1 + clip_ratio)
+      gain_bt = jnp.minimum(gain_bt, clipped_bt * batch.advantage_bt)
+    far_bt = (log_prob_bt - batch.reference_bt) * batch.mask_bt
+    loss = -(gain_bt * batch.mask_bt).sum()
+    if kl:
+      loss += kl * ((jnp.exp(-far_bt) - 1 + far_bt) * batch.mask_bt).sum()
+    tokens = batch.mask_bt.sum()
+    outside_bt = (jnp.abs(ratio_bt - 1) > clip_ratio) * batch.mask_bt if clip_ratio else jnp.zeros(1)
+    rows = (batch.mask_bt.sum(axis=1) > 0).sum().astype(jnp.float32)
+    return loss, rows, {"kl": (far_bt.sum(), tokens), "entropy": (-(log_prob_bt * batch.mask_bt).sum(), tokens),
+                        "ratio_clipped": (outside_bt.sum(), tokens)}
+  return loss_fn
+
+
+def value_loss(network: Network):
+  """Summed square error of the value function, per token."""
+  def loss_fn(params, batch: RolloutBatch, key):
+    del key
+    error_bt = (values(network, params, batch.token_bt) - batch.target_bt) * batch.mask_bt
+    return (error_bt**2).sum(), batch.mask_bt.sum(), {}
+  return loss_fn
+
+
+def penalised(advantage_bt, mask_bt, old_bt, reference_bt, *, kl: float, entropy: float):
+  """advantage_bt less kl (log p - log p_initial) and plus entropy (-log p), token by token.
+
+  In expectation over the token these add the gradients of -kl KL(pi || initial)
+  and of entropy times the entropy at the states met, with no sum over the vocabulary.
+  """
+  return advantage_bt - (kl * (old_bt - reference_bt) + entropy * old_bt) * mask_bt
+
+
+def parity(log_prob_bt, drawn_bt, mask_bt) -> jax.Array:
+  """The greatest |training forward - sampler| over the tokens drawn: how far the policy learned is from the one that drew."""
+  return jnp.max(jnp.abs(log_prob_bt - drawn_bt) * mask_bt)

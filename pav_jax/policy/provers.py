@@ -1,0 +1,29 @@
+"""Whose progress is rewarded: Q^mu at the prefixes of fresh responses, by a verifier or by rollouts of the policy itself.
+
+  best_of_k    1 - (1 - Q)^K of a verifier of Q^pi (Eq. 30): the paper's prover for search
+  q            a verifier's Q as it is: of another policy with `rl.verifier`, or of
+               the policy itself, mu = pi, with the run's own
+  monte_carlo  n_mc continuations of every prefix under the *current* policy, as
+               VinePPO values its steps (2410.01679): no verifier at all
+  random       best_of_k's advantages, dealt anew among the batch's steps: as
+               large, and about nothing
+"""
+
+import numpy as np
+
+from pav_jax.values import equations
+
+PROVERS = ("best_of_k", "q", "monte_carlo", "random")
+
+
+def q_mu(q_bz, prover: str, prover_k: int):
+  """float32 (b, z), NaN where there is no prefix. q_bz: Q^pi as a verifier or continuations say, clipped to [0, 1]."""
+  q_bz = np.clip(q_bz, 0, 1)
+  return equations.best_of_k(q_bz, prover_k) if prover in ("best_of_k", "random") else q_bz
+
+
+def dealt(step_bs, there_bs, rng: np.random.Generator):
+  """The same values on the steps that are there, in another order."""
+  dealt_bs = np.zeros_like(step_bs)
+  dealt_bs[there_bs] = rng.permutation(step_bs[there_bs])
+  return dealt_bs

@@ -1,0 +1,59 @@
+"""What a policy does when it pleases its verifier instead of solving problems, in figures and in alarms.
+
+The figures of a batch of responses are set against those of the policy RL
+started from, on problems of its own: what one task does by nature (a line that
+stands in every solution) is no alarm in it.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from pav_jax.problems import grading
+
+
+def figures(prompts: list[tuple[int, ...]], responses: list[list[tuple[int, ...]]], length_b, ended_b, verdict_b) -> dict[str, float]:
+  """Shares and means over responses, given as their steps' token ids; prompts without BOS.
+
+  repeated: steps that stand earlier in the same response; commonest: responses
+  that hold the one step most responses hold; restated: steps of which the
+  whole is a run of the prompt; steps, length: per response; truncated,
+  ungradable: responses.
+  """
+  count = max(len(responses), 1)
+  flat = [step for steps in responses for step in steps]
+  holders = {}
+  for steps in responses:
+    for step in set(steps):
+      holders[step] = holders.get(step, 0) + 1
+  repeated = sum(len(steps) - len(set(steps)) for steps in responses)
+  restated = sum(_inside(step, prompt) for prompt, steps in zip(prompts, responses) for step in steps)
+  return {"repeated": repeated / max(len(flat), 1), "restated": restated / max(len(flat), 1),
+          "commonest": max(holders.values(), default=0) / count, "steps": len(flat) / count,
+          "length": float(np.mean(length_b)), "truncated": float(1 - np.mean(ended_b)),
+          "ungradable": float(np.mean(np.asarray(verdict_b) == grading.Verdict.UNGRADABLE))}
+
+
+def _inside(step: tuple[int, ...], prompt: tuple[int, ...]) -> bool:
+  """Whether two tokens or more stand in the prompt as they are; the token that ends the step does not count."""
+  body = step[:-1]
+  return len(body) > 1 and any(prompt[i:i + len(body)] == body for i in range(len(prompt) - len(body) + 1))
+
+
+def alarms(recent: Mapping[str, float], start: Mapping[str, float], *, share: float, factor: float, kl: float) -> list[str]:
+  """What has gone too far, in words. recent: figures of the last batches, with `kl`, `reward` (process) and `accuracy`.
+
+  share: how much a share may rise above the start's; factor: how many times
+  the start's steps or length, up or down; kl: nats a token from the initial
+  policy. The process paying more while fewer answers are right is one, too.
+  """
+  found = [f"{name} {recent[name]:.2f}, at the start {start[name]:.2f}"
+           for name in ("repeated", "restated", "commonest", "truncated", "ungradable") if recent[name] > start[name] + share]
+  found += [f"{name} {recent[name]:.1f} a response, at the start {start[name]:.1f}"
+            for name in ("steps", "length") if not start[name] / factor <= recent[name] <= start[name] * factor]
+  if recent["kl"] > kl:
+    found.append(f"kl {recent['kl']:.2f} nats a token")
+  if recent["reward"] > start["reward"] + share / 4 and recent["accuracy"] < start["accuracy"] - share / 4:
+    found.append(f"process reward {start['reward']:.2f} -> {recent['reward']:.2f} while accuracy "
+                 f"{start['accuracy']:.2f} -> {recent['accuracy']:.2f}")
+  return found

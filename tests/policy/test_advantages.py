@@ -1,0 +1,87 @@
+"""What each step and token is paid, by hand; the baselines' laws."""
+
+import numpy as np
+import pytest
+
+from pav_jax.errors import UserError
+from pav_jax.policy import advantages
+from pav_jax.policy import provers
+
+NAN = np.nan
+Q_BZ = np.array([[0.2, 0.5, 0.4, 0.9], [0.6, 0.1, NAN, NAN]])
+OUTCOME_B = np.array([1.0, 0.0])
+
+
+def _paid(reward="advantage", outcome_last=False, clip=float("inf")):
+  return advantages.process_rewards(Q_BZ, OUTCOME_B, reward=reward, outcome_last=outcome_last, clip=clip)
+
+
+@pytest.mark.parametrize("options, want_bs", [
+    ({}, [[0.3, -0.1, 0.5], [-0.5, 0, 0]]),
+    ({"outcome_last": True}, [[0.3, -0.1, 0.6], [-0.6, 0, 0]]),
+    ({"clip": 0.25}, [[0.25, -0.1, 0.25], [-0.25, 0, 0]]),
+    ({"reward": "shaping"}, [[0.7, 0.4, 0.5], [-0.5, 0, 0]]),
+    ({"reward": "value"}, [[0.5, 0.4, 0.9], [0.1, 0, 0]])])
+def test_each_option_pays_by_hand(options, want_bs):
+  step_bs, _ = _paid(**options)
+  assert step_bs.dtype == np.float32
+  np.testing.assert_allclose(step_bs, want_bs, atol=1e-6)
+
+
+def test_clipping_is_counted():
+  assert _paid()[1] == 0
+  assert _paid(clip=0.25)[1] == 3 / 4
+
+
+def test_shaping_telescopes_to_the_last_value():
+  step_bs, _ = _paid("shaping")
+  np.testing.assert_allclose(step_bs[0], Q_BZ[0, -1] - Q_BZ[0, :-1], atol=1e-6)
+
+
+def test_every_token_of_a_step_is_paid_alike_and_fractions_arrive():
+  end_bs = np.array([[1, 2, 5], [0, -1, -1]])
+  step_bs = np.array([[0.3, -0.1, 0.5], [-0.5, 9, 9]])
+  np.testing.assert_allclose(advantages.per_token(step_bs, end_bs, 8),
+                             [[0.3, 0.3, -0.1, 0.5, 0.5, 0.5, 0, 0], [-0.5, 0, 0, 0, 0, 0, 0, 0]], atol=1e-7)
+
+
+def test_baselines_by_hand():
+  reward_bt = np.array([[1, 1, 0], [0, 0.5, 7], [0.25, 0, 0], [0.25, 9, 9]])
+  mask_bt = np.array([[1, 1, 0], [1, 1, 0], [1, 1, 0], [1, 0, 0]], float)
+  centred = lambda baseline: advantages.centred(reward_bt, mask_bt, 0.5 * np.ones((4, 3)), baseline=baseline, group=2)
+  np.testing.assert_allclose(centred("none"), reward_bt * mask_bt)
+  np.testing.assert_allclose(centred("value"), [[0.5, 0.5, 0], [-0.5, 0, 0], [-0.25, -0.5, 0], [-0.25, 0, 0]])
+  # Responses' own: 1, .25 | .125, .25
+  np.testing.assert_allclose(centred("leave_one_out"), [[0.75, 0.75, 0], [-1, -0.5, 0], [0, -0.25, 0], [0.125, 0, 0]])
+  np.testing.assert_allclose(
+      centred("group"), np.array([[0.375, 0.375, 0], [-0.625, -0.125, 0], [0.0625, -0.1875, 0], [0.0625, 0, 0]])
+      / np.array([[0.375], [0.375], [0.0625], [0.0625]]), rtol=1e-4)
+
+
+def test_leaving_one_out_is_unbiased_and_refuses_groups_of_one():
+  reward_pn = np.random.default_rng(0).random((5, 4))
+  for n in range(4):
+    changed_pn = reward_pn.copy()
+    changed_pn[:, n] += 3
+    moved_pn = advantages.leave_one_out(changed_pn) - advantages.leave_one_out(reward_pn)
+    np.testing.assert_allclose(moved_pn[:, n], 3)  # what is taken off a response does not depend on it
+  with pytest.raises(UserError, match="rl.group"):
+    advantages.leave_one_out(reward_pn[:, :1])
+
+
+def test_unknown_names_are_told():
+  with pytest.raises(UserError, match="rl.reward 'x' is none of advantage, shaping, value"):
+    _paid("x")
+  with pytest.raises(UserError, match="rl.baseline 'x'"):
+    advantages.centred(np.ones((2, 1)), np.ones((2, 1)), None, baseline="x", group=2)
+
+
+def test_provers_read_the_verifier_and_the_control_knows_nothing():
+  np.testing.assert_allclose(provers.q_mu(np.array([0.5, 1.2]), "best_of_k", 2), [0.75, 1])
+  np.testing.assert_allclose(provers.q_mu(np.array([0.5, -0.1]), "q", 2), [0.5, 0])
+  step_bs = np.random.default_rng(1).standard_normal((50, 6))
+  there_bs = np.arange(6) < np.random.default_rng(2).integers(1, 7, 50)[:, None]
+  dealt_bs = provers.dealt(step_bs, there_bs, np.random.default_rng(3))
+  np.testing.assert_array_equal(np.sort(dealt_bs[there_bs]), np.sort(step_bs[there_bs]))
+  assert not dealt_bs[~there_bs].any()
+  assert abs(np.corrcoef(dealt_bs[there_bs], step_bs[there_bs])[0, 1]) < 0.2

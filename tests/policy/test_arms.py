@@ -1,0 +1,143 @@
+"""RL as a stage, on problems of two lines: resumed equals uninterrupted, hacking is flagged, mistakes are told."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from pav_jax import main
+from pav_jax.errors import UserError
+from pav_jax.policy import reinforce
+from pav_jax.training import records
+from pav_jax.training.checkpoint import Checkpoints
+from tests.test_pipeline import miniature
+
+TINY = {"num_steps": 4, "batch_size": 2, "warmup_steps": 1, "eval_every": 2, "save_every": 2, "group": 2, "rows": 4, "share": 2,
+        "eval_problems": 4, "eval_n": 2, "test_problems": 3, "eval_samples": 2, "value_warmup": 2, "n_mc": 1, "arms": ("progress",)}
+
+
+def rl(root, **changes):
+  config = miniature(**{"stage": "rl", "rl.init_from": str(root / "sft" / "best"),
+                        **{f"rl.{name}": x for name, x in (TINY | changes).items()}})
+  main.run(config, root)
+
+
+@pytest.fixture(scope="module")
+def before(tmp_path_factory):
+  """A run up to its verifiers, its own checkpoints named by path."""
+  path = tmp_path_factory.mktemp("run")
+  for stage in ("problems", "sft", "rollouts", "values", "verifier"):
+    main.run(miniature(**{"stage": stage, "verifier.kinds": ("q",)}), path)
+  return path
+
+
+@pytest.fixture
+def root(before, tmp_path):
+  shutil.copytree(before, tmp_path / "run")
+  return tmp_path / "run"
+
+
+def _tree(path):
+  """Every array of the newest and best checkpoints, raw."""
+  import orbax.checkpoint as ocp
+  found = {}
+  for which in ("latest", "best"):
+    checkpoints = Checkpoints(path / which)
+    step = checkpoints.latest()
+    checkpoints.close()
+    for item in ("params", "rest"):
+      with ocp.StandardCheckpointer() as reader:
+        tree = reader.restore(path / which / str(step) / item)
+      found |= {f"{which} {item} {jax.tree_util.keystr(p)}": np.asarray(x) for p, x in jax.tree_util.tree_leaves_with_path(tree)}
+  return found
+
+
+def _curves(path):
+  rows = [json.loads(line) for line in (path / "curves.jsonl").read_text().splitlines()]
+  return [{name: x for name, x in row.items() if not name.endswith("_s")} for row in rows]
+
+
+@pytest.mark.parametrize("killed_at", [1, 3])
+def test_killed_and_started_again_it_gives_the_same_bit_for_bit(root, tmp_path, monkeypatch, killed_at):
+  shutil.copytree(root, tmp_path / "other")
+  # One checkpoint for both: its path is part of the plan.
+  start = str(root / "sft" / "best")
+  rl(root, init_from=start)
+  step = reinforce.Trainer.step
+  def killed(self, state, problem_p, key):
+    if int(state.step) == killed_at:
+      raise KeyboardInterrupt
+    return step(self, state, problem_p, key)
+  monkeypatch.setattr(reinforce.Trainer, "step", killed)
+  with pytest.raises(KeyboardInterrupt):
+    rl(tmp_path / "other", init_from=start)
+  monkeypatch.setattr(reinforce.Trainer, "step", step)
+  rl(tmp_path / "other", init_from=start)
+  one, two = _tree(root / "rl" / "progress"), _tree(tmp_path / "other" / "rl" / "progress")
+  assert one.keys() == two.keys() and any("value" in name for name in one)
+  for name in one:
+    np.testing.assert_array_equal(one[name], two[name], err_msg=name)
+  assert _curves(root / "rl" / "progress") == _curves(tmp_path / "other" / "rl" / "progress")
+  for x, y in zip(records.Folder(root / "rl").read().values(), records.Folder(tmp_path / "other" / "rl").read().values()):
+    np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("changes", [
+    {"arms": ("outcome", "random"), "baseline": "leave_one_out", "kl_as": "penalty", "entropy": 0.01},
+    {"arms": ("vine",), "baseline": "group", "updates": 2, "clip_ratio": 0.2, "microbatches": 2}])
+def test_arms_and_options_leave_curves_and_test_records(root, changes):
+  rl(root, **changes)
+  folder = records.Folder(root / "rl")
+  arrays, policies = folder.read(), folder.manifest()["facts"]["policies"]
+  assert policies == ["sft", "start", *changes["arms"]]
+  assert arrays["right_pn"].shape == (3 * len(policies), 2)
+  for arm in changes["arms"]:
+    rows = _curves(root / "rl" / arm)
+    assert [row["step"] for row in rows if "valid_accuracy" in row] == [2, 4]
+    told = [row for row in rows if "kl" in row]
+    assert [row["step"] for row in told] == [1, 2, 3, 4] and all(row["parity"] < 1e-4 and row["flops"] > 0 for row in told)
+    assert ("reward" in told[0]) == (arm != "outcome")
+
+
+@pytest.mark.parametrize("changes, said", [
+    ({"arms": ("progress", "wrong")}, "rl.arms: 'wrong' is none of outcome"),
+    ({"baseline": "wrong"}, "rl.baseline 'wrong' is none of value"),
+    ({"group": 0}, "rl.group 0 is less than 1"),
+    ({"updates": 2}, "rl.updates > 1 without rl.clip_ratio"),
+    ({"microbatches": 3}, "3 micro-batches"),
+    ({"baseline": "leave_one_out", "group": 1}, "rl.group of at least 2"),
+    ({"parity_tolerance": -1.0}, "log-probabilities of sampler and training differ"),
+    ({"verifier": "/nowhere"}, "checkpoint /nowhere: no such folder")])
+def test_mistakes_are_told_in_a_line(root, changes, said):
+  with pytest.raises(UserError) as told:
+    rl(root, **changes)
+  assert said in str(told.value) and "\n" not in str(told.value)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_batch(root, monkeypatch):
+  read = reinforce.read
+  def poisoned(arena, players, params, value_params, rollouts, n):
+    seen = read(arena, players, params, value_params, rollouts, n)
+    return seen._replace(reward_bt=seen.reward_bt * np.nan) if n == 3 else seen
+  monkeypatch.setattr(reinforce, "read", poisoned)
+  with pytest.raises(UserError, match="at step 4, batch 3; the last good checkpoint is 2"):
+    rl(root)
+
+
+def test_a_verifier_that_loves_one_line_is_flagged(root, monkeypatch, capsys):
+  """The exploit: every step that begins with the commonest first token is worth much, whatever it does."""
+  loved = []
+  read = reinforce.read
+  def smitten(arena, players, params, value_params, rollouts, n):
+    seen = read(arena, players, params, value_params, rollouts, n)
+    if not loved:
+      loved.append(np.bincount(rollouts.token_bt[:, 0]).argmax())
+    paid_bt = (seen.token_bt[:, 1:] == loved[0]) * seen.mask_bt
+    return seen._replace(reward_bt=5 * paid_bt)
+  monkeypatch.setattr(reinforce, "read", smitten)
+  rl(root, num_steps=50, eval_every=50, save_every=50, peak_lr=1e-2, group=8, rows=16, share=8, baseline="leave_one_out")
+  told = [json.loads(line) for line in (root / "rl" / "progress" / "alarms.jsonl").read_text().splitlines()]
+  assert told and any(row["alarm"].split()[0] in ("repeated", "commonest") for row in told), told
+  assert "rl progress: iteration" in capsys.readouterr().err
