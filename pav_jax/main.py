@@ -34,7 +34,7 @@ STAGES = {
     "search": "pav_jax.search.compare",
     "report": "pav_jax.evaluation.report",
 }
-ALONE = {"rl": "pav_jax.policy.arms", "evaluate": "pav_jax.evaluation.evaluate"}
+ALONE = {"rl": ("pav_jax.policy.arms", "pav_jax.evaluation.learning"), "evaluate": ("pav_jax.evaluation.evaluate",)}
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run: a file of configs/.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives.")
@@ -114,8 +114,8 @@ def run(config, workdir: pathlib.Path):
   from pav_jax.training import mesh
   from pav_jax.training.run import Run
   this = Run(config, workdir, mesh.make_mesh(**config.mesh))
-  wanted = STAGES if config.stage == "pipeline" else {config.stage: (STAGES | ALONE)[config.stage]}
-  for module in wanted.values():
+  alone = ALONE | {stage: (module,) for stage, module in STAGES.items()}
+  for module in STAGES.values() if config.stage == "pipeline" else alone[config.stage]:
     importlib.import_module(module).run_stage(this)
 
 

@@ -127,6 +127,40 @@ def curves_figure(curves: dict[str, list[dict]]) -> str:
   return _svg(figure, "training curves")
 
 
+_ARMS = {"sft": "#999999", "rft": _INK, "start": _INK, "outcome": _BLUE, "progress": "#D55E00", "self": "#009E73",
+         "random": "#CC79A7", "vine": "#E69F00", "shaping": "#56B4E9", "value": "#A6761D"}
+
+
+def learning_figure(arms: dict[str, list[list[dict]]], x: str) -> str:
+  """Validation accuracy against 'samples' or 'flops': each arm's mean over seeds, and every seed as a thin line."""
+  figure, (axis,) = _axes(6.4, 3.6)
+  for arm, curves in arms.items():
+    style = {"color": _ARMS[arm], "linestyle": "-" if arm == "progress" else "--" if arm == "outcome" else ":"}
+    for curve in curves:
+      axis.plot([point[x] for point in curve], [point["accuracy"] for point in curve], linewidth=0.5, alpha=0.5, **style)
+    mean = lambda key: np.mean([[point[key] for point in curve] for curve in curves], axis=0)
+    axis.plot(mean(x), mean("accuracy"), linewidth=1.8, marker="o", markersize=3, label=arm, **style)
+  axis.set(xlabel="responses drawn" if x == "samples" else "FLOPs: drawing, scoring, updates", ylabel="accuracy, validation")
+  axis.legend(frameon=False)
+  return _svg(figure, f"accuracy of RL against {x}")
+
+
+def pass_figure(rows: dict[str, list[dict]]) -> str:
+  """Pass@N of every policy on the test problems, bands of 95 %."""
+  figure, (axis,) = _axes(6.4, 3.6)
+  for name, line in rows.items():
+    at, style = [row["n"] for row in line], {"color": _ARMS[name]}
+    axis.plot(at, [row["accuracy"] for row in line], linewidth=1.8, marker="o", markersize=3, label=name,
+              linestyle="-" if name == "progress" else "--", **style)
+    axis.fill_between(at, [row["low"] for row in line], [row["high"] for row in line], alpha=0.09, linewidth=0, **style)
+  axis.set_xscale("log", base=2)
+  axis.set_xticks(at, [str(n) for n in at])
+  axis.minorticks_off()
+  axis.set(xlabel="N", ylabel="Pass@N, test")
+  axis.legend(frameon=False)
+  return _svg(figure, "pass at n")
+
+
 def reliability_figure(calibration: dict[str, dict]) -> str:
   """What happened against what each verifier said, a panel per verifier; a dot's area is its share of the prefixes."""
   figure, axes = _axes(3.1 * len(calibration) + 0.3, 3.1, len(calibration))

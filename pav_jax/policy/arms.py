@@ -9,17 +9,21 @@
   value      Q^mu in place of A^mu (App. G's control)
 
   1. RFT (rft.py), unless `rl.init_from` names another start, and each arm from
-     it (reinforce.py), with the same seeds, problems and iterations.
+     it (reinforce.py), once for each of `rl.seeds`, which order its problems and
+     draw its responses: the same for all arms.
   2. `eval_samples` responses of the SFT and RFT policies and of each arm's best
-     (by greedy accuracy on validation problems) to the test problems, graded.
+     (by accuracy on validation problems, at temperature 1) to the test problems, graded.
 """
 
 import json
 import pathlib
 import sys
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import numpy as np
+import optax
 
 from pav_jax.errors import UserError
 from pav_jax.models import architecture
@@ -31,6 +35,7 @@ from pav_jax.policy import rft
 from pav_jax.problems import grading
 from pav_jax.problems import prepared
 from pav_jax.training import loop
+from pav_jax.training import mesh as mesh_lib
 from pav_jax.training import metrics
 from pav_jax.training import state as state_lib
 from pav_jax.training import step as step_lib
@@ -57,6 +62,8 @@ def check(knobs, mesh):
     raise UserError("rl.updates > 1 without rl.clip_ratio: nothing would hold the policy near the one that drew")
   if knobs.baseline == "leave_one_out" and knobs.group < 2:
     raise UserError("rl.baseline 'leave_one_out' needs rl.group of at least 2")
+  if not knobs.seeds or not knobs.arms:
+    raise UserError("rl.arms and rl.seeds each need at least one")
   parts = mesh.shape["data"] * mesh.shape["fsdp"]
   if knobs.batch_size % parts or knobs.batch_size * knobs.group % (knobs.microbatches * parts):
     raise UserError(f"rl.batch_size {knobs.batch_size} problems of {knobs.group} responses do not divide into "
@@ -64,7 +71,7 @@ def check(knobs, mesh):
 
 
 def run_stage(run: Run):
-  """rl: problems, sft, rollouts, verifier -> rft/, rl/<arm>, rl/."""
+  """rl: problems, sft, rollouts, verifier -> rft/, rl/<arm>/<seed>, rl/."""
   knobs = run.config.rl
   check(knobs, run.mesh)
   if not knobs.init_from:
@@ -80,67 +87,81 @@ def run_stage(run: Run):
   start = pathlib.Path(knobs.init_from) if knobs.init_from else run.folder("rft").path / "best"
   paths = {"sft": run.folder("sft").path / "best", "start" if knobs.init_from else "rft": start}
   with grading.Grader(run.config.grading.workers, run.config.grading.timeout_s) as grader:
-    arena = lambda problems, knobs: reinforce.Arena(problems, vocabulary, grader, run.mesh, run.config, knobs)
-    facts = {}
-    for arm in knobs.arms:
-      of_arm = knobs.copy_and_resolve_references()
-      of_arm.update(ARMS[arm])
-      facts[arm] = train_arm(run, arm, folder.path / arm, arena(train, of_arm),
-                             arena(prepared.read(run.folder("problems/validation"), knobs.eval_problems), of_arm), str(start))
-      paths[arm] = folder.path / arm / "best"
-    test = arena(prepared.read(run.folder("problems/test"), knobs.test_problems), knobs)
+    arena = lambda problems, knobs, seed: reinforce.Arena(
+        problems, vocabulary, grader, run.mesh, run.config, knobs, (run.config.seed, seed))
+    arch, reference = architecture.restore(str(start), run.config.policy, vocabulary, run.mesh)
+    verifier = architecture.restore(knobs.verifier or str(run.folder("verifier").path / "q" / "best"), run.config.verifier.model,
+                                    vocabulary, run.mesh)
+    learners = learners_of(knobs, arch, run.mesh)
+    facts, validation = {}, prepared.read(run.folder("problems/validation"), knobs.eval_problems)
+    for seed in knobs.seeds:
+      for arm in knobs.arms:
+        of_arm = knobs.copy_and_resolve_references()
+        of_arm.update(ARMS[arm])
+        name, players = f"{arm}/{seed}", reinforce.Players(arch, reference, None, None)
+        if of_arm.alpha and of_arm.prover != "monte_carlo":
+          players = reinforce.Players(arch, reference, *verifier)
+        facts[name] = train_arm(run, name, folder.path / name, arena(train, of_arm, seed), arena(validation, of_arm, seed),
+                                players, learners)
+        paths[name] = folder.path / name / "best"
+    test = arena(prepared.read(run.folder("problems/test"), knobs.test_problems), knobs, 0)
     measure(run, folder, test, paths)
-  folder.finish(len(paths), {"policies": list(paths), "arms": facts})
+  folder.finish(len(paths), {"policies": list(paths), "training": facts})
 
 
-def train_arm(run: Run, arm: str, path: pathlib.Path, arena, validation, start: str) -> dict:
-  """Trains one arm; the loop's answer: best validation loss (1 - greedy accuracy) and when."""
-  knobs = arena.knobs
-  arch, reference = architecture.restore(start, run.config.policy, arena.vocabulary, run.mesh)
-  verifier = verifier_params = None
-  if knobs.alpha and knobs.prover != "monte_carlo":
-    verifier, verifier_params = architecture.restore(
-        knobs.verifier or str(run.folder("verifier").path / "q" / "best"), run.config.verifier.model, arena.vocabulary, run.mesh)
-  players = reinforce.Players(arch, reference, verifier, verifier_params)
+class Learners(NamedTuple):
+  """Optimisers and jitted steps of policy and value function (None without one): one compilation for all arms and seeds."""
+
+  tx: optax.GradientTransformation
+  value_tx: optax.GradientTransformation
+  update: Callable
+  update_value: Callable | None
+
+
+def learners_of(knobs, arch: architecture.Architecture, mesh) -> Learners:
+  """What the rl section asks for."""
   optimizer = lambda peak_lr: state_lib.optimizer(
       peak_lr=peak_lr, warmup_steps=knobs.warmup_steps, num_steps=knobs.num_steps * knobs.updates, b1=knobs.b1, b2=knobs.b2,
       clip_norm=knobs.clip_norm, weight_decay=knobs.weight_decay)
-  key = jax.random.key(run.config.seed)
-  layout = lambda state: jax.tree.map(lambda x: x.sharding, state)
-  def born(tx):
-    return state_lib.create(arch.network.init, tx, key, run.mesh, architecture.SHARDING, reference)
   tx, value_tx = optimizer(knobs.peak_lr), optimizer(knobs.value_lr)
-  inner, value, update_value = born(tx), None, None
-  if knobs.baseline == "value":
-    value = born(value_tx)
-    update_value = step_lib.jitted(losses.value_loss(arch.network), value_tx, microbatches=knobs.microbatches,
-                                   state_shardings=layout(value))
-  update = step_lib.jitted(
-      losses.policy_loss(arch.network, clip_ratio=knobs.clip_ratio, kl=knobs.kl if knobs.kl_as == "loss" else 0.0), tx,
-      microbatches=knobs.microbatches, state_shardings=layout(inner))
-  state = inner._replace(opt_state={"policy": inner.opt_state} | ({} if value is None else {"value": value}))
-  rows = epoch_rows(len(arena.problems.id_p), knobs.batch_size, run.config.seed)
+  def jitted(loss_fn, tx):
+    like = jax.eval_shape(lambda key: state_lib.from_params(arch.network.init(key), tx), jax.random.key(0))
+    return step_lib.jitted(loss_fn, tx, microbatches=knobs.microbatches,
+                           state_shardings=mesh_lib.shardings(like, mesh, architecture.SHARDING))
+  policy_loss = losses.policy_loss(arch.network, clip_ratio=knobs.clip_ratio, kl=knobs.kl if knobs.kl_as == "loss" else 0.0)
+  return Learners(tx, value_tx, jitted(policy_loss, tx),
+                  jitted(losses.value_loss(arch.network), value_tx) if knobs.baseline == "value" else None)
+
+
+def train_arm(run: Run, name: str, path: pathlib.Path, arena, validation, players: reinforce.Players, learners: Learners) -> dict:
+  """Trains one arm with one seed; the loop's answer: best validation loss (1 - accuracy) and when."""
+  knobs, arch, reference = arena.knobs, players.policy, players.reference
+  key = jax.random.key(run.config.seed)  # nothing is drawn from it: parameters are given, losses exact
+  born = lambda tx: state_lib.create(arch.network.init, tx, key, run.mesh, architecture.SHARDING, reference)
+  state, value = born(learners.tx), born(learners.value_tx) if learners.update_value is not None else None
+  state = state._replace(opt_state={"policy": state.opt_state} | ({} if value is None else {"value": value}))
+  rows = epoch_rows(len(arena.problems.id_p), knobs.batch_size, arena.seed_of(7))
   alarms = path / "alarms.jsonl"
   def alarm(n, line):
-    print(f"rl {arm}: iteration {n}: {line}", file=sys.stderr)
+    print(f"rl {name}: iteration {n}: {line}", file=sys.stderr)
     with alarms.open("a", encoding="utf-8") as file:
       file.write(json.dumps({"step": n, "alarm": line}) + "\n")
   path.mkdir(parents=True, exist_ok=True)
-  trainer = reinforce.Trainer(arena, players, rows(0).astype(np.int32), update, update_value, alarm)
+  trainer = reinforce.Trainer(arena, players, rows(0).astype(np.int32), learners.update, learners.update_value, alarm)
   found = loop.train(
       state, trainer.step, lambda n: rows(n).astype(np.int32), key, num_steps=knobs.num_steps,
       evaluate=lambda params: validate(validation, arch, params), eval_every=knobs.eval_every, save_every=knobs.save_every,
-      log_every=knobs.log_every, path=path, meta=arch.meta(), mesh=run.mesh, what=f"rl {arm}")
+      log_every=knobs.log_every, path=path, meta=arch.meta(), mesh=run.mesh, what=f"rl {name}")
   return found | {"alarms": alarms.read_text().count("\n") if alarms.exists() else 0}
 
 
 def validate(arena, arch, params) -> dict[str, float]:
-  """Greedy accuracy (as a loss, 1 - accuracy) and Pass@eval_n on the arena's problems."""
+  """On the arena's problems: accuracy of eval_n responses at temperature 1 (as a loss, 1 - accuracy), their Pass@eval_n, greedy."""
   knobs, problem_p = arena.knobs, np.arange(len(arena.problems.id_p), dtype=np.int32)
   right = lambda rollouts: (rollouts.verdict_b == grading.Verdict.CORRECT).reshape(len(problem_p), -1)
   greedy = right(arena.draw(arch, params, problem_p, 1, 0, greedy=True)).mean()
-  drawn_pn = right(arena.draw(arch, params, problem_p, knobs.eval_n, reinforce.seed_of(arena.config.seed, 4)))
-  return {"loss": float(1 - greedy), "accuracy": float(greedy), "sampled": float(drawn_pn.mean()),
+  drawn_pn = right(arena.draw(arch, params, problem_p, knobs.eval_n, arena.seed_of(4)))
+  return {"loss": float(1 - drawn_pn.mean()), "accuracy": float(drawn_pn.mean()), "greedy": float(greedy),
           f"pass_at_{knobs.eval_n}": float(drawn_pn.any(axis=1).mean())}
 
 
@@ -156,6 +177,6 @@ def measure(run: Run, folder, arena, paths: dict[str, pathlib.Path]):
       arch, params = architecture.restore(str(path), run.config.policy, arena.vocabulary, run.mesh)
       right = lambda rollouts: (rollouts.verdict_b == grading.Verdict.CORRECT).reshape(len(problem_p), -1)
       greedy_p = right(arena.draw(arch, params, problem_p, 1, 0, greedy=True, bar=bar))[:, 0]
-      right_pn = right(arena.draw(arch, params, problem_p, n, reinforce.seed_of(run.config.seed, 6), bar=bar))
+      right_pn = right(arena.draw(arch, params, problem_p, n, arena.seed_of(6), bar=bar))
       folder.write_shard(shard, {"policy_p": np.full(len(problem_p), shard, np.int32), "problem_p": problem_p,
                                  "greedy_p": greedy_p, "right_pn": right_pn}, {"responses": right_pn.size})

@@ -13,7 +13,7 @@
   5. Responses are watched for hacking (watch.py).
 
 The loop is training/loop.py's: every `eval_every` iterations accuracy on
-validation problems, greedy and Pass@N; the best by greedy accuracy is kept. All
+validation problems, Pass@N and greedy; the best by accuracy is kept. All
 that is carried lies in one TrainState, the value function's whole state beside
 the policy's optimiser; the rest is a function of n, so that a run that was
 killed gives the same parameters as one that was not.
@@ -59,7 +59,7 @@ class Players(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Arena:
-  """Where a policy plays: problems, vocabulary, grader, mesh, the config and its `rl` section."""
+  """Where a policy plays: problems, vocabulary, grader, mesh, the config and its `rl` section; the seeds of run and arm."""
 
   problems: prepared.Problems
   vocabulary: Any
@@ -67,6 +67,11 @@ class Arena:
   mesh: Any
   config: Any
   knobs: Any
+  seeds: tuple[int, int]
+
+  def seed_of(self, what: int, n: int = 0) -> int:
+    """A seed for iteration n; `what` keeps those of different uses apart."""
+    return int(np.random.SeedSequence([*self.seeds, what, n]).generate_state(1)[0] >> 1)
 
   def draw(self, arch, params, problem_p, n: int, seed: int, greedy: bool = False, bar=None) -> collect.Rollouts:
     """n graded responses to each problem, at temperature 1 or greedily."""
@@ -76,11 +81,6 @@ class Arena:
         sampling=sampling, seed=seed, rows=self.knobs.rows, share=min(n, self.knobs.share), max_new=self.config.rollouts.max_new,
         mesh=self.mesh, bar=bar)
     return collect.grade(drawn, self.problems, self.vocabulary, self.grader)[0]
-
-
-def seed_of(seed: int, what: int, n: int = 0) -> int:
-  """The sampler's seed in iteration n; `what` keeps training and evaluation apart."""
-  return int(np.random.SeedSequence([seed, what, n]).generate_state(1)[0] >> 1)
 
 
 @functools.partial(jax.jit, static_argnames=("network", "verifier"))
@@ -125,7 +125,7 @@ def read(arena: Arena, players: Players, params, value_params, rollouts: collect
   if knobs.prover == "monte_carlo" and knobs.alpha:
     values, counts = monte_carlo.label(
         players.policy, params, problems, rollouts, end_bz, arena.vocabulary, arena.grader, n_mc=knobs.n_mc, seeds_per_problem=-1,
-        sampling=sampling_lib.Sampling(), seed=seed_of(config.seed, 3, n), rows=knobs.rows, max_new=config.rollouts.max_new,
+        sampling=sampling_lib.Sampling(), seed=arena.seed_of(3, n), rows=knobs.rows, max_new=config.rollouts.max_new,
         mesh=arena.mesh)
     q_bz, figures["continuation_tokens"] = values.q_bz, float(counts["tokens"])
   process_bs = np.zeros(end_bz[:, 1:].shape, np.float32)
@@ -134,7 +134,7 @@ def read(arena: Arena, players: Players, params, value_params, rollouts: collect
     process_bs, figures["clipped"] = advantages.process_rewards(
         q_bz, outcome_b, reward=knobs.reward, outcome_last=knobs.outcome_last, clip=knobs.clip)
     if knobs.prover == "random":
-      process_bs = provers.dealt(process_bs, there_bz[:, 1:], np.random.default_rng([config.seed, 5, n]))
+      process_bs = provers.dealt(process_bs, there_bz[:, 1:], np.random.default_rng(arena.seed_of(5, n)))
     figures |= {"reward": float(process_bs[there_bz[:, 1:]].mean()), "reward_deviation": float(process_bs[there_bz[:, 1:]].std())}
   # Column t of what follows is about token t + 1: responses begin at column start - 1.
   at_bt = np.arange(width - 1)
@@ -186,7 +186,7 @@ class Trainer:
   def __init__(self, arena: Arena, players: Players, first_p, update, update_value, alarm):
     """update, update_value (None without a value function): jitted steps; first_p: the first batch's problems; alarm: told each new one."""
     self._arena, self._players, self._update, self._update_value, self._alarm = arena, players, update, update_value, alarm
-    drawn = arena.draw(players.policy, players.reference, first_p, arena.knobs.group, seed_of(arena.config.seed, 2))
+    drawn = arena.draw(players.policy, players.reference, first_p, arena.knobs.group, arena.seed_of(2))
     value_params = players.reference if update_value is not None else None
     self._start = watched(read(arena, players, players.reference, value_params, drawn, 0), arena)
     self._recent, self._told = [], set()
@@ -195,7 +195,7 @@ class Trainer:
     """(the state after this iteration, its figures). UserError when the sampler and the training forward differ."""
     n, knobs, arena, value = int(state.step), self._arena.knobs, self._arena, state.opt_state.get("value")
     clock = [time.perf_counter()]
-    drawn = arena.draw(self._players.policy, state.params, np.asarray(problem_p), knobs.group, seed_of(arena.config.seed, 1, n))
+    drawn = arena.draw(self._players.policy, state.params, np.asarray(problem_p), knobs.group, arena.seed_of(1, n))
     clock.append(time.perf_counter())
     seen = read(arena, self._players, state.params, value.params if value is not None else None, drawn, n)
     figures = watched(seen, arena) | {"flops": cost(seen, arena, self._players), "parity": _parity(seen)}

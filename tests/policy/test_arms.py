@@ -75,11 +75,11 @@ def test_killed_and_started_again_it_gives_the_same_bit_for_bit(root, tmp_path, 
     rl(tmp_path / "other", init_from=start)
   monkeypatch.setattr(reinforce.Trainer, "step", step)
   rl(tmp_path / "other", init_from=start)
-  one, two = _tree(root / "rl" / "progress"), _tree(tmp_path / "other" / "rl" / "progress")
+  one, two = _tree(root / "rl" / "progress" / "0"), _tree(tmp_path / "other" / "rl" / "progress" / "0")
   assert one.keys() == two.keys() and any("value" in name for name in one)
   for name in one:
     np.testing.assert_array_equal(one[name], two[name], err_msg=name)
-  assert _curves(root / "rl" / "progress") == _curves(tmp_path / "other" / "rl" / "progress")
+  assert _curves(root / "rl" / "progress" / "0") == _curves(tmp_path / "other" / "rl" / "progress" / "0")
   for x, y in zip(records.Folder(root / "rl").read().values(), records.Folder(tmp_path / "other" / "rl").read().values()):
     np.testing.assert_array_equal(x, y)
 
@@ -91,10 +91,10 @@ def test_arms_and_options_leave_curves_and_test_records(root, changes):
   rl(root, **changes)
   folder = records.Folder(root / "rl")
   arrays, policies = folder.read(), folder.manifest()["facts"]["policies"]
-  assert policies == ["sft", "start", *changes["arms"]]
+  assert policies == ["sft", "start", *(f"{arm}/0" for arm in changes["arms"])]
   assert arrays["right_pn"].shape == (3 * len(policies), 2)
   for arm in changes["arms"]:
-    rows = _curves(root / "rl" / arm)
+    rows = _curves(root / "rl" / arm / "0")
     assert [row["step"] for row in rows if "valid_accuracy" in row] == [2, 4]
     told = [row for row in rows if "kl" in row]
     assert [row["step"] for row in told] == [1, 2, 3, 4] and all(row["parity"] < 1e-4 and row["flops"] > 0 for row in told)
@@ -138,6 +138,6 @@ def test_a_verifier_that_loves_one_line_is_flagged(root, monkeypatch, capsys):
     return seen._replace(reward_bt=5 * paid_bt)
   monkeypatch.setattr(reinforce, "read", smitten)
   rl(root, num_steps=50, eval_every=50, save_every=50, peak_lr=1e-2, group=8, rows=16, share=8, baseline="leave_one_out")
-  told = [json.loads(line) for line in (root / "rl" / "progress" / "alarms.jsonl").read_text().splitlines()]
+  told = [json.loads(line) for line in (root / "rl" / "progress" / "0" / "alarms.jsonl").read_text().splitlines()]
   assert told and any(row["alarm"].split()[0] in ("repeated", "commonest") for row in told), told
-  assert "rl progress: iteration" in capsys.readouterr().err
+  assert "rl progress/0: iteration" in capsys.readouterr().err

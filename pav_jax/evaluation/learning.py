@@ -1,0 +1,130 @@
+"""What RL learned: arms against samples and FLOPs, Pass@N on the test problems, how much sooner.
+
+  1. Validation accuracy of every arm and seed from the training curves,
+     against responses drawn and FLOPs spent (drawing, scoring, updates).
+  2. On the test problems: accuracy, greedy accuracy and Pass@N of SFT, RFT and
+     every arm; problems SFT never solves that an arm does.
+  3. Differences to `outcome` (ORM-RL), seed by seed, and how many times fewer
+     samples an arm needs to get where `outcome` got at best.
+  4. rl_report/report.json, its figures, and a short table.
+"""
+
+import json
+import os
+
+import numpy as np
+
+from pav_jax.errors import UserError
+from pav_jax.evaluation import figures
+from pav_jax.evaluation import intervals
+from pav_jax.evaluation import report as report_lib
+from pav_jax.search import best_of_n
+from pav_jax.training import metrics
+from pav_jax.training import records
+from pav_jax.training.run import Run
+
+
+def run_stage(run: Run):
+  """rl_report: rl -> rl_report/report.json and figures."""
+  folder, knobs = run.folder("rl"), run.config.rl
+  arrays, facts = folder.read(), folder.manifest()["facts"]
+  per_step = knobs.batch_size * knobs.group
+  curves = {name: curve(metrics.read_curves(folder.path / name / "curves.jsonl"), per_step) for name in facts["training"]}
+  draws = run.config.report.bootstrap_draws
+  right = {name: arrays["right_pn"][arrays["policy_p"] == i] for i, name in enumerate(facts["policies"])}
+  greedy = {name: arrays["greedy_p"][arrays["policy_p"] == i] for i, name in enumerate(facts["policies"])}
+  arms = {arm: [f"{arm}/{seed}" for seed in knobs.seeds] for arm in knobs.arms}
+  policies = {name: [name] for name in facts["policies"] if "/" not in name} | arms
+  start = next(name for name in facts["policies"] if name in ("rft", "start"))
+  report = {"command": report_lib.command(), "seeds": list(knobs.seeds), "problems": len(right["sft"]),
+            "samples": int(right["sft"].shape[1]), "training": facts["training"],
+            "policies": {name: standing(right, greedy, members, right["sft"], draws) for name, members in policies.items()},
+            "differences": {name: difference(right, arms[name], arms["outcome"], draws)
+                            for name in arms if name != "outcome" and "outcome" in arms},
+            "over_start": {name: difference(right, arms[name], [start] * len(arms[name]), draws) for name in arms},
+            "sooner": {name: sooner([curves[m] for m in arms[name]], [curves[m] for m in arms["outcome"]])
+                       for name in arms if name != "outcome" and "outcome" in arms},
+            "seconds": {name: seconds(metrics.read_curves(folder.path / members[0] / "curves.jsonl")) for name, members in arms.items()},
+            "curves": curves, "versions": records.versions(), "config": json.loads(json.dumps(run.config.rl.to_dict(), default=str)),
+            "machine": report_lib.machine(run)}
+  report = report_lib.finite(report)
+  by_arm = {arm: [curves[m] for m in members] for arm, members in arms.items()}
+  drawn = {"samples": figures.learning_figure(by_arm, "samples"), "flops": figures.learning_figure(by_arm, "flops"),
+           "pass_at_n": figures.pass_figure({name: found["pass_at_n"] for name, found in report["policies"].items()})}
+  path = run.root / "rl_report"
+  texts = {f"{name}.svg": svg for name, svg in drawn.items()} | {"report.json": json.dumps(report, indent=1, allow_nan=False) + "\n"}
+  try:
+    path.mkdir(exist_ok=True)
+    for name, content in texts.items():
+      (path / f"{name}.partial").write_text(content, encoding="utf-8")
+      os.replace(path / f"{name}.partial", path / name)
+  except OSError as error:
+    raise UserError(f"{path} cannot be written: {error.strerror}") from error
+  print(short_table(report))
+  print(f"\n{path}")
+
+
+def curve(rows: list[dict], per_step: int) -> list[dict]:
+  """Evaluations in order: samples and FLOPs spent until then, accuracy, greedy accuracy.
+
+  rows: of curves.jsonl, with one row for every iteration's FLOPs.
+  """
+  spent, found = 0.0, []
+  for row in rows:
+    spent += row.get("flops", 0.0)
+    if "valid_accuracy" in row:
+      found.append({"samples": row["step"] * per_step, "flops": spent, "accuracy": row["valid_accuracy"], "greedy": row["valid_greedy"]})
+  return found
+
+
+def standing(right, greedy, members: list[str], sft_pn, draws: int) -> dict:
+  """Of a policy, or an arm's seeds together: accuracy, greedy, Pass@N, problems it solves and SFT never did."""
+  accuracy_ps = np.stack([right[m].mean(axis=1) for m in members], axis=1)
+  greedy_ps = np.stack([greedy[m] for m in members], axis=1).astype(float)
+  unsolved_p = ~sft_pn.any(axis=1)
+  ns = [2**i for i in range(int(np.log2(sft_pn.shape[1])) + 1)]
+  pass_at_n = []
+  for n in ns:
+    mean, low, high = intervals.bootstrap(np.stack([best_of_n.pass_at_n(right[m], n) for m in members], axis=1), draws=draws)
+    pass_at_n.append({"n": n, "accuracy": mean, "low": low, "high": high})
+  return {"accuracy": intervals.bootstrap(accuracy_ps, draws=draws), "greedy": intervals.bootstrap(greedy_ps, draws=draws),
+          "pass_at_n": pass_at_n, "sft_never_solved": int(unsolved_p.sum()),
+          "newly_solved": float(np.mean([right[m][unsolved_p].any(axis=1).sum() for m in members]))}
+
+
+def difference(right, first: list[str], second: list[str], draws: int) -> tuple[float, float, float]:
+  """(mean, low, high) of first - second in accuracy, paired by problem and by seed."""
+  return intervals.bootstrap(np.stack([right[a].mean(axis=1) - right[b].mean(axis=1) for a, b in zip(first, second)], axis=1), draws=draws)
+
+
+def sooner(first: list[list[dict]], second: list[list[dict]]) -> dict:
+  """Seed by seed: samples until `first` is where `second` was at best, against the samples `second` took; None if it never is."""
+  ratios = []
+  for mine, theirs in zip(first, second):
+    goal = max(point["accuracy"] for point in theirs)
+    needed = next(point["samples"] for point in theirs if point["accuracy"] == goal)
+    mine_needed = next((point["samples"] for point in mine if point["accuracy"] >= goal), None)
+    ratios.append(needed / mine_needed if mine_needed else None)
+  reached = [r for r in ratios if r is not None]
+  return {"times_fewer_samples": ratios, "reached": len(reached), "of": len(ratios),
+          "median": float(np.median(reached)) if reached else None}
+
+
+def seconds(rows: list[dict]) -> dict[str, float]:
+  """Median seconds of an iteration's parts."""
+  told = [row for row in rows if "update_s" in row]
+  return {part: float(np.median([row[f"{part}_s"] for row in told])) for part in ("rollout", "score", "update")}
+
+
+def short_table(report: dict) -> str:
+  """A line for each policy."""
+  interval = lambda x: f"{x[0]:.3f} [{x[1]:.3f}, {x[2]:.3f}]"
+  lines = [f"{'':<12}{'accuracy':<24}{'greedy':<24}{'Pass@' + str(report['samples']):<10}{'over outcome':<26}"
+           f"{'samples fewer':<16}new"]
+  for name, found in report["policies"].items():
+    over, sooner_ = report["differences"].get(name), report["sooner"].get(name)
+    fewer = "" if sooner_ is None else f"{sooner_['median'] or float('nan'):.1f}x ({sooner_['reached']}/{sooner_['of']})"
+    lines.append(f"{name:<12}{interval(found['accuracy']):<24}{interval(found['greedy']):<24}"
+                 f"{found['pass_at_n'][-1]['accuracy']:<10.3f}{interval(over) if over else '':<26}{fewer:<16}"
+                 f"{found['newly_solved']:.1f} of {found['sft_never_solved']}")
+  return "\n".join(lines)
