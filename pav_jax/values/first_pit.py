@@ -43,7 +43,7 @@ def next_probes(successes_bz, continuations_bz, last_b, right_b, sampled_bz, *, 
   low_b, high_b = bracket(successes_bz, continuations_bz, last_b, right_b, probes=probes, pit_max_q=pit_max_q)
   z = np.arange(successes_bz.shape[1])
   middle_b = np.where(high_b - np.maximum(low_b, 0) > 1, (np.maximum(low_b, 0) + high_b) // 2, -1)
-  chosen_bz = (z == middle_b[:, None]) | ((z == 0) & (low_b == -1) & (high_b > 0))[:, None]
+  chosen_bz = (z == middle_b[:, None]) | ((z == 0) & ((low_b == -1) & (high_b > 0))[:, None])
   return np.where(chosen_bz & sampled_bz & ~right_b[:, None], np.maximum(probes - continuations_bz, 0), 0)
 
 

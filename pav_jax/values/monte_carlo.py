@@ -50,7 +50,7 @@ class Strategy(NamedTuple):
   reuse: bool = False
   siblings: bool = False
   pilot: int = 2
-  prior: tuple[float, float] = (0.5, 1.5)
+  prior: tuple[float, float] = (0.3, 0.7)
   probes: int = 8
   pit_max_q: float = 0.0
   high_q: float = 0.5
