@@ -207,10 +207,11 @@ def ratio(cell: dict, curve: list[dict], metric: str, weight_p) -> float:
 
 
 def interval(of, count: int, draws: int = 400) -> list[float]:
-  """[value, low, high] of of(weight_p): 95 % bootstrap over problems."""
+  """[value, low, high] of of(weight_p): 95 % bootstrap over problems; None beyond uniform's curve."""
   rng = np.random.default_rng(0)
   found = [of(rng.multinomial(count, np.full(count, 1 / count)).astype(float)) for _ in range(draws)]
-  return [round(float(x), 4) for x in (of(np.ones(count)), *np.percentile(found, [2.5, 97.5]))]
+  numbers = of(np.ones(count)), *np.percentile(found, [2.5, 97.5])
+  return [None if np.isnan(x) else round(float(x), 4) for x in numbers]
 
 
 def strategies(n: int, options) -> dict[str, monte_carlo.Strategy]:
