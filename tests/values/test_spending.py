@@ -169,6 +169,8 @@ def test_first_pit_labels_are_fresh_and_end_at_the_pit():
   for b, z, m in walks.drawn:
     first.setdefault((b, z), []).append(m)
   assert all(ms == list(range(len(ms))) and len(ms) in (8, 20, 28) for ms in first.values())
+  for b in np.flatnonzero(~right_b):  # the prompt of an incorrect seed is always probed
+    assert values.successes_bz[b, 0] == walks.draw(np.full(20, b), np.zeros(20, int), np.arange(8, 28)).correct_r.sum()
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=str)
@@ -230,6 +232,17 @@ def test_reuse_draws_less_and_counts_no_less():
     assert (values.continuations_bz[:, :-1] >= 8).all()
     tokens[reuse] = len(walks.drawn)
   assert tokens[True] < 0.7 * tokens[False]
+
+
+def test_a_siblings_ending_counts_and_the_seeds_own_does_not():
+  alone = Walks(4, n_cov=1)
+  found = [alone.spend(monte_carlo.Strategy("uniform", 6, True, siblings)) for siblings in (False, True)]
+  np.testing.assert_array_equal(found[0].continuations_bz, found[1].continuations_bz)
+  walks = Walks(4, n_cov=3)
+  without, having = (walks.spend(monte_carlo.Strategy("uniform", 6, True, siblings)) for siblings in (False, True))
+  np.testing.assert_array_equal(having.continuations_bz[:, 0] - without.continuations_bz[:, 0], 2)
+  right_pn = (walks.rollouts.verdict_b == 1).reshape(-1, 3)
+  np.testing.assert_array_equal((having.successes_bz - without.successes_bz)[:, 0].reshape(-1, 3), right_pn.sum(1, keepdims=True) - right_pn)
 
 
 def test_adaptive_goes_where_it_is_uncertain():
