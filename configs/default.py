@@ -50,7 +50,9 @@ def get_config() -> ml_collections.ConfigDict:
           "checkpoint": "", "num_problems": 12000, "n_cov": 2, "max_new": 26,
           "temperature": 1.0, "top_k": 0, "top_p": 1.0, "rows": 512, "problems_per_shard": 2000},
       "monte_carlo": {
-          "checkpoint": "", "n_mc": 2, "seeds_per_problem": 1, "max_steps": 12,
+          "checkpoint": "", "strategy": "uniform", "n_mc": 2, "reuse": False, "seeds_per_problem": 1, "max_steps": 12,
+          "adaptive": {"pilot": 2, "prior": (0.3, 0.7)},
+          "first_pit": {"probes": 8, "pit_max_q": 0.0, "high_q": 0.5},
           "temperature": 1.0, "top_k": 0, "top_p": 1.0, "rows": 1024, "responses_per_shard": 2000},
       "verifier": {
           "kinds": ("orm", "q", "advantage"), "model": model(), "init_from": "sft", "pretrain": optimizer(num_steps=0),

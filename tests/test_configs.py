@@ -41,5 +41,7 @@ def test_the_papers_numbers(size, peak_lr, alpha):
   assert (c.sft.num_steps, c.sft.batch_size, c.sft.peak_lr, c.sft.warmup_steps) == (5000, 32, peak_lr, 500)
   q = c.verifier.q
   assert (q.num_steps, q.batch_size, q.peak_lr, q.warmup_steps) == (20_000, 32, 5e-7, 2_000)
+  m = c.monte_carlo
+  assert (m.strategy, m.seeds_per_problem, m.reuse, m.first_pit.pit_max_q) == ("first_pit", -1, False, 0.0)
   assert (c.monte_carlo.n_mc, c.verifier.balance, c.verifier.init_from) == (20, "buckets", "verifier")
   assert (c.search.prover_k, c.search.alpha, c.search.candidates, c.rollouts.max_new) == (4, alpha, 3, 512)

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -90,6 +91,24 @@ def test_a_lost_shard_is_made_again_alike(done, tmp_path):
   assert (folder.path / "00000.npz").stat().st_mtime_ns == kept
   for name, x in before.items():
     np.testing.assert_array_equal(after[name], x)
+
+
+@pytest.mark.parametrize("strategy", ["adaptive", "first_pit"])
+def test_other_ways_to_spend_continuations(done, tmp_path, strategy):
+  """The stage by itself on the same seeds; its counts say what was spent, and a lost shard is made again alike."""
+  for name in ("problems", "sft", "rollouts"):
+    shutil.copytree(done / name, tmp_path / name)
+  config = miniature(stage="values", **{"monte_carlo.strategy": strategy, "monte_carlo.reuse": True})
+  main.run(config, tmp_path)
+  folder = records.Folder(tmp_path / "values")
+  values, counts = folder.read(), folder.manifest()["counts"]
+  assert counts["rounds"] >= 2 and counts["continuations"] > 0 and ("probes" in counts) == (strategy == "first_pit")
+  assert (values["successes_bz"] <= values["continuations_bz"]).all()
+  for name in ("manifest.json", "00001.json", "00001.npz"):
+    (folder.path / name).unlink()
+  main.run(config, tmp_path)
+  for name, x in folder.read().items():
+    np.testing.assert_array_equal(x, values[name])
 
 
 def test_any_checkpoint_is_evaluated_by_path(done, tmp_path, capsys):

@@ -25,7 +25,8 @@ def get_config(policy: str, *, peak_lr: float, alpha: float):
   config.sft.update(dict(num_steps=5_000, batch_size=32, peak_lr=peak_lr, warmup_steps=500,
                          eval_every=250, save_every=250))
   config.rollouts.update(dict(num_problems=-1, n_cov=4, max_new=512, rows=512, problems_per_shard=100))
-  config.monte_carlo.update(dict(n_mc=20, max_steps=40, rows=512, responses_per_shard=100))
+  config.monte_carlo.update(dict(strategy="first_pit", n_mc=20, seeds_per_problem=-1, max_steps=40, rows=512,
+                                 responses_per_shard=100))
   config.verifier.update(dict(init_from=REQUIRED, balance="buckets", text_weight=0.0, prover_k=4, orm_at_end=True,
                               own_outcomes=False, kinds=("orm", "q")))
   for kind in ("orm", "q", "advantage"):

@@ -1,11 +1,15 @@
-"""Values by Monte Carlo, every prefix of every seed (section 4.2, the *random* strategy).
+"""Values by Monte Carlo: continuations of the prefixes of every seed (section 4.2, App. D).
 
   1. Cut each seed response into steps; its prefixes are z = 0 (the bare
      prompt), 1, ..., H; after the last the outcome is known, nothing is sampled.
-  2. For every other prefix of the first `seeds_per_problem` seeds of a problem
-     sample n_mc continuations under the labelling policy; all prefixes of a
-     seed are read in one pass. Further seeds bring their outcome alone, which
-     is what an ORM learns from.
+  2. For the other prefixes of the first `seeds_per_problem` seeds of a problem
+     sample continuations under the labelling policy, as `strategy` says; all
+     prefixes of a seed are read in one pass. Further seeds bring their outcome
+     alone, which is what an ORM learns from.
+       uniform    n_mc of every prefix (the paper's *random*)
+       adaptive   where they tell most (`rounds.adaptive`; ours)
+       first_pit  n_mc of every prefix up to the first pit (`first_pit.py`)
+     With `reuse` one counts at every prefix it passes (`tree.py`; ours).
   3. Q-hat = share of correct ones. An ungradable continuation is not correct; a
      truncated one is graded by what it says. Both are counted.
 
@@ -26,6 +30,45 @@ from pav_jax.rollouts import jobs as jobs_lib
 from pav_jax.training import metrics
 from pav_jax.training.run import Run
 from pav_jax.values import equations
+from pav_jax.values import first_pit
+from pav_jax.values import rounds as rounds_lib
+from pav_jax.values import tree as tree_lib
+
+STRATEGIES = ("uniform", "adaptive", "first_pit")
+
+
+class Strategy(NamedTuple):
+  """How continuations are spent; n_mc: of every prefix, or (adaptive) of one of even chances and mean length.
+
+  siblings: the outcomes of a problem's other seeds count at the prefixes they
+  pass, with `reuse`; only for seeds of the labelling policy, and not for first_pit.
+  The rest: see `rounds.adaptive` and `first_pit`.
+  """
+
+  name: str = "uniform"
+  n_mc: int = 20
+  reuse: bool = False
+  siblings: bool = False
+  pilot: int = 2
+  prior: tuple[float, float] = (0.3, 0.7)
+  probes: int = 8
+  pit_max_q: float = 0.0
+  high_q: float = 0.5
+
+
+def strategy_of(knobs, siblings: bool) -> Strategy:
+  """The settings of a monte_carlo section; UserError for one that means nothing."""
+  wanted = Strategy(knobs.strategy, knobs.n_mc, knobs.reuse, siblings and knobs.reuse, knobs.adaptive.pilot,
+                    tuple(knobs.adaptive.prior), knobs.first_pit.probes, knobs.first_pit.pit_max_q, knobs.first_pit.high_q)
+  if wanted.name not in STRATEGIES:
+    raise UserError(f"monte_carlo.strategy {wanted.name!r} is none of {', '.join(STRATEGIES)}")
+  if wanted.n_mc < 1 or knobs.seeds_per_problem == 0 or knobs.seeds_per_problem < -1:
+    raise UserError("monte_carlo: n_mc must be at least 1 and seeds_per_problem at least 1, or -1 for all")
+  if wanted.pilot < 1 or len(wanted.prior) != 2 or min(wanted.prior) <= 0:
+    raise UserError("monte_carlo.adaptive: pilot must be at least 1 and prior two numbers above 0")
+  if wanted.probes < 1 or not 0 <= wanted.pit_max_q < 1 or not 0 <= wanted.high_q <= 1:
+    raise UserError("monte_carlo.first_pit: probes must be at least 1, pit_max_q in [0, 1) and high_q in [0, 1]")
+  return wanted
 
 
 class Values(NamedTuple):
@@ -61,45 +104,93 @@ def sampled_prefixes(rollouts: collect.Rollouts, end_bz: np.ndarray, seeds_per_p
   return (end_bz > -2) & ~last_bz & chosen_b[:, None]
 
 
-def label(arch: architecture.Architecture, params, problems: prepared.Problems, rollouts: collect.Rollouts,
-          end_bz: np.ndarray, vocabulary, grader: grading.Grader, *, n_mc: int, seeds_per_problem: int, sampling, seed: int,
-          rows: int, max_new: int, mesh=None, bar=None):
-  """(Values, counts): n_mc continuations of every prefix but the last, for seeds_per_problem seeds (-1: all)."""
+def sampler(arch: architecture.Architecture, params, problems: prepared.Problems, rollouts: collect.Rollouts,
+            end_bz: np.ndarray, vocabulary, grader: grading.Grader, *, sampling, seed: int, rows: int, max_new: int,
+            mesh=None, bar=None):
+  """(draw, tally): draw(row_r, z_r, m_r) -> Drawn under the policy, graded; tally, a dict, adds up what it did."""
   prompt_length_b = problems.prompt_length_p[rollouts.problem_b]
   token_bt = prepared.join_rows(
       problems.prompt_pt[rollouts.problem_b], prompt_length_b, rollouts.token_bt, rollouts.length_b, 1)
   width = problems.prompt_pt.shape[1] + rollouts.token_bt.shape[1]  # one shape for every shard
   token_bt = np.pad(token_bt, ((0, 0), (0, width - token_bt.shape[1])))
-  last_bz = end_bz == rollouts.length_b[:, None] - 1
-  row_j, z_j = np.nonzero(sampled_prefixes(rollouts, end_bz, seeds_per_problem))
-  row_r, z_r = np.repeat(row_j, n_mc).astype(np.int32), np.repeat(z_j, n_mc).astype(np.int32)
-  m_r = np.tile(np.arange(n_mc, dtype=np.int32), len(row_j))
-  kept_r = end_bz[row_r, z_r] + 1
-  # A response never exceeds max_new, wherever it was cut.
-  jobs = jobs_lib.Jobs(row_r, prompt_length_b[row_r] + kept_r, np.maximum(max_new - kept_r, 0).astype(np.int32),
-                       np.stack([rollouts.problem_b[row_r], rollouts.sample_b[row_r], z_r, m_r], axis=1))
-  done = jobs_lib.run(
-      arch.network, params, token_bt, prompt_length_b + rollouts.length_b, jobs,
-      jobs_lib.token_tables(vocabulary, arch.config.vocab_size), rows=rows,
-      share=jobs_lib.rows_of_lane(len(row_r) / max(1, len(np.unique(row_r)))), max_new=max_new, sampling=sampling,
-      seed=seed, mesh=mesh, bar=bar)
-  responses = [vocabulary.decode(np.concatenate([rollouts.token_bt[b, :k], t[:n]]))
-               for b, k, t, n in zip(row_r, kept_r, done.token_rt, done.length_r)]
-  rows_p = rollouts.problem_b[row_r]
-  grades = grader.grade([str(a) for a in problems.answer_p[rows_p]], responses,
-                        [str(d) for d in problems.dataset_p[rows_p]])
-  correct_r = np.array([g.verdict == grading.Verdict.CORRECT for g in grades])
-  successes_bz = np.zeros(end_bz.shape, np.int32)
-  continuations_bz = np.zeros(end_bz.shape, np.int32)
-  np.add.at(successes_bz, (row_r, z_r), correct_r)
-  np.add.at(continuations_bz, (row_r, z_r), 1)
+  tally = dict.fromkeys(("continuations", "tokens", "truncated", "correct", "ungradable"), 0)
+  share = None
+
+  def draw(row_r, z_r, m_r) -> rounds_lib.Drawn:
+    nonlocal share
+    # Lanes of another width are another program: all rounds take the first one's.
+    share = share or jobs_lib.rows_of_lane(len(row_r) / len(np.unique(row_r)))
+    kept_r = end_bz[row_r, z_r] + 1
+    name_rn = np.stack([rollouts.problem_b[row_r], rollouts.sample_b[row_r], z_r, m_r], axis=1).astype(np.int32)
+    # A response never exceeds max_new, wherever it was cut.
+    jobs = jobs_lib.Jobs(row_r.astype(np.int32), prompt_length_b[row_r] + kept_r,
+                         np.maximum(max_new - kept_r, 0).astype(np.int32), name_rn)
+    done = jobs_lib.run(
+        arch.network, params, token_bt, prompt_length_b + rollouts.length_b, jobs,
+        jobs_lib.token_tables(vocabulary, arch.config.vocab_size), rows=rows, share=share, max_new=max_new,
+        sampling=sampling, seed=seed, mesh=mesh, bar=bar)
+    responses = [vocabulary.decode(np.concatenate([rollouts.token_bt[b, :k], t[:n]]))
+                 for b, k, t, n in zip(row_r, kept_r, done.token_rt, done.length_r)]
+    rows_p = rollouts.problem_b[row_r]
+    grades = grader.grade([str(a) for a in problems.answer_p[rows_p]], responses,
+                          [str(d) for d in problems.dataset_p[rows_p]])
+    correct_r = np.array([g.verdict == grading.Verdict.CORRECT for g in grades])
+    for name, n in (("continuations", len(row_r)), ("tokens", done.length_r.sum()), ("truncated", (~done.ended_r).sum()),
+                    ("correct", correct_r.sum()),
+                    ("ungradable", sum(g.verdict == grading.Verdict.UNGRADABLE for g in grades))):
+      tally[name] += int(n)
+    return rounds_lib.Drawn(done.token_rt, done.length_r, correct_r)
+
+  return draw, tally
+
+
+def spend(strategy: Strategy, rollouts: collect.Rollouts, end_bz: np.ndarray, seeds_per_problem: int, draw):
+  """(Values, counts): rounds of draw(row_r, z_r, m_r) -> rounds.Drawn, as the strategy says, for seeds_per_problem seeds (-1: all)."""
+  sampled_bz = sampled_prefixes(rollouts, end_bz, seeds_per_problem)
+  if not sampled_bz.any():
+    raise UserError("no prefix to continue")
   right_b = rollouts.verdict_b == grading.Verdict.CORRECT
+  last_b = (end_bz > -2).sum(axis=1) - 1
+  tree = tree_lib.build(rollouts, end_bz, sampled_bz, strategy.reuse)
+  free_bz = np.zeros((2, *end_bz.shape), np.int64)
+  start, counts = rounds_lib.nothing(tree.size), {"prefixes": int((end_bz > -2).sum())}
+  if strategy.name == "first_pit":
+    found, sampled_bz, rounds, counts["probes"] = first_pit.run(
+        tree, rollouts, right_b, last_b, draw, n_mc=strategy.n_mc, probes=strategy.probes,
+        pit_max_q=strategy.pit_max_q, high_q=strategy.high_q)
+  else:
+    seeds_2u = _seeds(tree, rollouts, right_b) if strategy.siblings else np.zeros((2, tree.size), np.int64)
+    if strategy.siblings:  # a seed's own outcome is not among its labels: see with_own_outcome
+      free_bz = seeds_2u[:, tree.node_bz] - np.stack([np.broadcast_to(right_b[:, None], end_bz.shape), np.ones(end_bz.shape)])
+    ask = lambda now: rounds_lib.top_up(now, tree, strategy.n_mc)
+    if strategy.name == "adaptive":
+      ask = lambda now: rounds_lib.adaptive(now, tree, n_mc=strategy.n_mc, pilot=strategy.pilot, prior=strategy.prior,
+                                            seed_successes_u=seeds_2u[0], seeds_u=seeds_2u[1])
+    found, rounds = rounds_lib.run(tree, rollouts, ask, draw, start)
+  successes_bz, continuations_bz = (np.where(sampled_bz, x_u[tree.node_bz] + free_bz[i], 0).astype(np.int32)
+                                    for i, x_u in enumerate((found.successes_u, found.continuations_u)))
+  last_bz = np.arange(end_bz.shape[1]) == last_b[:, None]
   continuations_bz[last_bz] = 1
-  successes_bz += last_bz & right_b[:, None]
-  counts = {"prefixes": int((end_bz > -2).sum()), "continuations": len(row_r), "tokens": int(done.length_r.sum()),
-            "truncated": int((~done.ended_r).sum()), "correct": int(correct_r.sum()),
-            "ungradable": sum(g.verdict == grading.Verdict.UNGRADABLE for g in grades)}
+  successes_bz[last_bz] = right_b
+  counts |= {"rounds": rounds, "labelled prefixes": int(sampled_bz.sum()),
+             "samples of prefixes": int(continuations_bz[~last_bz].sum())}
   return Values(end_bz, successes_bz, continuations_bz), counts
+
+
+def _seeds(tree: tree_lib.Tree, rollouts: collect.Rollouts, right_b: np.ndarray) -> np.ndarray:
+  """int64 (2, u): right ones and all of the seeds that pass each node."""
+  b_x, u_x = tree_lib.seeds_passed(tree, rollouts)
+  return np.stack([np.bincount(u_x, weight_x, tree.size) for weight_x in (right_b[b_x], np.ones(len(b_x)))]).astype(np.int64)
+
+
+def label(arch: architecture.Architecture, params, problems: prepared.Problems, rollouts: collect.Rollouts,
+          end_bz: np.ndarray, vocabulary, grader: grading.Grader, *, strategy: Strategy, seeds_per_problem: int, sampling,
+          seed: int, rows: int, max_new: int, mesh=None, bar=None):
+  """(Values, counts): the labels of these seeds under the policy; the arguments are those of `sampler` and `spend`."""
+  draw, tally = sampler(arch, params, problems, rollouts, end_bz, vocabulary, grader, sampling=sampling, seed=seed,
+                        rows=rows, max_new=max_new, mesh=mesh, bar=bar)
+  values, counts = spend(strategy, rollouts, end_bz, seeds_per_problem, draw)
+  return values, counts | tally
 
 
 def with_own_outcome(values: Values, right_b: np.ndarray) -> Values:
@@ -134,8 +225,9 @@ def run_stage(run: Run):
   rollouts = collect.Rollouts(**run.folder("rollouts").read())
   if not len(rollouts.problem_b):
     raise UserError(f"{run.folder('rollouts').path} holds no response")
-  if knobs.n_mc < 1 or knobs.seeds_per_problem == 0:
-    raise UserError("monte_carlo: n_mc must be at least 1 and seeds_per_problem at least 1, or -1 for all")
+  # Seeds of another policy than the labels', or drawn otherwise, are no samples of its values.
+  strategy = strategy_of(knobs, siblings=(knobs.checkpoint == run.config.rollouts.checkpoint and
+                                          collect.sampling_of(knobs) == collect.sampling_of(run.config.rollouts)))
   arch, params = architecture.restore(
       knobs.checkpoint or str(run.folder("sft").path / "best"), run.config.policy, vocabulary, run.mesh)
   end_bz, joined = prefix_ends(rollouts.token_bt, rollouts.length_b, vocabulary, knobs.max_steps)
@@ -147,12 +239,14 @@ def run_stage(run: Run):
     for shard in range(shards):
       row_b = np.arange(count)[shard * knobs.responses_per_shard:][:knobs.responses_per_shard]
       some = collect.Rollouts(*(x[row_b] for x in rollouts))
+      expected = int(wanted_bz[row_b].sum()) * knobs.n_mc
       if folder.has_shard(shard):
-        bar.update(int(wanted_bz[row_b].sum()) * knobs.n_mc)
+        bar.update(expected)
         continue
       values, counts = label(
-          arch, params, problems, some, end_bz[row_b], vocabulary, grader, n_mc=knobs.n_mc, seeds_per_problem=knobs.seeds_per_problem,
-          sampling=collect.sampling_of(knobs), seed=run.config.seed + 1, rows=knobs.rows,
-          max_new=run.config.rollouts.max_new, mesh=run.mesh, bar=bar)
+          arch, params, problems, some, end_bz[row_b], vocabulary, grader, strategy=strategy,
+          seeds_per_problem=knobs.seeds_per_problem, sampling=collect.sampling_of(knobs), seed=run.config.seed + 1,
+          rows=knobs.rows, max_new=run.config.rollouts.max_new, mesh=run.mesh, bar=bar)
+      bar.total += counts["continuations"] - expected  # what a strategy spends is known afterwards
       folder.write_shard(shard, values._asdict(), counts)
   folder.finish(shards, {"responses with more than max_steps steps": joined})

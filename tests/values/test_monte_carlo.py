@@ -80,7 +80,7 @@ def labelled():
   arch = types.SimpleNamespace(network=fakes.CHAIN, config=types.SimpleNamespace(vocab_size=fakes.SIZE))
   with grading.Grader(1) as grader:
     values, counts = monte_carlo.label(
-        arch, params, _problems(), rollouts, end_bz, fakes.VOCABULARY, grader, n_mc=N_MC, seeds_per_problem=-1,
+        arch, params, _problems(), rollouts, end_bz, fakes.VOCABULARY, grader, strategy=monte_carlo.Strategy(n_mc=N_MC), seeds_per_problem=-1,
         sampling=sampling.Sampling(), seed=0, rows=64, max_new=MAX_NEW)
   return params, values, counts
 

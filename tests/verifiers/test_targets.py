@@ -36,6 +36,15 @@ def test_a_seed_whose_prefixes_were_not_sampled_teaches_the_orm_alone():
   assert np.isnan(said("advantage", q_bz, end_bz)).all()
 
 
+def test_prefixes_behind_a_pit_have_no_label():
+  """Kept are z = 0 .. 2, the pit among them; the end's outcome is known."""
+  q_bz, end_bz = np.array([[0.5, 0.25, 0.0, NAN, 0.0]]), np.array([[-1, 3, 7, 9, 12]])
+  np.testing.assert_array_equal(said("q", q_bz, end_bz), q_bz)
+  np.testing.assert_allclose(said("advantage", q_bz, end_bz, prover_k=1), [[NAN, 0.375, 0.375, NAN, NAN]])
+  labels = targets.balance(q_bz, np.array([[20, 20, 20, 0, 1]]), "none")
+  assert labels.weight_bz[0, 3] == 0 and (labels.weight_bz[0, [0, 1, 2, 4]] > 0).all()
+
+
 def test_an_unknown_kind():
   with pytest.raises(UserError, match="'prm' is none of orm, q, advantage"):
     said("prm")
