@@ -124,8 +124,9 @@ def read(arena: Arena, players: Players, params, value_params, rollouts: collect
   figures = {"accuracy": float(outcome_b.mean()), "steps_joined": float(joined)}
   if knobs.prover == "monte_carlo" and knobs.alpha:
     values, counts = monte_carlo.label(
-        players.policy, params, problems, rollouts, end_bz, arena.vocabulary, arena.grader, n_mc=knobs.n_mc, seeds_per_problem=-1,
-        sampling=sampling_lib.Sampling(), seed=arena.seed_of(3, n), rows=knobs.rows, max_new=config.rollouts.max_new,
+        players.policy, params, problems, rollouts, end_bz, arena.vocabulary, arena.grader,
+        strategy=monte_carlo.Strategy(n_mc=knobs.n_mc), seeds_per_problem=-1, sampling=sampling_lib.Sampling(),
+        seed=arena.seed_of(3, n), rows=knobs.rows, max_new=config.rollouts.max_new,
         mesh=arena.mesh)
     q_bz, figures["continuation_tokens"] = values.q_bz, float(counts["tokens"])
   process_bs = np.zeros(end_bz[:, 1:].shape, np.float32)
