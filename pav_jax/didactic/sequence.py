@@ -84,3 +84,22 @@ def states(world: World, tokens_bt) -> jnp.ndarray:
   start_b = jnp.zeros(tokens_bt.shape[0], jnp.int32)
   _, state_tb = jax.lax.scan(lambda j, token: (next_jv[j, token],) * 2, start_b, tokens_bt.T)
   return jnp.concatenate([start_b[None], state_tb]).T
+
+
+def rollout_means(key, value, rollouts: int):
+  """The mean outcome of `rollouts` rollouts where the exact value is `value` (any shape); 0 rollouts: the value itself.
+
+  A binomial drawn by inverting its distribution function, summed up by the ratio of neighbouring terms from the
+  likelier end: a few additions a rollout, where jax.random.binomial takes a loop of its own for every row.
+  """
+  if not rollouts:
+    return value
+  rare = jnp.minimum(value, 1 - value)
+  odds = rare / (1 - rare)
+  term = (1 - rare) ** rollouts
+  uniform, total, count = jax.random.uniform(key, value.shape), term, jnp.zeros_like(value)
+  for n in range(1, rollouts + 1):
+    count += uniform > total
+    term = term * odds * (rollouts - n + 1) / n
+    total = total + term
+  return jnp.where(value <= 0.5, count, rollouts - count) / rollouts

@@ -116,8 +116,7 @@ def continued(made: made_lib.Made, world: sequence.World, params, key, tokens_bt
 def weights(world: sequence.World, state_bz, value_zj, alpha, q_bt, key, mu_rollouts: int) -> jnp.ndarray:
   """weight_bt = Q^pi + alpha A^mu (the bracket of Eq. 5), 0 after EOS; see the top of the file."""
   value_bz = value_zj[jnp.arange(world.length + 1), state_bz]
-  if mu_rollouts:
-    value_bz = jax.random.binomial(key, mu_rollouts, value_bz) / mu_rollouts
+  value_bz = sequence.rollout_means(key, value_bz, mu_rollouts)
   return (q_bt + alpha * (value_bz[:, 1:] - value_bz[:, :-1])) * alive(world, state_bz)
 
 

@@ -1,0 +1,13 @@
+"""The map of provers: distinguishability and alignment, the improvement as colour, weak provers of strong policies marked.
+
+  python -m pav_jax.main --config=configs/didactic/map.py --workdir=runs/didactic
+
+Expected: seconds. strong: policies above this quantile of the draws' values count as strong.
+"""
+
+from configs.didactic import base
+
+
+def get_config():
+  """See the top of the file."""
+  return base.figure("map", tree=base.tree(), draws=5000, eta=0.1, strong=0.5, points=800)
