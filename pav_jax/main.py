@@ -5,9 +5,10 @@
 `config.stage` names what runs: `pipeline` (all of them in order, skipping what
 is done), one of problems, sft, rollouts, values, verifier, search, report; or
 `evaluate`, which needs only problems and a checkpoint; or `didactic`, a figure
-of configs/didactic, which needs nothing and is the only stage of these configs. A user's mistake ends
-with one line on stderr and exit status 2, an interruption with 130; in both
-cases what was finished stays, and the same command goes on from there.
+of configs/didactic, which needs nothing and is these configs' only stage. A
+user's mistake ends with one line on stderr and exit status 2, an interruption
+with 130; in both cases what was finished stays, and the same command goes on
+from there.
 """
 
 import functools

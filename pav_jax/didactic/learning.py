@@ -80,6 +80,9 @@ class _Study:
     return np.rint(sum(np.asarray(count(params_i, k)) for k in keys) * part).astype(int)
 
 
+ARMS = ("effective", "outcome", "rollouts")
+
+
 def effective_reward(config) -> dict:
   """Figure 3a: arms outcome (alpha 0), effective (A^mu of gamma), and controls, under each optimizer."""
   study, rows = _Study(config), []

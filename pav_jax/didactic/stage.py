@@ -15,6 +15,7 @@ from pav_jax.didactic import figures
 from pav_jax.didactic import learning
 from pav_jax.didactic import searching
 from pav_jax.didactic import theory
+from pav_jax.didactic import verdicts
 from pav_jax.errors import UserError
 from pav_jax.training.run import Run
 
@@ -38,6 +39,7 @@ def run_stage(run: Run):
   config = run.config
   if "figure" not in config or config.figure not in FIGURES:
     raise UserError(f"config.figure is none of {', '.join(FIGURES)}: give --config=configs/didactic/....py")
+  _check(config)
   folder = run.folder(config.figure)
   if config.again and folder.path.exists():
     shutil.rmtree(folder.path)
@@ -52,4 +54,27 @@ def run_stage(run: Run):
   path = folder.path / f"{config.figure}.svg"
   path.write_text(draw(facts["results"]))
   print(f"{config.figure}: {facts['seconds']} s; {folder.path / 'manifest.json'}, {path}")
-  print("\n".join(figures.verdicts(config.figure, facts["results"])))
+  print("\n".join(verdicts.verdicts(config.figure, facts["results"])))
+
+
+def _check(config):
+  """UserError for knobs that make no sense, before anything is computed."""
+  if "world" in config:
+    tokens, w = range(config.world.vocabulary - 1), config.world
+    if not w.planted or len(w.planted) > w.length or any(t not in tokens for t in w.planted):
+      raise UserError(f"config.world.planted {w.planted} is no sequence of at most {w.length} tokens below {len(tokens)}")
+  gammas = [config[k] for k in ("gamma", "base_gamma") if k in config] + list(config.gammas if "gammas" in config else ())
+  if min(gammas, default=1) <= 0:
+    raise UserError(f"config: a prover's strength gamma is positive, not {min(gammas)}")
+  if "rl" in config and not 0 < config.rl.target <= 1:
+    raise UserError(f"config.rl.target {config.rl.target} is no rate of success")
+  for case in config.cases if "cases" in config else ():
+    name, _, optimizer = case.partition("/")
+    if name not in learning.CASES or optimizer not in config.rl.learning_rate:
+      raise UserError(f"config.cases: {case!r} is none of {', '.join(learning.CASES)}, with /adam, /sgd or /unit")
+  for optimizer in [*(config.optimizers if "optimizers" in config else ()), *([config.optimizer] if "optimizer" in config else ())]:
+    if optimizer not in config.rl.learning_rate:
+      raise UserError(f"config: optimizer {optimizer!r} is none of {', '.join(config.rl.learning_rate)}")
+  for arm in config.arms if "arms" in config else ():
+    if arm not in learning.ARMS:
+      raise UserError(f"config.arms: {arm!r} is none of {', '.join(learning.ARMS)}")
