@@ -1,4 +1,4 @@
-"""The map of provers: distinguishability and alignment, the improvement as colour, weak provers of strong policies marked.
+"""The map of provers: distinguishability, alignment, the improvement as colour, weak ones that help strong ones marked.
 
   python -m pav_jax.main --config=configs/didactic/map.py --workdir=runs/didactic
 

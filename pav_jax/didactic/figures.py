@@ -32,7 +32,8 @@ def _svg(figure: Figure, name: str) -> str:
   text = text[text.index("<svg"):]
   text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.DOTALL)
   text = re.sub(r"font: [^;\"]*?(\d+(?:\.\d+)?px)[^;\"]*", r"font: \1 system-ui, sans-serif", text)
-  return text.replace(_INK, "currentColor").replace("<svg", f'<svg role="img" color="#767676" aria-label="{name}"', 1).strip() + "\n"
+  head = f'<svg role="img" color="#767676" aria-label="{name}"'
+  return text.replace(_INK, "currentColor").replace("<svg", head, 1).strip() + "\n"
 
 
 def _panels(titles, width: float = 3.3, height: float = 3.0):
@@ -104,12 +105,14 @@ def strengths(results: dict) -> str:
 
 def decline(results: dict) -> str:
   """Iterations to the target and final success against gamma, a line per case."""
-  figure, (left, right) = _panels(["iterations to the target, cut where the runs were", "success at iteration 100"], 4.4)
+  titles = ["iterations to the target, cut where the runs were", "success at iteration 100"]
+  figure, (left, right) = _panels(titles, 4.4)
   groups = _grouped(results["rows"], "case", "optimizer")
   _against_gamma(left, groups)
   for n, rows in enumerate(groups.values()):
     at = [r["iteration"].index(min(100, r["iteration"][-1])) for r in rows]
-    _line(right, n, _column(rows, "gamma"), *([r["success"][c][i] for r, i in zip(rows, at)] for c in ("mean", "low", "high")))
+    success = {c: [r["success"][c][i] for r, i in zip(rows, at)] for c in ("mean", "low", "high")}
+    _line(right, n, _column(rows, "gamma"), **success)
   right.set(xscale="log", xlabel="strength of the prover, gamma")
   return _svg(figure, "what makes strong provers worse")
 
@@ -158,7 +161,8 @@ def search(results: dict) -> str:
 def theorem(results: dict) -> str:
   """Improvement over eta against the bound and against the first-order law; violations against eta."""
   eta = results["eta_of_points"]
-  figure, axes = _panels([f"against the bound, eta {eta:g}", f"against the first-order law, eta {eta:g}", "below the bound"])
+  titles = [f"against the bound, eta {eta:g}", f"against the first-order law, eta {eta:g}", "below the bound"]
+  figure, axes = _panels(titles)
   for n, (prover, p) in enumerate(results["points"].items()):
     for axis, name in ((axes[0], "bound"), (axes[1], "law")):
       axis.scatter(p[name], p["gain"], s=5, color=_COLOURS[n], marker=_MARKS[n], alpha=0.5, linewidth=0, label=prover)
@@ -186,8 +190,9 @@ def best_of_k(results: dict) -> str:
       _line(axis, n, _column(rows, "k"), _column(r, "median"), _column(r, "low"), _column(r, "high"),
             f"mean value {rows[0]['mean_value']:.2g}")
     k = np.array(sorted({r["k"] for r in results["rows"]}), float)
-    expected = {"distinguishability": k ** 2, "alignment": k, "gain": 1 + k}[name]
-    axis.plot(k, expected, color=_INK, linewidth=0.7, linestyle=":", label={"distinguishability": "k squared", "alignment": "k", "gain": "1 + k"}[name])
+    laws = {"distinguishability": (k ** 2, "k squared"), "alignment": (k, "k"), "gain": (1 + k, "1 + k")}
+    expected, said = laws[name]
+    axis.plot(k, expected, color=_INK, linewidth=0.7, linestyle=":", label=said)
     axis.set(xscale="log", yscale="log", xlabel="k")
     axis.set_ylim(1e-4, None)
     _legend(axis)
@@ -211,11 +216,12 @@ def proposition(results: dict) -> str:
 
 
 def prover_map(results: dict) -> str:
-  """Provers by distinguishability and alignment; colour: what they add; crosses: weak ones that help strong policies."""
+  """Provers by distinguishability and alignment; colour: what they add; crosses: weak ones that help strong ones."""
   p = {name: np.array(x, float) for name, x in results["points"].items()}
   figure, (axis,) = _panels(["what a prover adds to one step"], 5.4, 4.0)
   span = float(np.percentile(np.abs(p["extra"]), 98))
-  dots = axis.scatter(p["distinguishability"], p["alignment"], c=p["extra"], s=9, cmap="PuOr", vmin=-span, vmax=span, linewidth=0)
+  dots = axis.scatter(p["distinguishability"], p["alignment"], c=p["extra"], s=9, cmap="PuOr", vmin=-span, vmax=span,
+                      linewidth=0)
   weak = (p["weaker"] > 0) & (p["extra"] > 0)
   axis.scatter(p["distinguishability"][weak], p["alignment"][weak], s=26, marker="x", color=_INK, linewidth=0.7,
                label="weaker than its strong policy, and helps")

@@ -75,7 +75,8 @@ def sample(made: Made, params, key, forced_bt, forced_b) -> jnp.ndarray:
   inside = (np.arange(size) < (end_t - start_t)[:, None])[..., None]
   blocks = [jnp.where(inside, kernel[np.minimum(row_tu, made.width - 1)], 0) for kernel in kernels[1:]]
   pad = lambda bias: jnp.broadcast_to(jnp.pad(bias, (0, size)), (rows, len(bias) + size))
-  sums = [pad(p[f"bias_{n}"]) for n in range(made.layers)] + [jnp.broadcast_to(p[f"bias_{made.layers}"], (rows, made.length * v))]
+  sums = [pad(p[f"bias_{n}"]) for n in range(made.layers)]
+  sums.append(jnp.broadcast_to(p[f"bias_{made.layers}"], (rows, made.length * v)))
 
   def one(sums, at):
     t, start, forced, uniform_b, of_token, blocks = at

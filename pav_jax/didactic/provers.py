@@ -5,7 +5,8 @@ takes advantages from it, A^mu = V(s') - V(s), whatever its errors.
 
   exact     dynamic programming
   learned   the mean outcome of `sequences` of the prover's own, state by state; a state that none of them met
-            has the mean outcome of its position's others. A strong prover leaves its path seldom, and knows little of what is off it
+            has the mean outcome of its position's others. A strong prover leaves its path seldom, and knows little of
+            what is off it
   erring    exact plus a fixed error for each state, normal with `sigma`, clipped to [0, 1]: a verifier's, which does
             not shrink with the signal
   exponent  the weight of the next planted token read as exp(gamma / 10) instead of gamma

@@ -21,7 +21,8 @@ def compare(config) -> dict:
     alone = alpha == "only"
     found_i = search.beam(
         world, jnp.asarray(policy_jv, jnp.float32), jnp.asarray(value_zj, jnp.float32),
-        jnp.asarray(exact(gamma), jnp.float32), jnp.float32(1.0 if alone else alpha), jnp.float32(0.0 if alone else 1.0),
+        jnp.asarray(exact(gamma), jnp.float32), jnp.float32(1.0 if alone else alpha),
+        jnp.float32(0.0 if alone else 1.0),
         jax.random.fold_in(jax.random.key(config.seed), n), width=width, candidates=config.candidates,
         runs=config.runs, rollouts=rollouts)
     share, low, high = search.interval(int(found_i.sum()), config.runs)
@@ -35,5 +36,5 @@ def compare(config) -> dict:
 
 def _provers(config) -> list[tuple]:
   """(gamma, alpha): Q alone; every gamma at the middle alpha; every alpha at the middle gamma; A^mu of it alone."""
-  pairs = [(config.gamma, 0.0), *((g, config.alpha) for g in config.gammas), *((config.gamma, a) for a in config.alphas)]
-  return list(dict.fromkeys([*pairs, (config.gamma, "only")]))
+  pairs = [(g, config.alpha) for g in config.gammas] + [(config.gamma, a) for a in config.alphas]
+  return list(dict.fromkeys([(config.gamma, 0.0), *pairs, (config.gamma, "only")]))

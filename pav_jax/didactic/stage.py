@@ -62,8 +62,9 @@ def _check(config):
   if "world" in config:
     tokens, w = range(config.world.vocabulary - 1), config.world
     if not w.planted or len(w.planted) > w.length or any(t not in tokens for t in w.planted):
-      raise UserError(f"config.world.planted {w.planted} is no sequence of at most {w.length} tokens below {len(tokens)}")
-  gammas = [config[k] for k in ("gamma", "base_gamma") if k in config] + list(config.gammas if "gammas" in config else ())
+      raise UserError(f"config.world.planted {w.planted} is not 1 to {w.length} tokens below {len(tokens)}")
+  gammas = [config[k] for k in ("gamma", "base_gamma") if k in config]
+  gammas += config.gammas if "gammas" in config else ()
   if min(gammas, default=1) <= 0:
     raise UserError(f"config: a prover's strength gamma is positive, not {min(gammas)}")
   if "rl" in config and not 0 < config.rl.target <= 1:
@@ -72,7 +73,8 @@ def _check(config):
     name, _, optimizer = case.partition("/")
     if name not in learning.CASES or optimizer not in config.rl.learning_rate:
       raise UserError(f"config.cases: {case!r} is none of {', '.join(learning.CASES)}, with /adam, /sgd or /unit")
-  for optimizer in [*(config.optimizers if "optimizers" in config else ()), *([config.optimizer] if "optimizer" in config else ())]:
+  optimizers = list(config.optimizers) if "optimizers" in config else []
+  for optimizer in optimizers + ([config.optimizer] if "optimizer" in config else []):
     if optimizer not in config.rl.learning_rate:
       raise UserError(f"config: optimizer {optimizer!r} is none of {', '.join(config.rl.learning_rate)}")
   for arm in config.arms if "arms" in config else ():

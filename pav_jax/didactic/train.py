@@ -72,7 +72,7 @@ def alive(world: sequence.World, state_bz) -> jnp.ndarray:
 
 
 def log_likelihood(made: made_lib.Made, params, tokens_bt, weight_bt) -> jnp.ndarray:
-  """mean_b sum_t weight log pi: the log-likelihood for weights 1, whose gradient for weights of Eq. 5 is its estimate."""
+  """mean_b sum_t weight log pi: with weights 1 the log-likelihood; with those of Eq. 5 its gradient is Eq. 5's."""
   log_bt = jnp.take_along_axis(made.apply(params, tokens_bt), tokens_bt[..., None], axis=2)[..., 0]
   return (weight_bt * log_bt).sum(axis=1).mean()
 

@@ -103,7 +103,7 @@ def gradient(policy: list[np.ndarray], reward: list[np.ndarray]) -> list[np.ndar
 
 
 def terms(policy: list[np.ndarray], a_pi: list[np.ndarray], a_mu: list[np.ndarray], *, levels: int) -> Terms:
-  """The three expectations over the first `levels` levels: 1 is the theorem with rho at the root, depth the sum over h."""
+  """The three expectations over the first `levels` levels: 1 has rho at the root, the tree's depth sums over h."""
   found = np.zeros((3, len(policy[0])))
   for pi, d_xo, p, m in list(zip(policy, visits(policy), a_pi, a_mu))[:levels]:
     mean = lambda x_xoa, pi=pi: (pi * x_xoa).sum(axis=-1)

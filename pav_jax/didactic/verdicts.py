@@ -50,16 +50,16 @@ def _theorem(results):
 
 def _best_of_k(results):
   for r in results["rows"]:
-    yield (f"mean value {r['mean_value']:.2g}, k {r['k']}: distinguishability x {_band(r['distinguishability'])}, alignment "
-           f"x {_band(r['alignment'])}, improvement x {_band(r['gain'])}")
+    yield (f"mean value {r['mean_value']:.2g}, k {r['k']}: distinguishability x {_band(r['distinguishability'])}, "
+           f"alignment x {_band(r['alignment'])}, improvement x {_band(r['gain'])}")
 
 
 def _proposition(results):
   for r in results["rows"]:
     if r["draws"]:
       yield (f"{r['side']}, median gap {r['gap']:.2g}: {r['draws']} draws, improvement / (eta gap^2) at least "
-             f"{r['least']:.2g}, median {r['median']:.2g}; negative in {_band(r['negative'])}, more than without a prover in "
-             f"{_band(r['helped'])}")
+             f"{r['least']:.2g}, median {r['median']:.2g}; negative in {_band(r['negative'])}, more than without a "
+             f"prover in {_band(r['helped'])}")
 
 
 def _map(results):

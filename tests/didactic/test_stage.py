@@ -17,9 +17,10 @@ LEARN = WORLD | {
     "seeds": 2, "policy.width": 16, "policy.layers": 2, "sft.iterations": 4, "sft.batch_size": 8, "rl.batch_size": 8,
     "rl.eval_every": 4, "rl.eval_size": 64, "rl.iterations.adam": 8, "rl.iterations.sgd": 8, "rl.iterations.unit": 8}
 TINY = {
-    "fig3a": LEARN | {"pi_rollouts": 2, "optimizers": ("adam",)}, "fig3b": LEARN | {"gammas": (2.0, 8.0), "optimizers": ("adam",)},
+    "fig3a": LEARN | {"pi_rollouts": 2, "optimizers": ("adam",)},
+    "fig3b": LEARN | {"gammas": (2.0, 8.0), "optimizers": ("adam",)},
     "fig3c": LEARN | {"samples": 512, "ns": (1, 4)},
-    "decline": LEARN | {"gammas": (2.0, 8.0), "cases": ("exact/adam", "learned/adam", "erring/adam", "one rollout/adam")},
+    "decline": LEARN | {"gammas": (2.0, 8.0), "cases": ("exact/adam", "learned/adam", "one rollout/adam")},
     "search": WORLD | {"widths": (1, 2), "gammas": (2.0, 50.0), "alphas": (1.0,), "runs": 50, "rollouts": (0, 2)},
     "theorem": {"draws": 50, "points": 20}, "best_of_k": {"draws": 50}, "proposition": {"draws": 2000},
     "map": {"draws": 200, "points": 50}}
@@ -76,7 +77,7 @@ def test_a_figure_from_its_config_to_its_drawing(name, tmp_path, capsys):
       ("mesh", a) for a in ("data", "fsdp", "model")}
   assert not unread, unread
   drawing = stage.FIGURES[name][1](json.loads(json.dumps(results)))
-  xml.etree.ElementTree.fromstring(drawing.replace("<svg", '<svg xmlns:xlink="x"', 1) if "xmlns:xlink" not in drawing else drawing)
+  xml.etree.ElementTree.fromstring(drawing)
   assert drawing == stage.FIGURES[name][1](json.loads(json.dumps(results)))
 
 
@@ -104,7 +105,8 @@ def test_done_is_not_done_again(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("changes, said", [
-    ({"figure": "nosuch"}, "none of fig3a"), ({"cases": ("nosuch/adam",)}, "nosuch"), ({"cases": ("exact/nosuch",)}, "nosuch"),
+    ({"figure": "nosuch"}, "none of fig3a"), ({"cases": ("nosuch/adam",)}, "nosuch"),
+    ({"cases": ("exact/nosuch",)}, "nosuch"),
     ({"gammas": (-1.0,)}, "gamma"), ({"world.planted": (99,)}, "planted"), ({"rl.target": 3.0}, "target")])
 def test_a_mistake_is_one_line(changes, said, tmp_path):
   with pytest.raises(UserError, match=said) as caught:

@@ -11,12 +11,13 @@ from pav_jax.didactic import train
 
 WORLD = sequence.World(4, 4, (0, 1))
 MADE = made_lib.Made(length=4, vocabulary=4, width=32, layers=2)
-RL = train.Rl(optimizer="adam", learning_rate=1e-2, batch_size=32, iterations=60, eval_every=20, eval_size=256, target=0.95)
+RL = train.Rl(optimizer="adam", learning_rate=1e-2, batch_size=32, iterations=60, eval_every=20, eval_size=256,
+              target=0.95)
 
 
 def _policies(seeds):
-  return train.sft(MADE, WORLD, sequence.procedural(WORLD, 2), jax.random.split(jax.random.key(0), seeds), iterations=20,
-                   batch_size=32, learning_rate=1e-2)
+  return train.sft(MADE, WORLD, sequence.procedural(WORLD, 2), jax.random.split(jax.random.key(0), seeds),
+                   iterations=20, batch_size=32, learning_rate=1e-2)
 
 
 def test_weights_by_hand():

@@ -77,8 +77,8 @@ def test_the_first_order_law():
   policy, reward_xo, q, a_pi, a_mu = _everything(3)
   terms = trees.terms(policy, a_pi, a_mu, levels=3)
   for alpha in (0.0, 1.0, 3.0):
-    gain = [trees.improvement(policy, trees.step(policy, [x + alpha * a for x, a in zip(q, a_mu)], eta), reward_xo) / eta
-            for eta in (1e-4, -1e-4)]
+    reward = [x + alpha * a for x, a in zip(q, a_mu)]
+    gain = [trees.improvement(policy, trees.step(policy, reward, eta), reward_xo) / eta for eta in (1e-4, -1e-4)]
     np.testing.assert_allclose(sum(gain) / 2, terms.first_order(alpha), atol=1e-8)
 
 
@@ -90,7 +90,7 @@ def test_terms_of_one_node_by_hand():
 
 
 def test_theorem_31_as_written_has_a_counterexample():
-  """One decision: pi even, A^pi = (.1, -.1); a prover with A^mu = 8 A^pi. Exactly .09 eta is gained, .72 eta promised."""
+  """One decision: pi even, A^pi = (.1, -.1), A^mu = 8 A^pi. Exactly .09 eta is gained, .72 eta promised."""
   pi, reward_xo = [np.full((1, 1, 2), 0.5)], np.array([[0.6, 0.4]])
   q, v = trees.values(pi, reward_xo)
   a_pi = trees.advantages(q, v)
