@@ -50,8 +50,12 @@ class _Study:
     self.params_i = train.sft(self.made, self.world, teacher_jv, self.at_sft_i, **sft)
 
   def arm(self, *, gamma: float, alpha: float, optimizer: str, what: str, mu_rollouts: int = 0, pi_rollouts: int = 0,
-          eos_ends: bool = True, reading: str = "exact", target: float | None = None) -> train.Learned:
-    """One run of RL on all seeds. eos_ends false: RL's world (and its prover's) goes on after EOS."""
+          eos_ends: bool = True, reading: str = "exact", target: float | None = None,
+          iterations: int | None = None) -> train.Learned:
+    """One run of RL on all seeds. eos_ends false: RL's world (and its prover's) goes on after EOS.
+
+    target, iterations: others than the config's.
+    """
     config, world = self.config, self.world._replace(eos_ends=self.world.eos_ends and eos_ends)
     altered = config.provers if "provers" in config else {"sequences": 0, "sigma": 0.0}
     value_izj = np.stack([provers.table(world, gamma, reading=reading, seed=config.seed * 1000 + i, **altered)
@@ -60,7 +64,7 @@ class _Study:
     rl = train.Rl(optimizer=optimizer, mu_rollouts=mu_rollouts, pi_rollouts=pi_rollouts,
                   **knobs | {"learning_rate": knobs["learning_rate"][optimizer],
                              "target": knobs["target"] if target is None else target,
-                             "iterations": knobs["iterations"][optimizer]})
+                             "iterations": knobs["iterations"][optimizer] if iterations is None else iterations})
     return train.reinforce(self.made, world, self.params_i, value_izj, alpha, self.at_rl_i, rl=rl, what=what)
 
   def summary(self, learned: train.Learned, **name) -> dict:
@@ -91,8 +95,9 @@ def effective_reward(config) -> dict:
       # The nearly exact Q^pi costs many rollouts an iteration: one optimizer shows what it does.
       if arm == "rollouts" and optimizer != config.optimizers[0]:
         continue
+      changes = {"rollouts": {"pi_rollouts": config.pi_rollouts, "iterations": config.rollout_iterations}}.get(arm, {})
       learned = study.arm(gamma=config.gamma, alpha=config.alpha if arm == "effective" else 0.0, optimizer=optimizer,
-                          pi_rollouts=config.pi_rollouts if arm == "rollouts" else 0, what=f"{optimizer} {arm}")
+                          what=f"{optimizer} {arm}", **changes)
       rows.append(study.summary(learned, arm=arm, optimizer=optimizer))
   ratios = []
   for optimizer in config.optimizers:

@@ -17,7 +17,7 @@ LEARN = WORLD | {
     "seeds": 2, "policy.width": 16, "policy.layers": 2, "sft.iterations": 4, "sft.batch_size": 8, "rl.batch_size": 8,
     "rl.eval_every": 4, "rl.eval_size": 64, "rl.iterations.adam": 8, "rl.iterations.sgd": 8, "rl.iterations.unit": 8}
 TINY = {
-    "fig3a": LEARN | {"pi_rollouts": 2, "optimizers": ("adam",)},
+    "fig3a": LEARN | {"pi_rollouts": 2, "rollout_iterations": 4, "optimizers": ("adam",)},
     "fig3b": LEARN | {"gammas": (2.0, 8.0), "optimizers": ("adam",)},
     "fig3c": LEARN | {"samples": 512, "ns": (1, 4)},
     "decline": LEARN | {"gammas": (2.0, 8.0), "cases": ("exact/adam", "learned/adam", "one rollout/adam")},
