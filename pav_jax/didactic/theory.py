@@ -11,7 +11,7 @@ def _shares(right: np.ndarray) -> dict:
   share = float(np.mean(right))
   middle, half = share + z * z / (2 * n), z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
   scale = 1 + z * z / n
-  return {"share": share, "low": float((middle - half) / scale), "high": float((middle + half) / scale)}
+  return {"share": share, "low": max(0.0, float((middle - half) / scale)), "high": min(1.0, float((middle + half) / scale))}
 
 
 def _spread(x: np.ndarray, low: float) -> dict:
@@ -30,9 +30,9 @@ def _draw(config, rng):
 
 
 def _other(config, rng, reward_xo):
-  """(A^mu, V^mu of the root) of a prover drawn like the policy."""
+  """(A^mu, V^mu of the root) of a prover drawn by itself, more decided than the policy."""
   tree = config.tree
-  mu = trees.draw_policy(rng, config.draws, spread=tree.spread, depth=tree.depth, branching=tree.branching)
+  mu = trees.draw_policy(rng, config.draws, spread=config.prover_spread, depth=tree.depth, branching=tree.branching)
   q, v = trees.values(mu, reward_xo)
   return trees.advantages(q, v), v[0][:, 0]
 
