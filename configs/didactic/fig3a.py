@@ -13,6 +13,6 @@ from configs.didactic import base
 
 def get_config():
   """See the top of the file."""
-  return base.figure("fig3a", **base.learner(adam=2000, sgd=500, unit=500), gamma=10.0, alpha=1.0, pi_rollouts=4,
-                     rollout_iterations=200,
+  return base.figure("fig3a", **base.learner(adam=1500, sgd=400, unit=400), gamma=10.0, alpha=1.0, pi_rollouts=4,
+                     rollout_iterations=100,
                      arms=("effective", "outcome", "rollouts"), optimizers=("adam", "sgd", "unit"))

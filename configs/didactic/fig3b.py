@@ -10,5 +10,5 @@ from configs.didactic import base
 
 def get_config():
   """See the top of the file."""
-  return base.figure("fig3b", **base.learner(adam=300, sgd=300), alpha=1.0, optimizers=("adam", "sgd"),
+  return base.figure("fig3b", **base.learner(adam=300, sgd=200), alpha=1.0, optimizers=("adam", "sgd"),
                      gammas=(1.0, 3.0, 10.0, 100.0, 1000.0))

@@ -79,9 +79,9 @@ class _Study:
   def chances(self, params_i) -> np.ndarray:
     """int (seeds,): right ones among config.samples sequences of each seed's policy, counted in eight parts."""
     part = self.config.samples // 8
-    count = jax.jit(jax.vmap(lambda p, k: train.success(self.made, self.world, p, k, part)))
     keys = [jax.vmap(jax.random.fold_in, in_axes=(0, None))(self.at_test_i, n) for n in range(8)]
-    return np.rint(sum(np.asarray(count(params_i, k)) for k in keys) * part).astype(int)
+    share_i = sum(np.asarray(train.successes(self.made, self.world, params_i, k, part)) for k in keys)
+    return np.rint(share_i * part).astype(int)
 
 
 ARMS = ("effective", "outcome", "rollouts")

@@ -102,6 +102,12 @@ def success(made: made_lib.Made, world: sequence.World, params, key, count: int)
   return (sequence.states(world, tokens_bt)[:, -1] == world.done).mean()
 
 
+@functools.partial(jax.jit, static_argnames=("made", "world", "count"))
+def successes(made: made_lib.Made, world: sequence.World, params_i, key_i, count: int) -> jnp.ndarray:
+  """`success` of every seed's policy, float32 (seeds,)."""
+  return jax.vmap(lambda params, key: success(made, world, params, key, count))(params_i, key_i)
+
+
 def continued(made: made_lib.Made, world: sequence.World, params, key, tokens_bt, rollouts: int) -> jnp.ndarray:
   """q_bt, float32: the mean outcome of `rollouts` continuations of every prefix that ends with a token of tokens_bt."""
   rows, length = tokens_bt.shape
