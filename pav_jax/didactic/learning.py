@@ -4,6 +4,9 @@ Seeds share nothing but the world: each has its own network, demonstrations and 
 start from the same SFT policies and draw with the same keys. Intervals are 95 %, over seeds, by bootstrap.
 """
 
+import json
+import pathlib
+
 import jax
 import numpy as np
 
@@ -11,6 +14,7 @@ from pav_jax.didactic import made as made_lib
 from pav_jax.didactic import provers
 from pav_jax.didactic import sequence
 from pav_jax.didactic import train
+from pav_jax.training import metrics
 
 
 def bootstrap(value_i: np.ndarray, statistic=np.mean, draws: int = 2000) -> tuple[float, float, float]:
@@ -34,6 +38,24 @@ def arrivals(learned: train.Learned, target: float) -> np.ndarray:
   """int (seeds,): the first evaluation at or over the target; -1 for a seed that never came there."""
   over_ie = learned.success_ie >= target
   return np.where(over_ie.any(axis=1), learned.iteration_e[over_ie.argmax(axis=1)], -1)
+
+
+class Kept:
+  """Rows of a figure as they come, a JSON line each: an interrupted figure goes on after its last whole arm."""
+
+  def __init__(self, path: pathlib.Path):
+    self._path = path
+    self._rows = metrics.read_curves(path)
+
+  def row(self, make, **name) -> dict:
+    """The row of that name, made by make() if it is not there."""
+    for row in self._rows:
+      if name.items() <= row.items():
+        return row
+    self._rows.append(make())
+    # Written whole each time: a torn last line of an earlier run is gone by it.
+    self._path.write_text("".join(json.dumps(row) + "\n" for row in self._rows))
+    return self._rows[-1]
 
 
 class _Study:
@@ -67,6 +89,11 @@ class _Study:
                              "iterations": knobs["iterations"][optimizer] if iterations is None else iterations})
     return train.reinforce(self.made, world, self.params_i, value_izj, alpha, self.at_rl_i, rl=rl, what=what)
 
+  def row(self, kept: Kept, name: dict, **arm) -> dict:
+    """The summary of one arm, run if it is not kept already."""
+    what = " ".join(f"{x:g}" if isinstance(x, float) else x for x in name.values())
+    return kept.row(lambda: self.summary(self.arm(what=what, **arm), **name), **name)
+
   def summary(self, learned: train.Learned, **name) -> dict:
     """An arm's row: when each seed came to the target, a censored one counted as the last iteration; its curve."""
     at_i = arrivals(learned, self.config.rl.target)
@@ -87,7 +114,7 @@ class _Study:
 ARMS = ("effective", "outcome", "rollouts")
 
 
-def effective_reward(config) -> dict:
+def effective_reward(config, kept: Kept) -> dict:
   """Figure 3a: arms outcome (alpha 0), effective (A^mu of gamma), and controls, under each optimizer."""
   study, rows = _Study(config), []
   for optimizer in config.optimizers:
@@ -96,9 +123,8 @@ def effective_reward(config) -> dict:
       if arm == "rollouts" and optimizer != config.optimizers[0]:
         continue
       changes = {"rollouts": {"pi_rollouts": config.pi_rollouts, "iterations": config.rollout_iterations}}.get(arm, {})
-      learned = study.arm(gamma=config.gamma, alpha=config.alpha if arm == "effective" else 0.0, optimizer=optimizer,
-                          what=f"{optimizer} {arm}", **changes)
-      rows.append(study.summary(learned, arm=arm, optimizer=optimizer))
+      changes |= {"gamma": config.gamma, "alpha": config.alpha if arm == "effective" else 0.0}
+      rows.append(study.row(kept, {"arm": arm, "optimizer": optimizer}, optimizer=optimizer, **changes))
   ratios = []
   for optimizer in config.optimizers:
     mine = {r["arm"]: r for r in rows if r["optimizer"] == optimizer}
@@ -111,12 +137,12 @@ def effective_reward(config) -> dict:
   return {"rows": rows, "ratios": ratios}
 
 
-def strengths(config) -> dict:
+def strengths(config, kept: Kept) -> dict:
   """Figure 3b: iterations to the target against the prover's strength, exact advantages."""
   study = _Study(config)
-  return {"rows": [study.summary(
-      study.arm(gamma=gamma, alpha=config.alpha, optimizer=optimizer, what=f"{optimizer} gamma {gamma:g}"),
-      gamma=gamma, optimizer=optimizer) for optimizer in config.optimizers for gamma in config.gammas]}
+  return {"rows": [
+      study.row(kept, {"optimizer": optimizer, "gamma": gamma}, gamma=gamma, alpha=config.alpha, optimizer=optimizer)
+      for optimizer in config.optimizers for gamma in config.gammas]}
 
 
 # What is changed in each case of the decline: arguments of _Study.arm.
@@ -126,19 +152,18 @@ CASES = {
     "share": {"reading": "share"}, "lost": {"reading": "lost"}, "EOS goes on": {"eos_ends": False}}
 
 
-def decline(config) -> dict:
+def decline(config, kept: Kept) -> dict:
   """Iterations to the target against gamma, in every case that might make strong provers worse (provers.py)."""
   study, rows = _Study(config), []
   for case in config.cases:
     name, _, optimizer = case.partition("/")
     for gamma in config.gammas:
-      learned = study.arm(gamma=gamma, alpha=config.alpha, optimizer=optimizer, what=f"{case} gamma {gamma:g}",
-                          **CASES[name])
-      rows.append(study.summary(learned, case=name, optimizer=optimizer, gamma=gamma))
+      rows.append(study.row(kept, {"case": name, "optimizer": optimizer, "gamma": gamma}, gamma=gamma,
+                            alpha=config.alpha, optimizer=optimizer, **CASES[name]))
   return {"rows": rows}
 
 
-def pass_at_n(config) -> dict:
+def pass_at_n(config, _: Kept) -> dict:
   """Figure 3c: Pass@N of SFT and of the policies after config.rl.iterations of RL, averaged over seeds."""
   study = _Study(config)
   params = {"SFT": study.params_i}

@@ -8,7 +8,7 @@ from pav_jax.didactic import sequence
 from pav_jax.training.metrics import progress
 
 
-def compare(config) -> dict:
+def compare(config, _) -> dict:
   """Rows of success with intervals: beams by Q^pi + alpha A^mu over width, alpha, gamma and how values are known."""
   world = sequence.World(**config.world)
   exact = lambda gamma: sequence.values(world, sequence.procedural(world, gamma))

@@ -2,7 +2,8 @@
 
   1. A finished manifest made by the same config is not made again; one made otherwise is refused, with the key
      that differs. Another seed or knob wants another --workdir; --config.again=True makes it anew.
-  2. Otherwise the figure's function computes its results.
+  2. Otherwise the figure's function computes its results; one that trains keeps each arm in rows.jsonl as it ends,
+     and goes on after the last.
   3. The drawing is made from the manifest, always.
 """
 
@@ -47,7 +48,7 @@ def run_stage(run: Run):
   compute, draw = FIGURES[config.figure]
   if not finished:
     start = time.monotonic()
-    results = compute(config)
+    results = compute(config, learning.Kept(folder.path / "rows.jsonl"))
     folder.finish(0, {"results": results, "seconds": round(time.monotonic() - start, 1),
                       "machine": {"cores": os.cpu_count(), "platform": platform.platform()}})
   facts = folder.manifest()["facts"]

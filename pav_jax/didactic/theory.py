@@ -43,7 +43,7 @@ def _improvement(policy, q, a_mu, reward_xo, eta: float, alpha: float = 1.0) -> 
   return trees.improvement(policy, trees.step(policy, reward, eta), reward_xo) / eta
 
 
-def theorem(config) -> dict:
+def theorem(config, _) -> dict:
   """How often one exact step improves less than Theorem 3.1 says, at every eta, for three kinds of provers."""
   rng = np.random.default_rng(config.seed)
   policy, reward_xo, q, v, a_pi = _draw(config, rng)
@@ -70,7 +70,7 @@ def theorem(config) -> dict:
   return {"rows": rows, "points": points, "eta_of_points": min(config.etas)}
 
 
-def best_of_k(config) -> dict:
+def best_of_k(config, _) -> dict:
   """Remark 3.1: distinguishability and alignment of best-of-k over those of k = 1, for Q^pi small and large."""
   rng = np.random.default_rng(config.seed)
   policy, reward_xo, *_ = _draw(config, rng)
@@ -93,7 +93,7 @@ def best_of_k(config) -> dict:
   return {"rows": rows}
 
 
-def proposition(config) -> dict:
+def proposition(config, _) -> dict:
   """Proposition F.1: improvement against (gap of the values)^2 among provers near the policy that meet its premises."""
   rng = np.random.default_rng(config.seed)
   policy, reward_xo, q, v, a_pi = _draw(config, rng)
@@ -123,7 +123,7 @@ def proposition(config) -> dict:
   return {"rows": rows}
 
 
-def prover_map(config) -> dict:
+def prover_map(config, _) -> dict:
   """Draws as points: distinguishability, alignment, what the prover adds to a step; who is the stronger."""
   rng = np.random.default_rng(config.seed)
   policy, reward_xo, q, v, a_pi = _draw(config, rng)

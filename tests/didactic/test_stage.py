@@ -8,6 +8,7 @@ import xml.etree.ElementTree
 import pytest
 
 from pav_jax import main
+from pav_jax.didactic import learning
 from pav_jax.didactic import stage
 from pav_jax.errors import UserError
 
@@ -70,9 +71,9 @@ def _leaves(section, path=()):
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_a_figure_from_its_config_to_its_drawing(name, tmp_path, capsys):
+def test_a_figure_from_its_config_to_its_drawing(name, tmp_path):
   config, seen = _config(name), set()
-  results = stage.FIGURES[name][0](_Watched(config, seen))
+  results = stage.FIGURES[name][0](_Watched(config, seen), learning.Kept(tmp_path / "rows.jsonl"))
   unread = set(_leaves(config)) - seen - {(k,) for k in ("stage", "figure", "again")} - {
       ("mesh", a) for a in ("data", "fsdp", "model")}
   assert not unread, unread
@@ -87,6 +88,20 @@ def test_every_config_has_a_figure_and_a_command():
     assert f"--config=configs/didactic/{name}.py --workdir=" in text
     assert importlib.import_module(f"configs.didactic.{name}").get_config().figure == name
   assert TINY.keys() == stage.FIGURES.keys()
+
+
+def test_an_interrupted_figure_goes_on_after_its_last_arm(tmp_path):
+  path, made = tmp_path / "rows.jsonl", []
+  def make(gamma):
+    made.append(gamma)
+    return {"gamma": gamma, "mean": 10 * gamma}
+  first = learning.Kept(path)
+  first.row(lambda: make(1.0), gamma=1.0)
+  first.row(lambda: make(2.0), gamma=2.0)
+  path.write_text(path.read_text()[:-5])
+  again = learning.Kept(path)
+  assert [again.row(lambda g=g: make(g), gamma=g)["mean"] for g in (1.0, 2.0)] == [10.0, 20.0]
+  assert made == [1.0, 2.0, 2.0] and path.read_text().count("\n") == 2
 
 
 def test_done_is_not_done_again(tmp_path, monkeypatch):
