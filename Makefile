@@ -1,5 +1,7 @@
 # make env         a virtual environment with the locked versions (PYTHON=python3.12 for another one)
 # make quickstart  the whole method on this machine; the page is runs/quickstart/report/index.html
+# make didactic    the paper's argument where all is known exactly: figures and verdicts in runs/didactic
+# make rl          ORM-RL and PAV-RL from the quickstart's artefacts; runs/quickstart/rl_report
 # make test        all tests
 # make benchmark   the rollout engine against other samplers, in an environment of its own (.venv-benchmark)
 # make locks       resolve the lock files anew
@@ -7,6 +9,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 WORKDIR ?= runs/quickstart
+DIDACTIC ?= runs/didactic
 FLAGS ?=
 
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])')
@@ -15,7 +18,7 @@ STAMP := $(VENV)/installed-$(VERSION)
 # TensorFlow and XLA talk at start-up; neither says anything a user needs.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: env quickstart test benchmark locks
+.PHONY: env quickstart rl didactic test benchmark locks
 
 env: $(STAMP)
 
@@ -32,6 +35,13 @@ locks/py%.txt:
 
 quickstart: env
 	@$(VENV)/bin/python -m pav_jax.main --config=configs/quickstart.py --workdir=$(WORKDIR) $(FLAGS)
+
+rl: env
+	@$(VENV)/bin/python -m pav_jax.main --config=configs/quickstart.py --config.stage=rl --workdir=$(WORKDIR) $(FLAGS)
+
+didactic: env
+	@for figure in theorem best_of_k proposition map search fig3c fig3b decline fig3a; do \
+	  $(VENV)/bin/python -m pav_jax.main --config=configs/didactic/$$figure.py --workdir=$(DIDACTIC) $(FLAGS) || exit; done
 
 test: env
 	@$(VENV)/bin/python -m pytest -q $(FLAGS) tests

@@ -4,10 +4,11 @@
 
 `config.stage` names what runs: `pipeline` (all of them in order, skipping what
 is done), one of problems, sft, rollouts, values, verifier, search, report;
-`rl`, which goes on from the verifier; or `evaluate`, which needs only problems
-and a checkpoint. A user's mistake ends
-with one line on stderr and exit status 2, an interruption with 130; in both
-cases what was finished stays, and the same command goes on from there.
+`rl`, which goes on from the verifier; `evaluate`, which needs only problems
+and a checkpoint; or `didactic`, a figure of configs/didactic, which needs
+nothing and is these configs' only stage. A user's mistake ends with one line
+on stderr and exit status 2, an interruption with 130; in both cases what was
+finished stays, and the same command goes on from there.
 """
 
 import functools
@@ -34,7 +35,8 @@ STAGES = {
     "search": "pav_jax.search.compare",
     "report": "pav_jax.evaluation.report",
 }
-ALONE = {"rl": ("pav_jax.policy.arms", "pav_jax.evaluation.learning"), "evaluate": ("pav_jax.evaluation.evaluate",)}
+ALONE = {"rl": ("pav_jax.policy.arms", "pav_jax.evaluation.learning"), "evaluate": ("pav_jax.evaluation.evaluate",),
+         "didactic": ("pav_jax.didactic.stage",)}
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run: a file of configs/.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives.")
@@ -64,6 +66,8 @@ def parse(argv: list[str]):
   _require(config, "config")
   if config.stage not in ("pipeline", *STAGES, *ALONE):
     raise UserError(f"config.stage {config.stage!r} is none of pipeline, {', '.join([*STAGES, *ALONE])}")
+  if (config.stage == "didactic") != ("figure" in config):
+    raise UserError(f"config.stage {config.stage!r} is not for {path}: configs/didactic has didactic, and nothing else")
   return config, pathlib.Path(_WORKDIR.value).absolute()
 
 

@@ -5,6 +5,8 @@
     --config.policy.init_from=.../gemma2-27b --config.verifier.init_from=.../gemma2-9b
 
 Expected from the paper: +8 points over ORM best-of-N, or the same at 1.5x less compute. Not run by us: no accelerator.
+
+RL is as for 9B; the paper has none at this size.
 """
 
 from configs.paper import base
@@ -12,4 +14,4 @@ from configs.paper import base
 
 def get_config():
   """See the top of the file."""
-  return base.get_config("gemma2_27b", peak_lr=5e-7, alpha=0.2)
+  return base.get_config("gemma2_27b", peak_lr=5e-7, alpha=0.2, rl_alpha=3.0, rl_steps=5_000)

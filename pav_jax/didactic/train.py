@@ -1,0 +1,177 @@
+"""SFT and RL of the MADE policy, many seeds side by side in one program (section 3.3, appendix B).
+
+  1. SFT: samples of a procedural policy, one pass in batches, Adam.
+  2. RL: `batch_size` sequences of the policy; every token of step h weighs
+     Q^pi(s_h, a_h) + alpha A^mu(s_h, a_h) (Eq. 5); the gradient of
+     -mean_b sum_t weight log pi; nothing counts after EOS.
+  3. Every `eval_every` iterations the share of right ones among `eval_size`
+     fresh sequences; a run ends when every seed has come to `target` once, or
+     after `iterations`.
+
+What stands for the two values:
+
+  A^mu   exact, by dynamic programming (sequence.values), or a table made
+         otherwise (provers.py); with `mu_rollouts` > 0 each prefix's value is
+         the mean of that many outcomes of mu, drawn as a binomial of the exact one
+  Q^pi   `pi_rollouts` = 0: the outcome of the sequence itself, one sample of
+         Q^pi(s_h, a_h) for each h (plain REINFORCE; the default). n > 0: the mean outcome of
+         n continuations of every prefix, the nearly exact Q^pi
+
+Our choices, where the paper is silent: no baseline is subtracted; the learning rate of SFT; SGD's.
+"""
+
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from pav_jax.didactic import made as made_lib
+from pav_jax.didactic import sequence
+from pav_jax.training.metrics import progress
+
+
+class Rl(NamedTuple):
+  """How RL is run; see the top of the file. optimizer: 'adam', 'sgd', or 'unit': SGD along the unit gradient."""
+
+  optimizer: str
+  learning_rate: float
+  batch_size: int
+  iterations: int
+  eval_every: int
+  eval_size: int
+  target: float
+  mu_rollouts: int = 0
+  pi_rollouts: int = 0
+
+
+class Learned(NamedTuple):
+  """iteration_e; success_ie, float (seeds, evaluations); params with a leading axis of seeds."""
+
+  iteration_e: np.ndarray
+  success_ie: np.ndarray
+  params: object
+
+
+def demonstrations(world: sequence.World, policy_jv: np.ndarray, count: int, key) -> jnp.ndarray:
+  """tokens_bt, int32 (count, length): sequences of a tabular policy."""
+  next_jv, log_jv = jnp.asarray(sequence.transitions(world)), jnp.log(jnp.asarray(policy_jv, jnp.float32))
+  def one(state_b, key):
+    token_b = jax.random.categorical(key, log_jv[state_b])
+    return next_jv[state_b, token_b], token_b
+  _, tokens_tb = jax.lax.scan(one, jnp.zeros(count, jnp.int32), jax.random.split(key, world.length))
+  return tokens_tb.T.astype(jnp.int32)
+
+
+def alive(world: sequence.World, state_bz) -> jnp.ndarray:
+  """bool (b, t): which tokens count, those before which no EOS ended the sequence."""
+  return state_bz[:, :-1] != world.dead
+
+
+def log_likelihood(made: made_lib.Made, params, tokens_bt, weight_bt) -> jnp.ndarray:
+  """mean_b sum_t weight log pi: with weights 1 the log-likelihood; with those of Eq. 5 its gradient is Eq. 5's."""
+  log_bt = jnp.take_along_axis(made.apply(params, tokens_bt), tokens_bt[..., None], axis=2)[..., 0]
+  return (weight_bt * log_bt).sum(axis=1).mean()
+
+
+@functools.partial(jax.jit, static_argnames=("made", "world", "iterations", "batch_size", "learning_rate"))
+def sft(made: made_lib.Made, world: sequence.World, policy_jv, key_i, *, iterations: int, batch_size: int,
+        learning_rate: float):
+  """Parameters, one set a seed, after one pass over iterations * batch_size demonstrations of each seed's own."""
+  def one(key):
+    at_start, at_data = jax.random.split(key)
+    tokens_bt = demonstrations(world, policy_jv, iterations * batch_size, at_data)
+    params, tx = made_lib.init(made, at_start), optax.adam(learning_rate)
+    def step(carry, tokens_bt):
+      params, state = carry
+      mask_bt = alive(world, sequence.states(world, tokens_bt))
+      gradient = jax.grad(lambda p: -log_likelihood(made, p, tokens_bt, mask_bt))(params)
+      updates, state = tx.update(gradient, state)
+      return (optax.apply_updates(params, updates), state), None
+    batches = tokens_bt.reshape(iterations, batch_size, world.length)
+    return jax.lax.scan(step, (params, tx.init(params)), batches)[0][0]
+  return jax.vmap(one)(key_i)
+
+
+def success(made: made_lib.Made, world: sequence.World, params, key, count: int) -> jnp.ndarray:
+  """The share of right sequences among `count` of the policy's."""
+  tokens_bt = made_lib.sample_whole(made, params, key, count)
+  return (sequence.states(world, tokens_bt)[:, -1] == world.done).mean()
+
+
+@functools.partial(jax.jit, static_argnames=("made", "world", "count"))
+def successes(made: made_lib.Made, world: sequence.World, params_i, key_i, count: int) -> jnp.ndarray:
+  """`success` of every seed's policy, float32 (seeds,)."""
+  return jax.vmap(lambda params, key: success(made, world, params, key, count))(params_i, key_i)
+
+
+def continued(made: made_lib.Made, world: sequence.World, params, key, tokens_bt, rollouts: int) -> jnp.ndarray:
+  """q_bt, float32: the mean outcome of `rollouts` continuations of every prefix that ends with a token of tokens_bt."""
+  rows, length = tokens_bt.shape
+  forced = jnp.tile(tokens_bt, (rollouts * (length - 1), 1))
+  upto = jnp.tile(jnp.repeat(jnp.arange(1, length), rows), rollouts)
+  whole = made_lib.sample(made, params, key, forced, upto)
+  right = (sequence.states(world, whole)[:, -1] == world.done).reshape(rollouts, length - 1, rows)
+  last_b = sequence.states(world, tokens_bt)[:, -1] == world.done
+  return jnp.concatenate([right.mean(axis=0), last_b[None]], axis=0).T
+
+
+def weights(world: sequence.World, state_bz, value_zj, alpha, q_bt, key, mu_rollouts: int) -> jnp.ndarray:
+  """weight_bt = Q^pi + alpha A^mu (the bracket of Eq. 5), 0 after EOS; see the top of the file."""
+  value_bz = value_zj[jnp.arange(world.length + 1), state_bz]
+  value_bz = sequence.rollout_means(key, value_bz, mu_rollouts)
+  return (q_bt + alpha * (value_bz[:, 1:] - value_bz[:, :-1])) * alive(world, state_bz)
+
+
+def optimizer(name: str, learning_rate: float) -> optax.GradientTransformation:
+  """See Rl."""
+  if name == "unit":
+    return optax.chain(optax.normalize_by_update_norm(), optax.sgd(learning_rate))
+  return {"adam": optax.adam, "sgd": optax.sgd}[name](learning_rate)
+
+
+@functools.partial(jax.jit, static_argnames=("made", "world", "rl"))
+def _chunk(made, world, rl: Rl, carry_i, value_izj, alpha, key_i):
+  """`eval_every` iterations of every seed, and an evaluation: (carry_i, success_i)."""
+  tx = optimizer(rl.optimizer, rl.learning_rate)
+  def step(carry, key, value_zj):
+    params, state = carry
+    at_sample, at_mu, at_pi = jax.random.split(key, 3)
+    tokens_bt = made_lib.sample_whole(made, params, at_sample, rl.batch_size)
+    state_bz = sequence.states(world, tokens_bt)
+    if rl.pi_rollouts:
+      q_bt = continued(made, world, params, at_pi, tokens_bt, rl.pi_rollouts)
+    else:
+      q_bt = (state_bz[:, -1:] == world.done).astype(jnp.float32)
+    weight_bt = weights(world, state_bz, value_zj, alpha, q_bt, at_mu, rl.mu_rollouts)
+    gradient = jax.grad(lambda p: -log_likelihood(made, p, tokens_bt, weight_bt))(params)
+    updates, state = tx.update(gradient, state)
+    return (optax.apply_updates(params, updates), state), None
+
+  def one(carry, value_zj, key):
+    at_steps, at_eval = jax.random.split(key)
+    carry, _ = jax.lax.scan(lambda c, k: step(c, k, value_zj), carry, jax.random.split(at_steps, rl.eval_every))
+    return carry, success(made, world, carry[0], at_eval, rl.eval_size)
+  return jax.vmap(one)(carry_i, value_izj, key_i)
+
+
+def reinforce(made: made_lib.Made, world: sequence.World, params_i, value_izj: np.ndarray, alpha: float, key_i, *,
+              rl: Rl, what: str) -> Learned:
+  """RL from params_i. value_izj: V^mu of every seed's prover (seeds, length + 1, k + 2); what: its name on the bar."""
+  tx = optimizer(rl.optimizer, rl.learning_rate)
+  carry_i = params_i, jax.vmap(tx.init)(params_i)
+  value_izj = jnp.asarray(value_izj, jnp.float32)
+  found, best_i = [], np.zeros(len(key_i))
+  chunks = math.ceil(rl.iterations / rl.eval_every)
+  for n in (bar := progress(range(chunks), what=what, unit=f"x{rl.eval_every}")):
+    at_chunk_i = jax.vmap(jax.random.fold_in, in_axes=(0, None))(key_i, n)
+    carry_i, success_i = _chunk(made, world, rl, carry_i, value_izj, jnp.float32(alpha), at_chunk_i)
+    found.append(np.asarray(success_i))
+    best_i = np.maximum(best_i, found[-1])
+    if best_i.min() >= rl.target:
+      break
+  bar.close()
+  return Learned(rl.eval_every * np.arange(1, len(found) + 1), np.stack(found, axis=1), carry_i[0])

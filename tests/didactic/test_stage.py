@@ -1,0 +1,129 @@
+"""Every figure from its config to its drawing in miniature; every knob is read; what is done is not done again."""
+
+import importlib
+import json
+import pathlib
+import xml.etree.ElementTree
+
+import pytest
+
+from pav_jax import main
+from pav_jax.didactic import learning
+from pav_jax.didactic import stage
+from pav_jax.errors import UserError
+
+ROOT = pathlib.Path(__file__).parents[2]
+WORLD = {"world.length": 5, "world.vocabulary": 5, "world.planted": (0, 1)}
+LEARN = WORLD | {
+    "seeds": 2, "policy.width": 16, "policy.layers": 2, "sft.iterations": 4, "sft.batch_size": 8, "rl.batch_size": 8,
+    "rl.eval_every": 4, "rl.eval_size": 64, "rl.iterations.adam": 8, "rl.iterations.sgd": 8, "rl.iterations.unit": 8}
+TINY = {
+    "fig3a": LEARN | {"pi_rollouts": 2, "rollout_iterations": 4, "optimizers": ("adam",)},
+    "fig3b": LEARN | {"gammas": (2.0, 8.0), "optimizers": ("adam",)},
+    "fig3c": LEARN | {"samples": 512, "ns": (1, 4)},
+    "decline": LEARN | {"gammas": (2.0, 8.0), "cases": ("exact/adam", "learned/adam", "one rollout/adam")},
+    "search": WORLD | {"widths": (1, 2), "gammas": (2.0, 50.0), "alphas": (1.0,), "runs": 50, "rollouts": (0, 2)},
+    "theorem": {"draws": 50, "points": 20}, "best_of_k": {"draws": 50}, "proposition": {"draws": 2000},
+    "map": {"draws": 200, "points": 50}}
+
+
+def _config(name, **changes):
+  config = importlib.import_module(f"configs.didactic.{name}").get_config()
+  config.update_from_flattened_dict(TINY[name] | changes)
+  config.lock()
+  return config
+
+
+class _Watched:
+  """A config that says which of its leaves were asked for."""
+
+  def __init__(self, section, seen, path=()):
+    self._parts = section, seen, path
+
+  def __getattr__(self, name):
+    return self[name]
+
+  def __getitem__(self, name):
+    section, seen, path = self._parts
+    value = section[name]
+    if hasattr(value, "items"):
+      return _Watched(value, seen, (*path, name))
+    seen.add((*path, name))
+    return value
+
+  def __contains__(self, name):
+    return name in self._parts[0]
+
+  def __iter__(self):
+    return iter(self._parts[0])
+
+  def keys(self):
+    return self._parts[0].keys()
+
+  def to_dict(self):
+    # Handed on whole as keywords: Python itself refuses one that no parameter takes.
+    return {k: v.to_dict() if isinstance(v, _Watched) else v for k in self for v in [self[k]]}
+
+
+def _leaves(section, path=()):
+  for key, value in section.items():
+    yield from _leaves(value, (*path, key)) if hasattr(value, "items") else [(*path, key)]
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_figure_from_its_config_to_its_drawing(name, tmp_path):
+  config, seen = _config(name), set()
+  results = stage.FIGURES[name][0](_Watched(config, seen), learning.Kept(tmp_path / "rows.jsonl"))
+  unread = set(_leaves(config)) - seen - {(k,) for k in ("stage", "figure", "again")} - {
+      ("mesh", a) for a in ("data", "fsdp", "model")}
+  assert not unread, unread
+  drawing = stage.FIGURES[name][1](json.loads(json.dumps(results)))
+  xml.etree.ElementTree.fromstring(drawing)
+  assert drawing == stage.FIGURES[name][1](json.loads(json.dumps(results)))
+
+
+def test_every_config_has_a_figure_and_a_command():
+  for name in stage.FIGURES:
+    text = (ROOT / f"configs/didactic/{name}.py").read_text()
+    assert f"--config=configs/didactic/{name}.py --workdir=" in text
+    assert importlib.import_module(f"configs.didactic.{name}").get_config().figure == name
+  assert TINY.keys() == stage.FIGURES.keys()
+
+
+def test_an_interrupted_figure_goes_on_after_its_last_arm(tmp_path):
+  path, made = tmp_path / "rows.jsonl", []
+  def make(gamma):
+    made.append(gamma)
+    return {"gamma": gamma, "mean": 10 * gamma}
+  first = learning.Kept(path)
+  first.row(lambda: make(1.0), gamma=1.0)
+  first.row(lambda: make(2.0), gamma=2.0)
+  path.write_text(path.read_text()[:-5])
+  again = learning.Kept(path)
+  assert [again.row(lambda g=g: make(g), gamma=g)["mean"] for g in (1.0, 2.0)] == [10.0, 20.0]
+  assert made == [1.0, 2.0, 2.0] and path.read_text().count("\n") == 2
+
+
+def test_done_is_not_done_again(tmp_path, monkeypatch):
+  main.run(_config("map"), tmp_path)
+  manifest, drawing = tmp_path / "map/manifest.json", tmp_path / "map/map.svg"
+  written = manifest.stat().st_mtime_ns
+  drawing.unlink()
+  main.run(_config("map"), tmp_path)
+  assert manifest.stat().st_mtime_ns == written and drawing.exists()
+  facts = json.loads(manifest.read_text())
+  assert facts["config"]["draws"] == 200 and facts["config"]["seed"] == 0 and "jax" in facts["versions"]
+  with pytest.raises(UserError, match="seed was 0, now 1"):
+    main.run(_config("map", seed=1), tmp_path)
+  main.run(_config("map", seed=1, again=True), tmp_path)
+  assert json.loads(manifest.read_text())["config"]["seed"] == 1
+
+
+@pytest.mark.parametrize("changes, said", [
+    ({"figure": "nosuch"}, "none of fig3a"), ({"cases": ("nosuch/adam",)}, "nosuch"),
+    ({"cases": ("exact/nosuch",)}, "nosuch"),
+    ({"gammas": (-1.0,)}, "gamma"), ({"world.planted": (99,)}, "planted"), ({"rl.target": 3.0}, "target")])
+def test_a_mistake_is_one_line(changes, said, tmp_path):
+  with pytest.raises(UserError, match=said) as caught:
+    main.run(_config("decline", **changes), tmp_path)
+  assert "\n" not in str(caught.value)
