@@ -105,21 +105,20 @@ def sampled_prefixes(rollouts: collect.Rollouts, end_bz: np.ndarray, seeds_per_p
 
 
 def sampler(arch: architecture.Architecture, params, problems: prepared.Problems, rollouts: collect.Rollouts,
-            end_bz: np.ndarray, vocabulary, grader: grading.Grader, *, sampling, seed: int, rows: int, max_new: int,
+            end_bz: np.ndarray, vocabulary, grader: grading.Grader, *, sampling, seed: int, rows: int, share: int, max_new: int,
             mesh=None, bar=None):
-  """(draw, tally): draw(row_r, z_r, m_r) -> Drawn under the policy, graded; tally, a dict, adds up what it did."""
+  """(draw, tally): draw(row_r, z_r, m_r) -> Drawn under the policy, graded; tally, a dict, adds up what it did.
+
+  share: rows of a lane, the same for all rounds: lanes of another width would be another program.
+  """
   prompt_length_b = problems.prompt_length_p[rollouts.problem_b]
   token_bt = prepared.join_rows(
       problems.prompt_pt[rollouts.problem_b], prompt_length_b, rollouts.token_bt, rollouts.length_b, 1)
   width = problems.prompt_pt.shape[1] + rollouts.token_bt.shape[1]  # one shape for every shard
   token_bt = np.pad(token_bt, ((0, 0), (0, width - token_bt.shape[1])))
   tally = dict.fromkeys(("continuations", "tokens", "truncated", "correct", "ungradable"), 0)
-  share = None
 
   def draw(row_r, z_r, m_r) -> rounds_lib.Drawn:
-    nonlocal share
-    # Lanes of another width are another program: all rounds take the first one's.
-    share = share or jobs_lib.rows_of_lane(len(row_r) / len(np.unique(row_r)))
     kept_r = end_bz[row_r, z_r] + 1
     name_rn = np.stack([rollouts.problem_b[row_r], rollouts.sample_b[row_r], z_r, m_r], axis=1).astype(np.int32)
     # A response never exceeds max_new, wherever it was cut.
@@ -187,8 +186,11 @@ def label(arch: architecture.Architecture, params, problems: prepared.Problems, 
           end_bz: np.ndarray, vocabulary, grader: grading.Grader, *, strategy: Strategy, seeds_per_problem: int, sampling,
           seed: int, rows: int, max_new: int, mesh=None, bar=None):
   """(Values, counts): the labels of these seeds under the policy; the arguments are those of `sampler` and `spend`."""
-  draw, tally = sampler(arch, params, problems, rollouts, end_bz, vocabulary, grader, sampling=sampling, seed=seed,
-                        rows=rows, max_new=max_new, mesh=mesh, bar=bar)
+  sampled_bz = sampled_prefixes(rollouts, end_bz, seeds_per_problem)
+  jobs_per_source = strategy.n_mc * sampled_bz.sum() / max(1, sampled_bz.any(axis=1).sum())
+  draw, tally = sampler(
+      arch, params, problems, rollouts, end_bz, vocabulary, grader, sampling=sampling, seed=seed, rows=rows,
+      share=jobs_lib.rows_of_lane(jobs_per_source), max_new=max_new, mesh=mesh, bar=bar)
   values, counts = spend(strategy, rollouts, end_bz, seeds_per_problem, draw)
   return values, counts | tally
 
