@@ -3,6 +3,7 @@
 # make didactic    the paper's argument where all is known exactly: figures and verdicts in runs/didactic
 # make rl          ORM-RL and PAV-RL from the quickstart's artefacts; runs/quickstart/rl_report
 # make test        all tests
+# make everyday    those without whole stages
 # make benchmark   the rollout engine against other samplers, in an environment of its own (.venv-benchmark)
 # make locks       resolve the lock files anew
 
@@ -18,7 +19,7 @@ STAMP := $(VENV)/installed-$(VERSION)
 # TensorFlow and XLA talk at start-up; neither says anything a user needs.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: env quickstart rl didactic test benchmark locks
+.PHONY: env quickstart rl didactic test everyday benchmark locks
 
 env: $(STAMP)
 
@@ -45,6 +46,9 @@ didactic: env
 
 test: env
 	@$(VENV)/bin/python -m pytest -q $(FLAGS) tests
+
+everyday: env
+	@$(VENV)/bin/python -m pytest -q -m "not slow" $(FLAGS) tests
 
 benchmark:
 	@$(MAKE) --no-print-directory env VENV=.venv-benchmark

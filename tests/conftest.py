@@ -8,6 +8,10 @@ import pytest
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
+def pytest_configure(config):
+  config.addinivalue_line("markers", "slow: whole stages, one after another; `make everyday` leaves them out")
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> pathlib.Path:
   """The folder of real problems, in their publishers' layout: $PAV_JAX_DATA, else ../shared/data."""

@@ -13,6 +13,8 @@ from pav_jax import main
 from pav_jax.errors import UserError
 from pav_jax.training import records
 
+pytestmark = pytest.mark.slow
+
 STAGES = ("problems/train", "problems/validation", "problems/test", "sft", "rollouts", "values", "verifier",
           "search/samples", "search/beams")
 

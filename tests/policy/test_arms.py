@@ -14,6 +14,8 @@ from pav_jax.training import records
 from pav_jax.training.checkpoint import Checkpoints
 from tests.test_pipeline import miniature
 
+pytestmark = pytest.mark.slow
+
 TINY = {"num_steps": 4, "batch_size": 2, "warmup_steps": 1, "eval_every": 2, "save_every": 2, "group": 2, "rows": 4, "share": 2,
         "eval_problems": 4, "eval_n": 2, "test_problems": 3, "eval_samples": 2, "value_warmup": 2, "n_mc": 1, "arms": ("progress",),
         "baseline": "leave_one_out"}
