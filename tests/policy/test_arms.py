@@ -10,6 +10,10 @@ import pytest
 from pav_jax import main
 from pav_jax.errors import UserError
 from pav_jax.policy import reinforce
+from pav_jax.policy import rft
+from pav_jax.problems import grading
+from pav_jax.problems import prepared
+from pav_jax.rollouts import collect
 from pav_jax.training import records
 from pav_jax.training.checkpoint import Checkpoints
 from tests.test_pipeline import miniature
@@ -116,6 +120,37 @@ def test_mistakes_are_told_in_a_line(root, changes, said):
   with pytest.raises(UserError) as told:
     rl(root, **changes)
   assert said in str(told.value) and "\n" not in str(told.value)
+
+
+def _rewrite(path, change):
+  """Changes what a checkpoint says of itself."""
+  [meta] = path.glob("*/meta/metadata")
+  said = json.loads(meta.read_text())
+  change(said)
+  meta.write_text(json.dumps(said))
+
+
+def test_checkpoints_of_another_vocabulary_or_shape_are_told_in_a_line(root):
+  for path, change, said in (
+      (root / "verifier" / "q" / "best", lambda meta: meta.update(vocabulary="f" * 64), "trained with another vocabulary"),
+      (root / "sft" / "best", lambda meta: meta["model"].update(ffn_width=meta["model"]["ffn_width"] + 8), "ffn")):
+    shutil.copytree(path, root / "kept")
+    _rewrite(path, change)
+    with pytest.raises(UserError) as told:
+      rl(root)
+    assert said in str(told.value) and "\n" not in str(told.value)
+    shutil.rmtree(path)
+    (root / "kept").rename(path)
+
+
+def test_seed_responses_without_a_right_one_are_told_in_a_line(root):
+  """An empty shard of rollouts, and one of wrong responses, leave RFT nothing to imitate."""
+  problems = prepared.read(records.Folder(root / "problems" / "train"))
+  rollouts = collect.Rollouts(**records.Folder(root / "rollouts").read())
+  for row_b in (np.zeros(0, int), np.flatnonzero(rollouts.verdict_b != grading.Verdict.CORRECT)[:3]):
+    some = collect.Rollouts(*(x[row_b] for x in rollouts))
+    with pytest.raises(UserError, match=f"none of {len(row_b)} seed responses is right"):
+      rft.correct_rows(problems, some)
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_batch(root, monkeypatch):
