@@ -22,6 +22,7 @@ from pav_jax.rollouts import collect
 from pav_jax.rollouts import jobs as jobs_lib
 from pav_jax.training.run import Run
 from pav_jax.values import equations
+from pav_jax.values import exact
 from pav_jax.values import monte_carlo
 from pav_jax.verifiers import score
 
@@ -75,12 +76,12 @@ def diagnose(run: Run) -> dict:
   with grading.Grader(run.config.grading.workers, run.config.grading.timeout_s) as grader:
     rollouts, counts = collect.grade(rollouts, problems, vocabulary, grader)
     found = {"sample": counts}
-    if set(problems.dataset_p) == {"arithmetic"}:
-      found["monte_carlo"] = tabular_bias(problems, dials_of(run), run.config.monte_carlo.n_mc, grader, run.config.seed)
+    if exact.are_known(problems):
+      found["monte_carlo"] = tabular_bias(problems, exact.dials_of(run.config), run.config.monte_carlo.n_mc, grader, run.config.seed)
   end_bz, _ = monte_carlo.prefix_ends(rollouts.token_bt, rollouts.length_b, vocabulary,
                                       run.config.monte_carlo.max_steps)
   right_b = rollouts.verdict_b == grading.Verdict.CORRECT
-  lines = step_texts(rollouts.token_bt, end_bz, vocabulary)
+  lines = exact.step_texts(rollouts.token_bt, end_bz, vocabulary)
   exact_bz = exact_of(run, problems, rollouts, lines, end_bz.shape[1])
   if exact_bz is not None:
     found["exact"] = {"steps the demonstrator could not write": float(
@@ -139,32 +140,11 @@ def _correlation(a, b, known) -> float:
   return float(np.corrcoef(a[known], b[known])[0, 1])
 
 
-def dials_of(run: Run) -> arithmetic.Arithmetic:
-  """The dials of the run's arithmetic section."""
-  dials = run.config.arithmetic.dials.to_dict()
-  return arithmetic.Arithmetic(**(dials | {"operations": tuple(dials["operations"])}))
-
-
-def step_texts(token_bt: np.ndarray, end_bz: np.ndarray, vocabulary) -> list[list[str]]:
-  """The text of each step of each response, without the newlines around it; end_bz as in values.Values."""
-  return [[vocabulary.decode(token_t[last + 1:end + 1]).strip("\n")
-           for last, end in zip(end_z, end_z[1:]) if end > -2] for token_t, end_z in zip(token_bt, end_bz)]
-
-
 def exact_of(run: Run, problems, rollouts, lines, width: int) -> np.ndarray | None:
-  """`exact_values` of these responses, None where the problems have none."""
-  if set(problems.dataset_p) != {"arithmetic"}:
+  """`exact.values` of these responses, None where the problems have none."""
+  if not exact.are_known(problems):
     return None
-  return exact_values(problems.question_p[rollouts.problem_b], lines, width, dials_of(run))
-
-
-def exact_values(question_b, lines: list[list[str]], width: int, dials) -> np.ndarray:
-  """exact_bz (b, width) after each step of each response, NaN where one left what the demonstrator could write, or ended."""
-  exact_bz = np.full((len(lines), width), np.nan)
-  for row, (question, response) in enumerate(zip(question_b, lines)):
-    q_z = arithmetic.exact_values(arithmetic.parse(str(question), dials), response)[:width]
-    exact_bz[row, :len(q_z)] = q_z
-  return exact_bz
+  return exact.values(problems.question_p[rollouts.problem_b], lines, width, exact.dials_of(run.config))
 
 
 def tabular_bias(problems: prepared.Problems, dials, n_mc: int, grader: grading.Grader, seed: int) -> dict:

@@ -25,6 +25,7 @@ from pav_jax.rollouts import jobs as jobs_lib
 from pav_jax.search import best_of_n
 from pav_jax.training import metrics
 from pav_jax.training.run import Run
+from pav_jax.values import exact
 from pav_jax.values import monte_carlo
 from pav_jax.verifiers import targets
 
@@ -70,7 +71,7 @@ def _judgement(run: Run, problems, rollouts, right_b, vocabulary) -> dict:
   end_bz, _ = monte_carlo.prefix_ends(rollouts.token_bt, rollouts.length_b, vocabulary,
                                       run.config.monte_carlo.max_steps)
   score_bz = diagnostics.verifier_scores(run, knobs.verifier, problems, rollouts, end_bz, vocabulary, knobs.rows)
-  lines = diagnostics.step_texts(rollouts.token_bt, end_bz, vocabulary)
+  lines = exact.step_texts(rollouts.token_bt, end_bz, vocabulary)
   exact_bz = diagnostics.exact_of(run, problems, rollouts, lines, end_bz.shape[1])
   found = {"calibration": {}, "exact": {}, "step_auc": {}}
   diagnostics.assess(found, knobs.kind, score_bz, exact_bz, right_b, run)

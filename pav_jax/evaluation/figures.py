@@ -128,7 +128,7 @@ def curves_figure(curves: dict[str, list[dict]]) -> str:
 
 
 _ARMS = {"sft": "#999999", "rft": _INK, "start": _INK, "outcome": _BLUE, "progress": "#D55E00", "self": "#009E73",
-         "random": "#CC79A7", "vine": "#E69F00", "shaping": "#56B4E9", "value": "#A6761D"}
+         "random": "#CC79A7", "vine": "#E69F00", "shaping": "#56B4E9", "value": "#A6761D", "oracle": "#666666"}
 
 
 def learning_figure(arms: dict[str, list[list[dict]]], x: str) -> str:

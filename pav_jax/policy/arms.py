@@ -3,6 +3,7 @@
   outcome    alpha = 0: ORM-RL
   progress   the config as it is: PAV-RL
   self       mu = pi, by the run's own verifier of Q
+  oracle     the demonstrator's exact values in the verifier's place, on `arithmetic`
   random     advantages of the same size, dealt at random
   vine       Monte-Carlo advantages under the current policy
   shaping    future advantages summed
@@ -42,8 +43,9 @@ from pav_jax.training import step as step_lib
 from pav_jax.training.run import Run
 from pav_jax.training.run import epoch_rows
 
-ARMS = {"outcome": {"alpha": 0.0}, "progress": {}, "self": {"prover": "q"}, "random": {"prover": "random"},
-        "vine": {"prover": "monte_carlo"}, "shaping": {"reward": "shaping"}, "value": {"reward": "value"}}
+ARMS = {"outcome": {"alpha": 0.0}, "progress": {}, "self": {"prover": "q"}, "oracle": {"prover": "exact"},
+        "random": {"prover": "random"}, "vine": {"prover": "monte_carlo"}, "shaping": {"reward": "shaping"},
+        "value": {"reward": "value"}}
 
 
 def check(knobs, mesh):
@@ -99,7 +101,7 @@ def run_stage(run: Run):
         of_arm = knobs.copy_and_resolve_references()
         of_arm.update(ARMS[arm])
         name, players = f"{arm}/{seed}", reinforce.Players(arch, reference, None, None)
-        if of_arm.alpha and of_arm.prover != "monte_carlo":
+        if of_arm.alpha and of_arm.prover not in ("monte_carlo", "exact"):
           players = reinforce.Players(arch, reference, *verifier)
         facts[name] = train_arm(run, name, folder.path / name, arena(train, of_arm, seed), arena(validation, of_arm, seed),
                                 players, learners)

@@ -129,6 +129,8 @@ def read(arena: Arena, players: Players, params, value_params, rollouts: collect
         seed=arena.seed_of(3, n), rows=knobs.rows, max_new=config.rollouts.max_new,
         mesh=arena.mesh)
     q_bz, figures["continuation_tokens"] = values.q_bz, float(counts["tokens"])
+  if knobs.prover == "exact" and knobs.alpha:
+    q_bz = provers.exact_q(problems, rollouts, end_bz, arena.vocabulary, config)
   process_bs = np.zeros(end_bz[:, 1:].shape, np.float32)
   if knobs.alpha:
     q_bz = np.where(there_bz, provers.q_mu(q_bz, knobs.prover, knobs.prover_k), np.nan)

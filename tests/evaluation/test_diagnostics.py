@@ -9,6 +9,7 @@ import fakes
 from fakes import A, B, EOS, NL, PAD, RIGHT
 from pav_jax.evaluation import diagnostics
 from pav_jax.problems import arithmetic
+from pav_jax.values import exact
 from pav_jax.values import monte_carlo
 
 NAN = float("nan")
@@ -42,12 +43,12 @@ def test_steps_and_their_exact_values_stay_in_line():
   """Regression: texts cut at every newline fell out of line with the steps behind a blank line, or behind merged steps."""
   token_bt = np.array([[A, NL, NL, B, NL, RIGHT, EOS], [NL, A, NL, RIGHT, EOS, PAD, PAD]], np.int32)
   end_bz, _ = monte_carlo.prefix_ends(token_bt, np.array([7, 5]), fakes.VOCABULARY, 4)
-  assert diagnostics.step_texts(token_bt, end_bz, fakes.VOCABULARY) == [["a", "b", "#### 7"], ["a", "#### 7"]]
+  assert exact.step_texts(token_bt, end_bz, fakes.VOCABULARY) == [["a", "b", "#### 7"], ["a", "#### 7"]]
   end_bz, _ = monte_carlo.prefix_ends(token_bt, np.array([7, 5]), fakes.VOCABULARY, 2)
-  assert diagnostics.step_texts(token_bt, end_bz, fakes.VOCABULARY)[0] == ["a", "b\n#### 7"]
+  assert exact.step_texts(token_bt, end_bz, fakes.VOCABULARY)[0] == ["a", "b\n#### 7"]
   dials = arithmetic.Arithmetic(modulus=20, noise=0.2, lure=0.6)
   question = "From 7 mod 20 with 1=a 2=b where 1a +5 1b -3 2a *3 2b -4"
-  exact_bz = diagnostics.exact_values(
+  exact_bz = exact.values(
       [question] * 2, [["1a +5 = 12", "2b -4 = 8", "#### 8"], ["1a +5 = 12", "what", "#### 8"]], 5, dials)
   np.testing.assert_allclose(exact_bz, [[0.32, 0.4, 1, 1, NAN], [0.32, 0.4, NAN, NAN, NAN]])
 
