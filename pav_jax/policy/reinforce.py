@@ -78,8 +78,8 @@ class Arena:
     sampling = sampling_lib.Sampling(0.0) if greedy else sampling_lib.Sampling()
     drawn = collect.sample(
         arch, params, self.problems, problem_p, n, tokens=jobs_lib.token_tables(self.vocabulary, arch.config.vocab_size),
-        sampling=sampling, seed=seed, rows=self.knobs.rows, share=min(n, self.knobs.share), max_new=self.config.rollouts.max_new,
-        mesh=self.mesh, bar=bar)
+        sampling=sampling, seed=seed, rows=min(self.knobs.rows, len(problem_p) * n), share=min(n, self.knobs.share),
+        max_new=self.config.rollouts.max_new, mesh=self.mesh, bar=bar)
     return collect.grade(drawn, self.problems, self.vocabulary, self.grader)[0]
 
 
