@@ -25,7 +25,7 @@ def leaves(config, path=""):
 
 
 @pytest.mark.parametrize("config", [
-    importlib.import_module("configs.quickstart").get_config(), smoke.get_config("gsm8k"), smoke.get_config("math"),
+    *(importlib.import_module(f"configs.{name}").get_config() for name in ("quickstart", "sparse")), smoke.get_config("gsm8k"), smoke.get_config("math"),
     *map(paper, PAPER)])
 def test_keys_and_types_are_the_defaults(config):
   wanted, found = dict(leaves(default.get_config())), dict(leaves(config))

@@ -35,7 +35,7 @@ def run_stage(run: Run):
   greedy = {name: arrays["greedy_p"][arrays["policy_p"] == i] for i, name in enumerate(facts["policies"])}
   arms = {arm: [f"{arm}/{seed}" for seed in knobs.seeds] for arm in knobs.arms}
   policies = {name: [name] for name in facts["policies"] if "/" not in name} | arms
-  start = next(name for name in facts["policies"] if name in ("rft", "start"))
+  start = knobs.init_from if knobs.init_from in facts["policies"] else "start"
   report = {"command": report_lib.command(), "seeds": list(knobs.seeds), "problems": len(right["sft"]),
             "samples": int(right["sft"].shape[1]), "training": facts["training"],
             "policies": {name: standing(right, greedy, members, right["sft"], draws) for name, members in policies.items()},

@@ -9,8 +9,8 @@
   shaping    future advantages summed
   value      Q^mu in place of A^mu (App. G's control)
 
-  1. RFT (rft.py), unless `rl.init_from` names another start, and each arm from
-     it (reinforce.py), once for each of `rl.seeds`, which order its problems and
+  1. RFT (rft.py) if `rl.init_from` is "rft"; each arm from it, from the SFT policy
+     ("sft") or from a checkpoint by path (reinforce.py), once for each of `rl.seeds`, which order its problems and
      draw its responses: the same for all arms.
   2. `eval_samples` responses of the SFT and RFT policies and of each arm's best
      (by accuracy on validation problems, at temperature 1) to the test problems, graded.
@@ -54,6 +54,8 @@ def check(knobs, mesh):
                         ("kl_as", ("loss", "penalty"))):
     if knobs[name] not in allowed:
       raise UserError(f"rl.{name} {knobs[name]!r} is none of {', '.join(allowed)}")
+  if not knobs.init_from:
+    raise UserError("rl.init_from is empty: 'sft', 'rft' or a checkpoint's path")
   for arm in knobs.arms:
     if arm not in ARMS:
       raise UserError(f"rl.arms: {arm!r} is none of {', '.join(ARMS)}")
@@ -76,18 +78,19 @@ def run_stage(run: Run):
   """rl: problems, sft, rollouts, verifier -> rft/, rl/<arm>/<seed>, rl/."""
   knobs = run.config.rl
   check(knobs, run.mesh)
-  if not knobs.init_from:
+  if knobs.init_from == "rft":
     rft.run_stage(run)
   folder, done = run.start(
       "rl", sections=["policy", "rl", "grading", "rollouts.max_new", "monte_carlo.max_steps"],
-      inputs=["problems/train", "problems/validation", "problems/test", "sft"] + ["rft"] * (not knobs.init_from)
+      inputs=["problems/train", "problems/validation", "problems/test", "sft"] + ["rft"] * (knobs.init_from == "rft")
       + ["verifier"] * (not knobs.verifier))
   if done:
     return
   vocabulary = prepared.vocabulary(run.folder("problems/train"))
   train = prepared.read(run.folder("problems/train"), knobs.num_problems)
-  start = pathlib.Path(knobs.init_from) if knobs.init_from else run.folder("rft").path / "best"
-  paths = {"sft": run.folder("sft").path / "best", "start" if knobs.init_from else "rft": start}
+  own = knobs.init_from in ("sft", "rft")
+  start = run.folder(knobs.init_from).path / "best" if own else pathlib.Path(knobs.init_from)
+  paths = {"sft": run.folder("sft").path / "best", knobs.init_from if own else "start": start}
   with grading.Grader(run.config.grading.workers, run.config.grading.timeout_s) as grader:
     arena = lambda problems, knobs, seed: reinforce.Arena(
         problems, vocabulary, grader, run.mesh, run.config, knobs, (run.config.seed, seed))

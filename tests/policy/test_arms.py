@@ -115,6 +115,7 @@ def test_arms_and_options_leave_curves_and_test_records(root, changes):
     ({"microbatches": 3}, "3 micro-batches"),
     ({"baseline": "leave_one_out", "group": 1}, "rl.group of at least 2"),
     ({"parity_tolerance": -1.0}, "log-probabilities of sampler and training differ"),
+    ({"init_from": ""}, "rl.init_from"),
     ({"verifier": "/nowhere"}, "checkpoint /nowhere: no such folder")])
 def test_mistakes_are_told_in_a_line(root, changes, said):
   with pytest.raises(UserError) as told:

@@ -1,0 +1,27 @@
+"""Where outcome rewards are rare: the bed on which RL with progress is studied (README, Online RL).
+
+Five or six days modulo 31, half of them luring; the policy solves .12, and an
+iteration sees one problem.
+
+  for stage in problems sft rollouts values verifier rl; do
+    python -m pav_jax.main --config=configs/sparse.py --config.stage=$stage --workdir=runs/sparse; done
+
+RL starts from the SFT policy by default (`rl.init_from`): after RFT most responses are right already.
+"""
+
+from configs import default
+
+
+def get_config():
+  """See the top of the file."""
+  config = default.get_config()
+  config.arithmetic.dials.update(dict(noise=0.1, lure=0.6, lured=0.5, modulus=31, min_length=5, max_length=6))
+  config.problems.update(dict(max_prompt=48, max_solution=42))
+  config.rollouts.max_new = 42
+  for section in (config.policy, config.verifier.model):
+    section.vocab_size = 440
+  config.vocabulary.size = 440
+  config.verifier.kinds = ("q",)
+  config.rl.update(dict(init_from="sft", num_steps=300, eval_every=15, save_every=150, batch_size=1,
+                        rows=512, peak_lr=2e-4, alpha=3.0, seeds=(0, 1, 2, 3, 4), arms=("outcome", "progress", "self", "oracle", "random")))
+  return config
