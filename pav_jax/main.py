@@ -37,8 +37,11 @@ STAGES = {
 }
 ALONE = {"rl": ("pav_jax.policy.arms", "pav_jax.evaluation.learning"), "evaluate": ("pav_jax.evaluation.evaluate",),
          "didactic": ("pav_jax.didactic.stage",)}
+# Whose work is a queue of shards; the others run on one host.
+ON_SEVERAL_HOSTS = ("rollouts", "values")
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run: a file of configs/.", lock_config=True)
+_HOSTS = flags.DEFINE_string("hosts", "", "One of several processes: auto, or ADDRESS:PORT,COUNT,INDEX (training/hosts.py).")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives.")
 
 
@@ -106,8 +109,8 @@ def _tuple(key: str, value: tuple, default) -> tuple:
     raise UserError(f"--config.{key}: {value} is not a tuple of {kind.__name__}") from error
 
 
-def run(config, workdir: pathlib.Path):
-  """Runs config.stage in workdir."""
+def run(config, workdir: pathlib.Path, hosts_spec: str = ""):
+  """Runs config.stage in workdir, as one of several processes if hosts_spec says so (training/hosts.py)."""
   try:
     workdir.mkdir(parents=True, exist_ok=True)
   except OSError as error:
@@ -115,9 +118,15 @@ def run(config, workdir: pathlib.Path):
   # The libraries' own chatter (tfds, orbax) would bury what we say; ours goes to stderr by itself.
   logging.set_verbosity(logging.ERROR)
   # Imported late: a mistake on the command line is answered at once.
+  import jax
+  from pav_jax.training import hosts
   from pav_jax.training import mesh
   from pav_jax.training.run import Run
-  this = Run(config, workdir, mesh.make_mesh(**config.mesh))
+  hosts.join(hosts_spec)
+  if hosts.several() and config.stage not in ON_SEVERAL_HOSTS:
+    raise UserError(f"--hosts: stage {config.stage} runs on one host; on several run {', '.join(ON_SEVERAL_HOSTS)}")
+  # Each host's engine decodes by itself: nothing is exchanged from token to token.
+  this = Run(config, workdir, mesh.make_mesh(**config.mesh, devices=jax.local_devices()))
   alone = ALONE | {stage: (module,) for stage, module in STAGES.items()}
   for module in STAGES.values() if config.stage == "pipeline" else alone[config.stage]:
     importlib.import_module(module).run_stage(this)
@@ -126,7 +135,7 @@ def run(config, workdir: pathlib.Path):
 def main() -> int:
   """Exit status of the command."""
   try:
-    run(*parse(sys.argv))
+    run(*parse(sys.argv), hosts_spec=_HOSTS.value)
   except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     return 2

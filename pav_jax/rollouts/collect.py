@@ -3,7 +3,8 @@
   1. For each problem, read its prompt once and sample n_cov responses.
   2. Cut them at EOS; one that meets its budget first is truncated, and counted.
   3. Grade each against the reference: correct, incorrect or ungradable.
-  4. Write them in shards of `problems_per_shard` problems.
+  4. Write them in shards of `problems_per_shard` problems; of several hosts
+     each draws its own shards, on its own devices.
 
 The policy is the base policy pi (for Q^pi and the ORM), or the one of
 `rollouts.checkpoint` (seeds from a prover mu).
@@ -18,6 +19,7 @@ from pav_jax.problems import grading
 from pav_jax.problems import prepared
 from pav_jax.rollouts import jobs as jobs_lib
 from pav_jax.rollouts import sampling as sampling_lib
+from pav_jax.training import hosts
 from pav_jax.training import metrics
 from pav_jax.training.run import Run
 
@@ -87,10 +89,12 @@ def run_stage(run: Run):
   tokens = jobs_lib.token_tables(vocabulary, arch.config.vocab_size)
   count = len(problems.id_p)
   shards = -(-count // knobs.problems_per_shard)
+  of_shard = lambda shard: np.arange(count, dtype=np.int32)[shard * knobs.problems_per_shard:][:knobs.problems_per_shard]
+  own = hosts.own(range(shards))
   with grading.Grader(run.config.grading.workers, run.config.grading.timeout_s) as grader, metrics.progress(
-      what="rollouts", unit="response", total=count * knobs.n_cov) as bar:
-    for shard in range(shards):
-      problem_p = np.arange(count, dtype=np.int32)[shard * knobs.problems_per_shard:][:knobs.problems_per_shard]
+      what="rollouts", unit="response", total=sum(len(of_shard(shard)) for shard in own) * knobs.n_cov) as bar:
+    for shard in own:
+      problem_p = of_shard(shard)
       if folder.has_shard(shard):
         bar.update(len(problem_p) * knobs.n_cov)
         continue

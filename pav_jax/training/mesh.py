@@ -18,18 +18,18 @@ ROWS = PartitionSpec(("data", "fsdp"))
 Patterns = Sequence[tuple[str, PartitionSpec]]
 
 
-def make_mesh(*, data: int, fsdp: int, model: int) -> Mesh:
-  """A mesh over all devices; data = -1 takes what the other axes leave.
+def make_mesh(*, data: int, fsdp: int, model: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
+  """A mesh over these devices (None: all); data = -1 takes what the other axes leave.
 
   Raises UserError when the axes do not multiply to the number of devices.
   """
-  count = jax.device_count()
+  count = jax.device_count() if devices is None else len(devices)
   if data == -1 and fsdp > 0 and model > 0:
     data = count // (fsdp * model)
   if min(data, fsdp, model) < 1 or data * fsdp * model != count:
     raise UserError(f"mesh: data={data} x fsdp={fsdp} x model={model} is not the {count} devices there are")
   # Auto axes: the compiler propagates; explicit ones would demand annotations everywhere.
-  return jax.make_mesh((data, fsdp, model), AXES, axis_types=(jax.sharding.AxisType.Auto,) * 3)
+  return jax.make_mesh((data, fsdp, model), AXES, axis_types=(jax.sharding.AxisType.Auto,) * 3, devices=devices)
 
 
 def shardings(tree, mesh: Mesh, patterns: Patterns):

@@ -9,6 +9,7 @@ A folder of records is
 
 A stage killed half-way leaves whole shards; started again with the same plan
 it makes only the missing ones. With another plan it refuses, and names the key.
+On several hosts each writes its own shards, the first one the rest.
 """
 
 import hashlib
@@ -23,6 +24,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from pav_jax.errors import UserError
+from pav_jax.training import hosts
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -47,8 +49,9 @@ class Folder:
       if difference:
         raise UserError(f"{self.path} holds work made otherwise: {difference}; "
                         "remove that folder and those made from it, or choose another --workdir")
-    else:
+    elif hosts.first():
       _write_json(plan_path, plan)
+    hosts.meet(f"plan of {self.path}")
     return self.done
 
   @property
@@ -79,7 +82,8 @@ class Folder:
         "counts": {name: int(n) for name, n in counts.items()}})
 
   def finish(self, num_shards: int, facts: Mapping | None = None) -> dict:
-    """Writes and returns the manifest; facts are further JSON values (figures, choices made)."""
+    """Writes and returns the manifest when every host's shards are there; facts are further JSON values (figures, choices made)."""
+    hosts.meet(f"shards of {self.path}")
     shards = [_read_json(self.path / f"{i:05d}.json") for i in range(num_shards)]
     counts = {}
     for shard in shards:
@@ -87,7 +91,9 @@ class Folder:
         counts[name] = counts.get(name, 0) + n
     manifest = {**_read_json(self.path / "plan.json"), "counts": counts, "facts": dict(facts or {}),
                 "versions": versions(), "shards": shards}
-    _write_json(self.path / "manifest.json", manifest)
+    if hosts.first():
+      _write_json(self.path / "manifest.json", manifest)
+    hosts.meet(f"manifest of {self.path}")
     return manifest
 
   def manifest(self) -> dict:

@@ -27,6 +27,7 @@ from pav_jax.problems import prepared
 from pav_jax.problems import steps
 from pav_jax.rollouts import collect
 from pav_jax.rollouts import jobs as jobs_lib
+from pav_jax.training import hosts
 from pav_jax.training import metrics
 from pav_jax.training.run import Run
 from pav_jax.values import equations
@@ -236,10 +237,12 @@ def run_stage(run: Run):
   wanted_bz = sampled_prefixes(rollouts, end_bz, knobs.seeds_per_problem)
   count = len(end_bz)
   shards = -(-count // knobs.responses_per_shard)
+  of_shard = lambda shard: np.arange(count)[shard * knobs.responses_per_shard:][:knobs.responses_per_shard]
+  own = hosts.own(range(shards))
   with grading.Grader(run.config.grading.workers, run.config.grading.timeout_s) as grader, metrics.progress(
-      what="values", unit="continuation", total=int(wanted_bz.sum()) * knobs.n_mc) as bar:
-    for shard in range(shards):
-      row_b = np.arange(count)[shard * knobs.responses_per_shard:][:knobs.responses_per_shard]
+      what="values", unit="continuation", total=sum(int(wanted_bz[of_shard(shard)].sum()) for shard in own) * knobs.n_mc) as bar:
+    for shard in own:
+      row_b = of_shard(shard)
       some = collect.Rollouts(*(x[row_b] for x in rollouts))
       expected = int(wanted_bz[row_b].sum()) * knobs.n_mc
       if folder.has_shard(shard):

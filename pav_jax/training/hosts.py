@@ -1,0 +1,49 @@
+"""Several processes, one run: how they find one another, whose shard is whose, where they wait."""
+
+from collections.abc import Iterable
+
+import jax
+from jax.experimental import multihost_utils
+
+from pav_jax.errors import UserError
+
+
+def join(spec: str):
+  """Makes this process one of several, before anything else of JAX is used.
+
+  spec: '' for a process by itself; 'auto' where the machine knows (TPU slices,
+  Slurm, Kubernetes); else ADDRESS:PORT,COUNT,INDEX: where process 0 listens,
+  how many there are, which one this is. Raises UserError for anything else,
+  and where no coordinator answers.
+  """
+  if not spec:
+    return
+  parts = spec.split(",")
+  if spec != "auto" and not (len(parts) == 3 and ":" in parts[0] and parts[1].isdecimal() and parts[2].isdecimal()
+                             and int(parts[2]) < int(parts[1])):
+    raise UserError(f"--hosts={spec}: neither auto nor ADDRESS:PORT,COUNT,INDEX with INDEX < COUNT")
+  try:
+    jax.distributed.initialize(*([] if spec == "auto" else [parts[0], int(parts[1]), int(parts[2])]))
+  except (RuntimeError, ValueError) as error:
+    raise UserError(f"--hosts={spec}: {' '.join(str(error).split())}") from error
+
+
+def several() -> bool:
+  """Whether there is more than this process."""
+  return jax.process_count() > 1
+
+
+def first() -> bool:
+  """Whether this process writes what is written once."""
+  return jax.process_index() == 0
+
+
+def own(shards: Iterable[int]) -> list[int]:
+  """The shards this process makes: every count-th, so that long and short ones mix."""
+  return [shard for shard in shards if shard % jax.process_count() == jax.process_index()]
+
+
+def meet(what: str):
+  """Waits until all processes have come to the meeting of this name."""
+  if several():
+    multihost_utils.sync_global_devices(what)
