@@ -74,7 +74,7 @@ def get_config() -> ml_collections.ConfigDict:
           "clip": float("inf"), "baseline": "leave_one_out", "value_lr": 1e-3, "value_warmup": 20, "kl": 0.001, "kl_as": "loss", "entropy": 0.0,
           "clip_ratio": 0.0, "rows": 128, "share": 4, "parity_every": 50, "parity_tolerance": 1e-4,
           "eval_problems": 200, "eval_n": 8, "test_problems": 200, "eval_samples": 128,
-          "watch": {"window": 5, "share": 0.2, "factor": 2.0, "kl": 1.0}},
+          "watch": {"responses": 256, "share": 0.2, "factor": 2.0, "kl": 1.0}},
       "evaluate": {
           "checkpoint": "", "verifier": "", "kind": "q", "split": "test", "num_problems": 200, "n": 8,
           "temperature": 1.0, "top_k": 0, "top_p": 1.0, "rows": 512},

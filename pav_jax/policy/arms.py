@@ -152,7 +152,7 @@ def train_arm(run: Run, name: str, path: pathlib.Path, arena, validation, player
     with alarms.open("a", encoding="utf-8") as file:
       file.write(json.dumps({"step": n, "alarm": line}) + "\n")
   path.mkdir(parents=True, exist_ok=True)
-  trainer = reinforce.Trainer(arena, players, rows(0).astype(np.int32), learners.update, learners.update_value, alarm)
+  trainer = reinforce.Trainer(arena, players, lambda n: rows(n).astype(np.int32), learners.update, learners.update_value, alarm)
   found = loop.train(
       state, trainer.step, lambda n: rows(n).astype(np.int32), key, num_steps=knobs.num_steps,
       evaluate=lambda params: validate(validation, arch, params), eval_every=knobs.eval_every, save_every=knobs.save_every,

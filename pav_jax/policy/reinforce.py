@@ -157,8 +157,8 @@ def batch_of(seen: Read, knobs) -> losses.RolloutBatch:
                              seen.reference_bt)
 
 
-def watched(seen: Read, arena: Arena) -> dict[str, float]:
-  """The figures of hacking."""
+def watched(seen: Read, arena: Arena) -> tuple[dict[str, float], list]:
+  """The figures of hacking, and the responses as their steps' token ids."""
   rollouts, problems = seen.rollouts, arena.problems
   cut = lambda token_t, length: tuple(token_t[:length].tolist())
   prompts = [cut(problems.prompt_pt[p], problems.prompt_length_p[p])[1:] for p in rollouts.problem_b]
@@ -166,7 +166,8 @@ def watched(seen: Read, arena: Arena) -> dict[str, float]:
   for token_t, end_s in zip(rollouts.token_bt, seen.end_bs):
     end_s = end_s[end_s >= 0]
     responses.append([tuple(token_t[first:last + 1].tolist()) for first, last in zip([0, *(end_s[:-1] + 1)], end_s)])
-  return seen.figures | watch.figures(prompts, responses, rollouts.length_b, rollouts.ended_b, rollouts.verdict_b)
+  return seen.figures | {"commonest": watch.commonest(rollouts.problem_b, responses)} | watch.figures(
+      prompts, responses, rollouts.length_b, rollouts.ended_b, rollouts.verdict_b), responses
 
 
 def cost(seen: Read, arena: Arena, players: Players) -> float:
@@ -186,13 +187,16 @@ def cost(seen: Read, arena: Arena, players: Players) -> float:
 class Trainer:
   """One arm of RL: `step` is what training/loop.py calls."""
 
-  def __init__(self, arena: Arena, players: Players, first_p, update, update_value, alarm):
-    """update, update_value (None without a value function): jitted steps; first_p: the first batch's problems; alarm: told each new one."""
+  def __init__(self, arena: Arena, players: Players, rows, update, update_value, alarm):
+    """update, update_value (None without a value function): jitted steps; rows(n): the problems of batch n; alarm: told each new one."""
     self._arena, self._players, self._update, self._update_value, self._alarm = arena, players, update, update_value, alarm
-    drawn = arena.draw(players.policy, players.reference, first_p, arena.knobs.group, arena.seed_of(2))
-    value_params = players.reference if update_value is not None else None
-    self._start = watched(read(arena, players, players.reference, value_params, drawn, 0), arena)
+    knobs, value_params = arena.knobs, players.reference if update_value is not None else None
+    self._window = -(-knobs.watch.responses // (knobs.batch_size * knobs.group))
     self._recent, self._told = [], set()
+    for n in range(self._window):  # the start's figures, from batches like those that will be set against them
+      drawn = arena.draw(players.policy, players.reference, rows(n), knobs.group, arena.seed_of(2, n))
+      self._start = self._latest(*watched(read(arena, players, players.reference, value_params, drawn, n), arena), rows(n))
+    self._recent = []
 
   def step(self, state: TrainState, problem_p, key) -> tuple[TrainState, dict]:
     """(the state after this iteration, its figures). UserError when the sampler and the training forward differ."""
@@ -201,7 +205,8 @@ class Trainer:
     drawn = arena.draw(self._players.policy, state.params, np.asarray(problem_p), knobs.group, arena.seed_of(1, n))
     clock.append(time.perf_counter())
     seen = read(arena, self._players, state.params, value.params if value is not None else None, drawn, n)
-    figures = watched(seen, arena) | {"flops": cost(seen, arena, self._players), "parity": _parity(seen)}
+    figures, responses = watched(seen, arena)
+    figures |= {"flops": cost(seen, arena, self._players), "parity": _parity(seen)}
     if n % knobs.parity_every == 0 and not figures["parity"] <= knobs.parity_tolerance:
       raise UserError(f"rl: at iteration {n} the log-probabilities of sampler and training differ by {figures['parity']:.2e}, "
                       f"more than rl.parity_tolerance {knobs.parity_tolerance}")
@@ -220,14 +225,23 @@ class Trainer:
     figures |= {name: float(x) for name, x in metrics.items()}
     clock.append(time.perf_counter())
     figures |= dict(zip(("rollout_s", "score_s", "update_s"), np.diff(clock)))
-    self._watch(n, figures)
+    self._watch(n, figures, responses, problem_p)
     return TrainState(jnp.asarray(n + 1, jnp.int32), inner.params, {"policy": inner.opt_state} | ({} if value is None else {"value": value})), figures
 
-  def _watch(self, n: int, figures: dict):
-    knobs = self._arena.knobs.watch
-    self._recent = [*self._recent, figures][-knobs.window:]
-    mean = {name: float(np.mean([f[name] for f in self._recent])) for name in figures}
-    for line in watch.alarms({"reward": 0.0} | mean, {"reward": 0.0} | self._start, share=knobs.share, factor=knobs.factor, kl=knobs.kl):
+  def _latest(self, figures: dict, responses: list, problem_p) -> dict[str, float]:
+    """Means over the last responses, these among them; what stands in most of them is counted over all."""
+    problem_b = np.repeat(problem_p, self._arena.knobs.group)
+    self._recent = [*self._recent, (figures, problem_b, responses)][-self._window:]
+    mean = {name: float(np.mean([f[name] for f, _, _ in self._recent])) for name in figures}
+    return mean | {"commonest": watch.commonest(np.concatenate([p for _, p, _ in self._recent]),
+                                                [steps for _, _, texts in self._recent for steps in texts])}
+
+  def _watch(self, n: int, figures: dict, responses: list, problem_p):
+    """Alarms once as many responses are seen as the start's figures are of."""
+    knobs, latest = self._arena.knobs.watch, self._latest(figures, responses, problem_p)
+    if len(self._recent) < self._window:
+      return
+    for line in watch.alarms({"reward": 0.0} | latest, {"reward": 0.0} | self._start, share=knobs.share, factor=knobs.factor, kl=knobs.kl):
       if line.split()[0] not in self._told:
         self._told.add(line.split()[0])
         self._alarm(n, line)

@@ -15,23 +15,26 @@ from pav_jax.problems import grading
 def figures(prompts: list[tuple[int, ...]], responses: list[list[tuple[int, ...]]], length_b, ended_b, verdict_b) -> dict[str, float]:
   """Shares and means over responses, given as their steps' token ids; prompts without BOS.
 
-  repeated: steps that stand earlier in the same response; commonest: responses
-  that hold the one step most responses hold; restated: steps of which the
-  whole is a run of the prompt; steps, length: per response; truncated,
-  ungradable: responses.
+  repeated: steps that stand earlier in the same response; restated: steps of
+  which the whole is a run of the prompt; steps, length: per response;
+  truncated, ungradable: responses.
   """
   count = max(len(responses), 1)
   flat = [step for steps in responses for step in steps]
-  holders = {}
-  for steps in responses:
-    for step in set(steps):
-      holders[step] = holders.get(step, 0) + 1
   repeated = sum(len(steps) - len(set(steps)) for steps in responses)
   restated = sum(_inside(step, prompt) for prompt, steps in zip(prompts, responses) for step in steps)
   return {"repeated": repeated / max(len(flat), 1), "restated": restated / max(len(flat), 1),
-          "commonest": max(holders.values(), default=0) / count, "steps": len(flat) / count,
-          "length": float(np.mean(length_b)), "truncated": float(1 - np.mean(ended_b)),
+          "steps": len(flat) / count, "length": float(np.mean(length_b)), "truncated": float(1 - np.mean(ended_b)),
           "ungradable": float(np.mean(np.asarray(verdict_b) == grading.Verdict.UNGRADABLE))}
+
+
+def commonest(problem_b, responses: list[list[tuple[int, ...]]]) -> float:
+  """Share of the problems with a response that holds the step which most problems' responses hold."""
+  holders = {}
+  for problem, steps in zip(problem_b, responses):
+    for step in set(steps):
+      holders.setdefault(step, set()).add(int(problem))
+  return max(map(len, holders.values()), default=0) / max(len(set(map(int, problem_b))), 1)
 
 
 def _inside(step: tuple[int, ...], prompt: tuple[int, ...]) -> bool:

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 TINY = {"num_steps": 4, "batch_size": 2, "warmup_steps": 1, "eval_every": 2, "save_every": 2, "group": 2, "rows": 4, "share": 2,
         "eval_problems": 4, "eval_n": 2, "test_problems": 3, "eval_samples": 2, "value_warmup": 2, "n_mc": 1, "arms": ("progress",),
-        "baseline": "leave_one_out"}
+        "baseline": "leave_one_out", "watch.responses": 16}
 
 
 def rl(root, **changes):

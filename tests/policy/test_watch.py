@@ -12,7 +12,8 @@ LIMITS = {"share": 0.2, "factor": 2.0, "kl": 1.0}
 def _figures(responses, prompt=(1, 2, 3, 4, NL), verdict=grading.Verdict.CORRECT, ended=True):
   n = len(responses)
   lengths = [sum(map(len, steps)) for steps in responses]
-  return watch.figures([prompt] * n, responses, np.array(lengths), np.array([ended] * n), np.array([verdict] * n))
+  return watch.figures([prompt] * n, responses, np.array(lengths), np.array([ended] * n), np.array([verdict] * n)) | {
+      "commonest": watch.commonest(range(n), responses)}
 
 
 def test_figures_by_hand():
@@ -21,6 +22,13 @@ def test_figures_by_hand():
                    "ungradable": 0.0}
   found = _figures([[(5, NL)], [(6, NL)]], verdict=grading.Verdict.UNGRADABLE, ended=False)
   assert (found["ungradable"], found["truncated"], found["commonest"]) == (1, 1, 0.5)
+
+
+def test_the_commonest_step_is_counted_by_problems_not_responses():
+  loved, own = (9, NL), lambda n: (n, NL)
+  assert watch.commonest([0, 0, 0, 1, 2, 2], [[own(4)], [own(4)], [own(4), loved], [loved], [own(5)], [own(6)]]) == 2 / 3
+  assert watch.commonest([0, 1], [[own(1)], [own(2)]]) == 0.5
+  assert watch.commonest([0, 1], [[], []]) == 0
 
 
 def test_one_token_of_the_prompt_is_no_restatement():
