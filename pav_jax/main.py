@@ -41,12 +41,14 @@ ALONE = {"rl": ("pav_jax.policy.arms", "pav_jax.evaluation.learning"), "evaluate
 ON_SEVERAL_HOSTS = ("rollouts", "values")
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run: a file of configs/.", lock_config=True)
+_MODE = flags.DEFINE_enum("mode", "run", ["run", "compile"], "compile: asks the TPU compiler whether the stage fits (pods/compile.py).")
+_TOPOLOGY = flags.DEFINE_string("topology", "", "With --mode=compile: the slice, as v5e:16x16.")
 _HOSTS = flags.DEFINE_string("hosts", "", "One of several processes: auto, or ADDRESS:PORT,COUNT,INDEX (training/hosts.py).")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives.")
 
 
 def parse(argv: list[str]):
-  """(config, workdir). Raises UserError for anything wrong on the command line."""
+  """(config, workdir, None where it only compiles). Raises UserError for anything wrong on the command line."""
   path = next((a.partition("=")[2] for a in argv if a.startswith(("--config=", "-config="))), "")
   if not path:
     raise UserError("command line: --config=configs/....py is missing")
@@ -60,18 +62,22 @@ def parse(argv: list[str]):
     raise UserError(f"command line: {' '.join(str(error).split())}") from error
   if len(rest) > 1:
     raise UserError(f"command line: {rest[1]!r} is not a flag")
-  if not _WORKDIR.value:
+  compiles = _MODE.value == "compile"
+  if compiles != bool(_TOPOLOGY.value):
+    raise UserError("command line: --mode=compile and --topology=v5e:4x4 go together")
+  if not _WORKDIR.value and not compiles:
     raise UserError("command line: --workdir=... is missing")
   for key, value in config_flags.get_override_values(flags.FLAGS["config"]).items():
     if isinstance(value, tuple):
       with config.unlocked():
         config.update_from_flattened_dict({key: _tuple(key, value, default)})
-  _require(config, "config")
+  if not compiles:  # which reads no file
+    _require(config, "config")
   if config.stage not in ("pipeline", *STAGES, *ALONE):
     raise UserError(f"config.stage {config.stage!r} is none of pipeline, {', '.join([*STAGES, *ALONE])}")
   if (config.stage == "didactic") != ("figure" in config):
     raise UserError(f"config.stage {config.stage!r} is not for {path}: configs/didactic has didactic, and nothing else")
-  return config, pathlib.Path(_WORKDIR.value).absolute()
+  return config, None if compiles else pathlib.Path(_WORKDIR.value).absolute()
 
 
 def _require(section, path: str):
@@ -132,10 +138,21 @@ def run(config, workdir: pathlib.Path, hosts_spec: str = ""):
     importlib.import_module(module).run_stage(this)
 
 
+def compile_for(config, topology: str):
+  """The stage's programs through the TPU compiler; needs no TPU, and none is looked for."""
+  os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
+  logging.set_verbosity(logging.ERROR)
+  importlib.import_module("pav_jax.pods.compile").run(config, topology)
+
+
 def main() -> int:
   """Exit status of the command."""
   try:
-    run(*parse(sys.argv), hosts_spec=_HOSTS.value)
+    config, workdir = parse(sys.argv)
+    if workdir is None:
+      compile_for(config, _TOPOLOGY.value)
+    else:
+      run(config, workdir, hosts_spec=_HOSTS.value)
   except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     return 2

@@ -67,15 +67,20 @@ def build(section, vocabulary) -> Architecture:
 
   Raises UserError for an unknown size or type, or a vocabulary that does not fit.
   """
+  config = shape(section)
+  vocabulary.check_rows(config.vocab_size)
+  return _architecture(config, section, vocabulary)
+
+
+def shape(section) -> gemma.GemmaConfig:
+  """The network's shape that a config section asks for. Raises UserError for an unknown size or type."""
   if section.size not in gemma.SIZES:
     raise UserError(f"model size {section.size!r} is none of {', '.join(gemma.SIZES)}")
   for name in ("param_dtype", "dtype"):
     if section[name] not in ("float32", "bfloat16"):
       raise UserError(f"model {name} {section[name]!r} is neither float32 nor bfloat16")
-  config = dataclasses.replace(gemma.SIZES[section.size], vocab_size=section.vocab_size,
-                               param_dtype=section.param_dtype, dtype=section.dtype)
-  vocabulary.check_rows(config.vocab_size)
-  return _architecture(config, section, vocabulary)
+  return dataclasses.replace(gemma.SIZES[section.size], vocab_size=section.vocab_size,
+                             param_dtype=section.param_dtype, dtype=section.dtype)
 
 
 def _architecture(config: gemma.GemmaConfig, section, vocabulary) -> Architecture:
@@ -99,10 +104,7 @@ def load(path: str, arch: Architecture, mesh):
   if meta["vocabulary"] != arch.vocabulary_fingerprint:
     raise UserError(f"checkpoint {path} was trained with another vocabulary "
                     f"({meta['vocabulary'][:12]}, here {arch.vocabulary_fingerprint[:12]})")
-  like = abstract(arch)
-  layout = mesh_lib.shardings(like, mesh, SHARDING)
-  like = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), like, layout)
-  return checkpoint.load_params(path, like)
+  return checkpoint.load_params(path, mesh_lib.abstract(abstract(arch), mesh, SHARDING))
 
 
 def restore(path: str, section, vocabulary, mesh):

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from pav_jax.models import decoding
+from pav_jax.training import mesh as mesh_lib
 
 _MASKED = -2.3819763e38  # what Gemma uses: finite, so that a row without keys gives no NaN
 
@@ -208,6 +209,8 @@ class Block(nn.Module):
 
   @nn.compact
   def __call__(self, x_btd, position_bt, layer, past=None):
+    if past is None:
+      x_btd = mesh_lib.constrain_rows(x_btd)
     norm = lambda name: RMSNorm(self.config.param_dtype, name=name)
     attended_btd, kept = Attention(self.config, name="attention")(
         norm("pre_attention_norm")(x_btd), position_bt, layer, past)
@@ -242,6 +245,7 @@ class Gemma(nn.Module):
         nn.remat(Block, prevent_cse=False), variable_axes={"params": 0}, split_rngs={"params": True},
         in_axes=(nn.broadcast, 0), length=c.num_layers)(c, name="layers")
     x_btd, kept = layers(_embed(c, embedding_vd, token_bt), position_bt, jnp.arange(c.num_layers))
+    x_btd = mesh_lib.constrain_rows(x_btd)
     return RMSNorm(c.param_dtype, name="final_norm")(x_btd), decoding.Prefix(*map(tuple, kept)) if keep else None
 
 

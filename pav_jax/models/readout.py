@@ -1,16 +1,23 @@
 """What is read off final hidden states: logits, scores, log-probabilities; all in float32."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from pav_jax.models.gemma import GemmaConfig
 from pav_jax.models.gemma import softcap
+from pav_jax.training import mesh as mesh_lib
 
 
 def logits(config: GemmaConfig, params, hidden_btd) -> jax.Array:
   """float32 logits over the vocabulary, soft-capped; any leading axes."""
-  product = jnp.einsum("...d,vd->...v", hidden_btd, params["embedding"].astype(config.dtype),
-                       preferred_element_type=jnp.float32)
+  return _logits(config, params["embedding"], hidden_btd)
+
+
+def _logits(config: GemmaConfig, embedding_vd, hidden_btd) -> jax.Array:
+  product = jnp.einsum("...d,vd->...v", hidden_btd, embedding_vd.astype(config.dtype), preferred_element_type=jnp.float32)
   return softcap(product, config.logit_cap)
 
 
@@ -26,8 +33,21 @@ def target_log_probs(config: GemmaConfig, params, hidden_btd, target_bt, chunk: 
 
   The time axis is cut into pieces of `chunk` tokens; each piece's logits are
   computed, reduced, and recomputed in the backward pass. t is padded up to a
-  multiple of chunk inside.
+  multiple of chunk inside. On a mesh (training/mesh.py, `on`) each part reads
+  its own rows; the embedding is gathered over fsdp once, and the parts'
+  gradients of it are added once, not for every piece.
   """
+  if jax.sharding.get_abstract_mesh().empty:
+    return _target_log_probs(config, params["embedding"], hidden_btd, target_bt, chunk)
+  # Not gathered inside: there the compiler would lose the cut over model.
+  embedding_vd = jax.lax.with_sharding_constraint(params["embedding"], PartitionSpec("model", None))
+  own_rows = functools.partial(_target_log_probs, config, chunk=chunk)
+  rows = mesh_lib.ROWS
+  return jax.shard_map(own_rows, in_specs=(PartitionSpec(), rows, rows), out_specs=rows,
+                       axis_names={"data", "fsdp"})(embedding_vd, hidden_btd, target_bt)
+
+
+def _target_log_probs(config: GemmaConfig, embedding_vd, hidden_btd, target_bt, chunk: int) -> jax.Array:
   b, t = target_bt.shape
   pad = -t % chunk
   hidden_btd = jnp.pad(hidden_btd, ((0, 0), (0, pad), (0, 0)))
@@ -36,7 +56,7 @@ def target_log_probs(config: GemmaConfig, params, hidden_btd, target_bt, chunk: 
   @jax.checkpoint
   def piece(_, x):
     hidden_bcd, target_bc = x
-    logit_bcv = logits(config, params, hidden_bcd)
+    logit_bcv = _logits(config, embedding_vd, hidden_bcd)
     picked_bc = jnp.take_along_axis(logit_bcv, target_bc[..., None], axis=-1)[..., 0]
     return None, picked_bc - jax.nn.logsumexp(logit_bcv, axis=-1)
 

@@ -16,18 +16,18 @@
      (by accuracy on validation problems, at temperature 1) to the test problems, graded.
 """
 
+import functools
 import json
 import pathlib
 import sys
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import numpy as np
-import optax
 
 from pav_jax.errors import UserError
 from pav_jax.models import architecture
+from pav_jax.models import network as network_lib
 from pav_jax.policy import advantages
 from pav_jax.policy import losses
 from pav_jax.policy import provers
@@ -35,11 +35,10 @@ from pav_jax.policy import reinforce
 from pav_jax.policy import rft
 from pav_jax.problems import grading
 from pav_jax.problems import prepared
+from pav_jax.training import fit
 from pav_jax.training import loop
-from pav_jax.training import mesh as mesh_lib
 from pav_jax.training import metrics
 from pav_jax.training import state as state_lib
-from pav_jax.training import step as step_lib
 from pav_jax.training.run import Run
 from pav_jax.training.run import epoch_rows
 
@@ -97,7 +96,7 @@ def run_stage(run: Run):
     arch, reference = architecture.restore(str(start), run.config.policy, vocabulary, run.mesh)
     verifier = architecture.restore(knobs.verifier or str(run.folder("verifier").path / "q" / "best"), run.config.verifier.model,
                                     vocabulary, run.mesh)
-    learners = learners_of(knobs, arch, run.mesh)
+    learners = learners_of(knobs, arch.network, run.mesh)
     facts, validation = {}, prepared.read(run.folder("problems/validation"), knobs.eval_problems)
     for seed in knobs.seeds:
       for arm in knobs.arms:
@@ -115,27 +114,18 @@ def run_stage(run: Run):
 
 
 class Learners(NamedTuple):
-  """Optimisers and jitted steps of policy and value function (None without one): one compilation for all arms and seeds."""
+  """What trains the policy and the value function (None without one): one compilation for all arms and seeds."""
 
-  tx: optax.GradientTransformation
-  value_tx: optax.GradientTransformation
-  update: Callable
-  update_value: Callable | None
+  policy: fit.Learner
+  value: fit.Learner | None
 
 
-def learners_of(knobs, arch: architecture.Architecture, mesh) -> Learners:
+def learners_of(knobs, network: network_lib.Network, mesh) -> Learners:
   """What the rl section asks for."""
-  optimizer = lambda peak_lr: state_lib.optimizer(
-      peak_lr=peak_lr, warmup_steps=knobs.warmup_steps, num_steps=knobs.num_steps * knobs.updates, b1=knobs.b1, b2=knobs.b2,
-      clip_norm=knobs.clip_norm, weight_decay=knobs.weight_decay)
-  tx, value_tx = optimizer(knobs.peak_lr), optimizer(knobs.value_lr)
-  def jitted(loss_fn, tx):
-    like = jax.eval_shape(lambda key: state_lib.from_params(arch.network.init(key), tx), jax.random.key(0))
-    return step_lib.jitted(loss_fn, tx, microbatches=knobs.microbatches,
-                           state_shardings=mesh_lib.shardings(like, mesh, architecture.SHARDING))
-  policy_loss = losses.policy_loss(arch.network, clip_ratio=knobs.clip_ratio, kl=knobs.kl if knobs.kl_as == "loss" else 0.0)
-  return Learners(tx, value_tx, jitted(policy_loss, tx),
-                  jitted(losses.value_loss(arch.network), value_tx) if knobs.baseline == "value" else None)
+  learner = functools.partial(fit.learner, knobs, mesh, init=network.init, patterns=architecture.SHARDING, updates=knobs.updates)
+  policy_loss = losses.policy_loss(network, clip_ratio=knobs.clip_ratio, kl=knobs.kl if knobs.kl_as == "loss" else 0.0)
+  return Learners(learner(loss_fn=policy_loss),
+                  learner(loss_fn=losses.value_loss(network), peak_lr=knobs.value_lr) if knobs.baseline == "value" else None)
 
 
 def train_arm(run: Run, name: str, path: pathlib.Path, arena, validation, players: reinforce.Players, learners: Learners) -> dict:
@@ -143,7 +133,7 @@ def train_arm(run: Run, name: str, path: pathlib.Path, arena, validation, player
   knobs, arch, reference = arena.knobs, players.policy, players.reference
   key = jax.random.key(run.config.seed)  # nothing is drawn from it: parameters are given, losses exact
   born = lambda tx: state_lib.create(arch.network.init, tx, key, run.mesh, architecture.SHARDING, reference)
-  state, value = born(learners.tx), born(learners.value_tx) if learners.update_value is not None else None
+  state, value = born(learners.policy.tx), None if learners.value is None else born(learners.value.tx)
   state = state._replace(opt_state={"policy": state.opt_state} | ({} if value is None else {"value": value}))
   rows = epoch_rows(len(arena.problems.id_p), knobs.batch_size, arena.seed_of(7))
   alarms = path / "alarms.jsonl"
@@ -152,7 +142,8 @@ def train_arm(run: Run, name: str, path: pathlib.Path, arena, validation, player
     with alarms.open("a", encoding="utf-8") as file:
       file.write(json.dumps({"step": n, "alarm": line}) + "\n")
   path.mkdir(parents=True, exist_ok=True)
-  trainer = reinforce.Trainer(arena, players, lambda n: rows(n).astype(np.int32), learners.update, learners.update_value, alarm)
+  trainer = reinforce.Trainer(arena, players, lambda n: rows(n).astype(np.int32), learners.policy.step,
+                              None if learners.value is None else learners.value.step, alarm)
   found = loop.train(
       state, trainer.step, lambda n: rows(n).astype(np.int32), key, num_steps=knobs.num_steps,
       evaluate=lambda params: validate(validation, arch, params), eval_every=knobs.eval_every, save_every=knobs.save_every,

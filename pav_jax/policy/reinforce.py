@@ -3,7 +3,7 @@
   1. Iteration n takes the n-th batch of problems and draws `group` responses
      to each with the current weights, by the engine, on the same devices.
   2. They are graded; the prover's verifier, the initial policy, the value
-     function and the policy read them in one jitted pass (`_read`). At the
+     function and the policy read them in one jitted pass (`read_all`). At the
      first iteration and every `parity_every` the policy's log-probabilities
      must be the sampler's.
   3. Every token of step h is paid Rex + alpha A^mu (advantages.py), less a baseline.
@@ -84,7 +84,7 @@ class Arena:
 
 
 @functools.partial(jax.jit, static_argnames=("network", "verifier"))
-def _read(network, verifier, params, reference, value_params, verifier_params, token_bt, position_bz):
+def read_all(network, verifier, params, reference, value_params, verifier_params, token_bt, position_bz):
   """(old_bt, reference_bt, value_bt, q_bz) of whole rows; q is None without a verifier."""
   read = functools.partial(losses.log_probs, network, token_bt=token_bt)
   q_bz = None if verifier is None else jax.nn.sigmoid(score.logits_at(verifier, verifier_params, token_bt, position_bz))
@@ -118,7 +118,7 @@ def read(arena: Arena, players: Players, params, value_params, rollouts: collect
   there_bz = end_bz > -2
   verifier = None if players.verifier is None else players.verifier.network
   put = mesh_lib.put_rows((token_bt, np.where(there_bz, start_b[:, None] + end_bz, 0).astype(np.int32)), arena.mesh)
-  old_bt, reference_bt, value_bt, q_bz = jax.device_get(_read(
+  old_bt, reference_bt, value_bt, q_bz = jax.device_get(read_all(
       players.policy.network, verifier, params, players.reference, value_params, players.verifier_params, *put))
   outcome_b = (rollouts.verdict_b == grading.Verdict.CORRECT).astype(np.float32)
   figures = {"accuracy": float(outcome_b.mean()), "steps_joined": float(joined)}

@@ -21,6 +21,9 @@ from pav_jax.rollouts import sampling as sampling_lib
 from pav_jax.training import mesh as mesh_lib
 
 
+JOBS_PER_LANE = 256  # a lane's list of jobs; a source with more takes several lanes
+
+
 class Jobs(NamedTuple):
   """One continuation per row r: which trajectory, cut where, at most how long, and its name.
 
@@ -61,8 +64,20 @@ def rows_of_lane(jobs_per_source: float) -> int:
   return max(1, int(jobs_per_source) // 4)
 
 
+def lanes_of(rows: int, share: int, mesh=None) -> tuple[int, int]:
+  """(lanes of `share` rows, a multiple of the mesh's parts; those that are refilled together: one prefill of so many sources)."""
+  parts = mesh.shape["data"] * mesh.shape["fsdp"] if mesh is not None else 1
+  lanes = max(1, rows // share // parts) * parts
+  return lanes, max(1, lanes // 8)
+
+
+def lines_of(max_new: int) -> int:
+  """Steps the engine takes at most before the host sees its log."""
+  return max(64, max_new)
+
+
 def run(network: Network, params, token_bt: np.ndarray, length_b: np.ndarray, jobs: Jobs, tokens: engine.Tokens, *,
-        rows: int, share: int, max_new: int, sampling: sampling_lib.Sampling, seed: int, jobs_per_lane: int = 256,
+        rows: int, share: int, max_new: int, sampling: sampling_lib.Sampling, seed: int, jobs_per_lane: int = JOBS_PER_LANE,
         mesh=None, bar=None) -> Done:
   """Runs every job; one compilation each of `engine.install` and `engine.advance` whatever their number and lengths.
 
@@ -83,12 +98,10 @@ def run(network: Network, params, token_bt: np.ndarray, length_b: np.ndarray, jo
   if not count:
     raise UserError("no prefix to continue")
   share = min(share, rows)
-  parts = mesh.shape["data"] * mesh.shape["fsdp"] if mesh is not None else 1
-  lanes = max(1, rows // share // parts) * parts
+  lanes, at_once = lanes_of(rows, share, mesh)
   params = mesh_lib.over_model_alone(params)
   key_r2 = np.asarray(jax.random.key_data(sampling_lib.row_keys(seed, *jobs.name_rn.T)))
   waiting = collections.deque(_bundles(jobs, jobs_per_lane))
-  at_once = max(1, lanes // 8)  # lanes refilled together: one prefill of so many sources
   state = engine.empty(network, params, lanes=lanes, rows=share, jobs=jobs_per_lane, width=token_bt.shape[1],
                        slots=max_new, mesh=mesh)
   done = Done(np.full((count, max_new), int(tokens.pad_id), np.int32), np.zeros(count, np.int32),
@@ -110,7 +123,7 @@ def run(network: Network, params, token_bt: np.ndarray, length_b: np.ndarray, jo
       state = engine.install(network, params, state, lane_p, token_bt[source_p], work)
     wanted = min(at_once, len(waiting)) if waiting else lanes + 1
     state, log, steps, busy_i = jax.block_until_ready(engine.advance(
-        network, params, state, tokens, wanted, lines=max(64, max_new), sampling=sampling))
+        network, params, state, tokens, wanted, lines=lines_of(max_new), sampling=sampling))
     over = _sort(jax.device_get(log), int(steps), running, share, done, int(tokens.eos_id), jobs.budget_r)
     running = {lane: bundle_j for lane, bundle_j in running.items() if busy_i[lane]}
     if bar is not None:

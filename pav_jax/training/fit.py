@@ -1,7 +1,11 @@
 """From a config section, rows and a loss to a trained network."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import jax
 import numpy as np
+import optax
 
 from pav_jax.errors import UserError
 from pav_jax.training import loop
@@ -11,6 +15,7 @@ from pav_jax.training import step as step_lib
 from pav_jax.training.run import Run
 from pav_jax.training.run import epoch_rows
 from pav_jax.training.run import host_rows
+from pav_jax.training.state import TrainState
 
 
 def mean_loss(loss_fn, rows, batch_size: int, mesh, what: str):
@@ -18,7 +23,7 @@ def mean_loss(loss_fn, rows, batch_size: int, mesh, what: str):
 
   Raises UserError (at the call) when all rows together weigh nothing.
   """
-  summed = jax.jit(lambda params, batch: loss_fn(params, batch, jax.random.key(0))[:2])
+  summed = jax.jit(mesh_lib.on(mesh, lambda params, batch: loss_fn(params, batch, jax.random.key(0))[:2]))
   count = len(rows[0])
   def evaluate(params):
     sums = np.zeros(2)
@@ -31,6 +36,24 @@ def mean_loss(loss_fn, rows, batch_size: int, mesh, what: str):
       raise UserError(f"{what}: none of the {count} validation rows weighs anything")
     return {"loss": float(sums[0] / sums[1])}
   return evaluate
+
+
+class Learner(NamedTuple):
+  """An optimiser, a state's shapes and shardings under it, and the jitted step that updates one."""
+
+  tx: optax.GradientTransformation
+  like: TrainState
+  step: Callable
+
+
+def learner(knobs, mesh, *, init, patterns, loss_fn, peak_lr: float | None = None, updates: int = 1) -> Learner:
+  """What trains a network as the section says: knobs as in `fit`; peak_lr: another than the section's; updates: of every step."""
+  tx = state_lib.optimizer(
+      peak_lr=knobs.peak_lr if peak_lr is None else peak_lr, warmup_steps=knobs.warmup_steps,
+      num_steps=knobs.num_steps * updates, b1=knobs.b1, b2=knobs.b2, clip_norm=knobs.clip_norm, weight_decay=knobs.weight_decay)
+  like = state_lib.abstract(init, tx, mesh, patterns)
+  return Learner(tx, like, step_lib.jitted(loss_fn, tx, microbatches=knobs.microbatches,
+                                           state_shardings=jax.tree.map(lambda x: x.sharding, like)))
 
 
 def fit(run: Run, knobs, *, init, patterns, meta: dict, loss_fn, train_rows, valid_rows,
@@ -47,14 +70,10 @@ def fit(run: Run, knobs, *, init, patterns, meta: dict, loss_fn, train_rows, val
   if knobs.batch_size % (knobs.microbatches * run.mesh.shape["data"] * run.mesh.shape["fsdp"]) or not rows_per_host:
     raise UserError(f"{what}: batch_size {knobs.batch_size} does not divide into {knobs.microbatches} "
                     f"micro-batches over {run.mesh.shape['data'] * run.mesh.shape['fsdp']} devices")
-  tx = state_lib.optimizer(
-      peak_lr=knobs.peak_lr, warmup_steps=knobs.warmup_steps, num_steps=knobs.num_steps, b1=knobs.b1,
-      b2=knobs.b2, clip_norm=knobs.clip_norm, weight_decay=knobs.weight_decay)
+  tx, _, step_fn = learner(knobs, run.mesh, init=init, patterns=patterns, loss_fn=loss_fn)
   key = jax.random.key(seed)
   state = state_lib.create(init, tx, key, run.mesh, patterns, start_params)
   rows = epoch_rows(len(train_rows[0]), knobs.batch_size, seed)
-  step_fn = step_lib.jitted(loss_fn, tx, microbatches=knobs.microbatches,
-                            state_shardings=jax.tree.map(lambda x: x.sharding, state))
   return loop.train(
       state, step_fn, lambda n: jax.tree.map(lambda x: x[host_rows(rows(n))], train_rows), key,
       num_steps=knobs.num_steps, evaluate=mean_loss(loss_fn, valid_rows, knobs.batch_size, run.mesh, what),

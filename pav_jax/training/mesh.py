@@ -1,6 +1,8 @@
 """The mesh, and from path patterns to shardings; a leaf that matches no pattern is an error."""
 
+import functools
 import re
+from collections.abc import Callable
 from collections.abc import Sequence
 
 import jax
@@ -53,6 +55,32 @@ def shardings(tree, mesh: Mesh, patterns: Patterns):
   return jax.tree_util.tree_map_with_path(one, tree)
 
 
+def abstract(tree, mesh: Mesh, patterns: Patterns):
+  """The tree as ShapeDtypeStructs that lie where the patterns say: what a checkpoint is restored to, a program compiled for."""
+  return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings(tree, mesh, patterns))
+
+
+def on(mesh: Mesh, function: Callable) -> Callable:
+  """The function, traced for this mesh: `constrain_rows` in it means its axes. For what is jitted to read whole rows."""
+  @functools.wraps(function)
+  def traced(*args, **kwargs):
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+      return function(*args, **kwargs)
+  return traced
+
+
+def constrain_rows(x):
+  """Rows over data and fsdp, the rest whole or as the compiler likes; as it is where no mesh is traced for.
+
+  Left alone, the compiler takes the cut of the weights over fsdp for one of
+  the activations' widths, and every chip computes every row.
+  """
+  if jax.sharding.get_abstract_mesh().empty:
+    return x
+  free = [PartitionSpec.UNCONSTRAINED] * (x.ndim - 1)
+  return jax.lax.with_sharding_constraint(x, PartitionSpec(*ROWS, *free))
+
+
 def put_rows(batch, mesh: Mesh):
   """Host arrays as global ones, rows cut over data and fsdp; each host gives its own rows."""
   return jax.tree.map(
@@ -64,12 +92,20 @@ def over_model_alone(tree):
 
   Decoding reads every weight at every step: cut over fsdp, each would be gathered each time.
   """
-  def place(leaf):
-    if not isinstance(getattr(leaf, "sharding", None), NamedSharding):
-      return leaf
-    spec = PartitionSpec(*(axes if axes == "model" else None for axes in leaf.sharding.spec))
-    return jax.device_put(leaf, NamedSharding(leaf.sharding.mesh, spec))
-  return jax.tree.map(place, tree)
+  return jax.tree.map(lambda leaf: jax.device_put(leaf, _over_model(leaf.sharding)) if _on_mesh(leaf) else leaf, tree)
+
+
+def abstract_over_model_alone(tree):
+  """`over_model_alone` of ShapeDtypeStructs."""
+  return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=_over_model(leaf.sharding)), tree)
+
+
+def _on_mesh(leaf) -> bool:
+  return isinstance(getattr(leaf, "sharding", None), NamedSharding)
+
+
+def _over_model(sharding: NamedSharding) -> NamedSharding:
+  return NamedSharding(sharding.mesh, PartitionSpec(*(axes if axes == "model" else None for axes in sharding.spec)))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -23,12 +23,15 @@ def create(init, tx: optax.GradientTransformation, key, mesh, patterns, params=N
   No leaf is ever whole on one device: shapes are evaluated, patterns give the
   shardings, and the jitted initialiser writes its output there.
   """
-  def fresh(key):
-    return from_params(init(key), tx)
-  layout = mesh_lib.shardings(jax.eval_shape(fresh, key), mesh, patterns)
+  layout = jax.tree.map(lambda x: x.sharding, abstract(init, tx, mesh, patterns))
   if params is None:
-    return jax.jit(fresh, out_shardings=layout)(key)
+    return jax.jit(lambda key: from_params(init(key), tx), out_shardings=layout)(key)
   return jax.jit(lambda p: from_params(p, tx), out_shardings=layout)(params)
+
+
+def abstract(init, tx: optax.GradientTransformation, mesh, patterns) -> TrainState:
+  """The state as shapes, types and shardings alone."""
+  return mesh_lib.abstract(jax.eval_shape(lambda key: from_params(init(key), tx), jax.random.key(0)), mesh, patterns)
 
 
 def from_params(params, tx: optax.GradientTransformation) -> TrainState:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from pav_jax.training import mesh as mesh_lib
 from pav_jax.training.state import TrainState
 
 
@@ -51,4 +52,5 @@ def train_step(state: TrainState, batch, key, *, loss_fn, tx: optax.GradientTran
 def jitted(loss_fn, tx, *, microbatches: int, state_shardings):
   """`train_step(state, batch, key)`, jitted, the state donated and kept where it lies."""
   step = functools.partial(train_step, loss_fn=loss_fn, tx=tx, microbatches=microbatches)
+  step = mesh_lib.on(jax.tree.leaves(state_shardings)[0].mesh, step)
   return jax.jit(step, donate_argnums=0, out_shardings=(state_shardings, None))

@@ -1,0 +1,212 @@
+"""The jitted programs of a stage, to be compiled for a mesh that need not be there.
+
+Every one is the function the stage itself calls, lowered for the shapes that
+the config leads to, rows as long as it allows. What a program needs is
+counted by hand: FLOPs of the whole slice, and the bytes one chip has to read
+and write at least, if nothing is read twice:
+
+  a training step   the state once in and once out; the weights in the type of
+                    the computation three times (forward, again for the backward
+                    pass, backward); each layer's input written and read; FLOPs
+                    four times a forward pass
+  a reading         the weights once
+  a decoding step   the weights once, each lane's source and half of each suffix
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec
+
+from pav_jax.models import architecture
+from pav_jax.models import gemma
+from pav_jax.models import network as network_lib
+from pav_jax.models import size
+from pav_jax.policy import arms
+from pav_jax.policy import losses
+from pav_jax.policy import reinforce
+from pav_jax.problems import text
+from pav_jax.rollouts import collect
+from pav_jax.rollouts import engine
+from pav_jax.rollouts import jobs as jobs_lib
+from pav_jax.training import fit
+from pav_jax.training import mesh as mesh_lib
+from pav_jax.verifiers import train as verifiers
+
+_SCORING_ID = 4  # which row of the embedding is read changes no program
+
+
+class Program(NamedTuple):
+  """One program: what lowers it, what lies on the chips beside its arguments (name -> abstract tree), what it needs."""
+
+  name: str
+  lower: Callable[[], Any]
+  resident: Mapping[str, Any]
+  flops: float
+  bytes: float
+
+
+class Net(NamedTuple):
+  """A network of the config on the mesh: its shape, functions, and parameters as they are stored."""
+
+  config: gemma.GemmaConfig
+  network: network_lib.Network
+  params: Any
+
+
+def stages(config) -> tuple[str, ...]:
+  """The stages of a config's `stage` that have programs."""
+  alone = {"pipeline": ("sft", "rollouts", "values", "verifier", "search"), "rl": ("rft", "rl"), "evaluate": ("search",)}
+  found = alone.get(config.stage, (config.stage,))
+  return tuple(stage for stage in found if stage in _STAGES)
+
+
+def of_stage(stage: str, config, mesh) -> list[Program]:
+  """The programs of one of `stages`."""
+  return _STAGES[stage](config, mesh)
+
+
+def _net(section, mesh) -> Net:
+  config = architecture.shape(section)
+  network = network_lib.from_gemma(config, scoring_id=_SCORING_ID, logit_chunk=section.logit_chunk)
+  params = mesh_lib.abstract(jax.eval_shape(network.init, jax.random.key(0)), mesh, architecture.SHARDING)
+  return Net(config, network, params)
+
+
+def _rows(mesh, *shape, dtype=jnp.float32):
+  return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, mesh_lib.ROWS))
+
+
+def _whole(mesh, *shape, dtype=jnp.int32):
+  return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, PartitionSpec()))
+
+
+def bytes_on_a_chip(tree) -> int:
+  """Of an abstract tree with shardings."""
+  one = lambda x: int(np.prod(x.sharding.shard_shape(x.shape), dtype=np.int64)) * jnp.dtype(x.dtype).itemsize
+  return sum(one(x) for x in jax.tree.leaves(tree) if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key))
+
+
+def _weights(net: Net, mesh) -> float:
+  """Bytes of the weights a chip reads for one pass, in the type of the computation."""
+  return sum(size.num_params(net.config)) * jnp.dtype(net.config.dtype).itemsize / mesh.shape["model"]
+
+
+def _parts(mesh) -> int:
+  return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def _training(name: str, net: Net, learner: fit.Learner, batch, mesh, *, pieces: int, resident, logits: bool) -> Program:
+  rows, width = batch.token_bt.shape
+  forward = rows * size.forward_flops(net.config, 0, width, width if logits else 0)
+  layer_inputs = 2 * rows * width * net.config.width * net.config.num_layers * jnp.dtype(net.config.dtype).itemsize / _parts(mesh)
+  return Program(name, lambda: learner.step.lower(learner.like, batch, jax.random.key(0)), resident, 4.0 * forward,
+                 2 * bytes_on_a_chip(learner.like) + 3 * pieces * _weights(net, mesh) + layer_inputs)
+
+
+def _learner(knobs, net: Net, loss_fn, mesh) -> fit.Learner:
+  return fit.learner(knobs, mesh, init=net.network.init, patterns=architecture.SHARDING, loss_fn=loss_fn)
+
+
+def _text_program(name: str, section: str, width: int, config, mesh) -> list[Program]:
+  knobs, net = config[section], _net(config.policy, mesh)
+  batch = text.TextBatch(_rows(mesh, knobs.batch_size, width, dtype=jnp.int32), _rows(mesh, knobs.batch_size, width))
+  learner = _learner(knobs, net, text.language_loss(net.network), mesh)
+  return [_training(name, net, learner, batch, mesh, pieces=knobs.microbatches, resident={}, logits=True)]
+
+
+def _sft(config, mesh) -> list[Program]:
+  return _text_program("sft: update", "sft", config.problems.max_prompt + config.problems.max_solution, config, mesh)
+
+
+def _rft(config, mesh) -> list[Program]:
+  return _text_program("rft: update", "rft", config.problems.max_prompt + config.rollouts.max_new, config, mesh)
+
+
+def _verifier(config, mesh) -> list[Program]:
+  net, width = _net(config.verifier.model, mesh), config.problems.max_prompt + config.rollouts.max_new
+  found = []
+  for kind in config.verifier.kinds:
+    knobs = config.verifier[kind]
+    floats = _rows(mesh, knobs.batch_size, config.monte_carlo.max_steps + 1)
+    batch = verifiers.ValueBatch(_rows(mesh, knobs.batch_size, width, dtype=jnp.int32), _rows(mesh, knobs.batch_size, width),
+                                 _rows(mesh, *floats.shape, dtype=jnp.int32), floats, floats)
+    learner = _learner(knobs, net, verifiers.value_loss(net.network, config.verifier.text_weight), mesh)
+    found.append(_training(f"verifier {kind}: update", net, learner, batch, mesh, pieces=knobs.microbatches, resident={},
+                           logits=bool(config.verifier.text_weight)))
+  return found
+
+
+def _decoding(name: str, net: Net, mesh, *, rows: int, share: int, width: int, slots: int, sampling, resident) -> list[Program]:
+  """The engine's two programs: a prefill of the lanes that are refilled together, and a decoding step."""
+  config, lanes_at_once = net.config, jobs_lib.lanes_of(rows, min(share, rows), mesh)
+  (lanes, at_once), share = lanes_at_once, min(share, rows)
+  params = mesh_lib.abstract_over_model_alone(net.params)
+  state = jax.eval_shape(lambda params: engine.empty(net.network, params, lanes=lanes, rows=share, jobs=jobs_lib.JOBS_PER_LANE,
+                                                     width=width, slots=slots), params)
+  state = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, engine.layout(state, mesh))
+  v = config.vocab_size
+  tokens = engine.Tokens(_whole(mesh), _whole(mesh), *(_whole(mesh, v, dtype=bool) for _ in range(3)))
+  work = jax.tree.map(lambda x: _whole(mesh, at_once, *x.shape[1:], dtype=x.dtype), state.work)
+  a_token = 2 * config.num_layers * config.num_kv_heads * config.head_width * jnp.dtype(config.dtype).itemsize / mesh.shape["model"]
+  seen = lanes / _parts(mesh) * (width + share * slots / 2) * a_token
+  install = lambda: engine.install.lower(net.network, params, state, _whole(mesh, at_once), _whole(mesh, at_once, width), work)
+  advance = lambda: engine.advance.lower(net.network, params, state, tokens, _whole(mesh), lines=jobs_lib.lines_of(slots),
+                                         sampling=sampling)
+  middle = width + slots // 2
+  return [Program(f"{name}: prefill of {at_once}", install, resident,
+                  float(at_once * size.forward_flops(config, 0, width)), _weights(net, mesh) + at_once * width * a_token),
+          Program(f"{name}: token of {lanes * share} rows", advance, resident,
+                  float(lanes * share * size.forward_flops(config, middle, middle + 1, 1)), _weights(net, mesh) + seen)]
+
+
+def _rollouts(config, mesh) -> list[Program]:
+  net, knobs = _net(config.policy, mesh), config.rollouts
+  return _decoding("rollouts", net, mesh, rows=knobs.rows, share=jobs_lib.rows_of_lane(knobs.n_cov), width=config.problems.max_prompt,
+                   slots=knobs.max_new, sampling=collect.sampling_of(knobs), resident={"policy": net.params})
+
+
+def _values(config, mesh) -> list[Program]:
+  net, knobs = _net(config.policy, mesh), config.monte_carlo
+  share = jobs_lib.rows_of_lane(knobs.n_mc * knobs.max_steps)
+  return _decoding("values", net, mesh, rows=knobs.rows, share=share, width=config.problems.max_prompt + config.rollouts.max_new,
+                   slots=config.rollouts.max_new, sampling=collect.sampling_of(knobs), resident={"policy": net.params})
+
+
+def _rl(config, mesh) -> list[Program]:
+  """Policy, reference, value function and verifier together, each where it lies during the whole run."""
+  knobs, net, judge = config.rl, _net(config.policy, mesh), _net(config.verifier.model, mesh)
+  learners = arms.learners_of(knobs, net.network, mesh)
+  value = None if learners.value is None else learners.value.like
+  here = {"policy and its optimiser": learners.policy.like, "reference": net.params, "verifier": judge.params}
+  here |= {} if value is None else {"value function and its optimiser": value}
+  without = lambda *names: {name: tree for name, tree in here.items() if name not in names}
+  width, rows = config.problems.max_prompt + config.rollouts.max_new, knobs.batch_size * knobs.group
+  token_bt, float_bt = _rows(mesh, rows, width, dtype=jnp.int32), _rows(mesh, rows, width - 1)
+  batch = losses.RolloutBatch(token_bt, *[float_bt] * 5)
+  position_bz = _rows(mesh, rows, config.monte_carlo.max_steps + 1, dtype=jnp.int32)
+  read = lambda: reinforce.read_all.lower(
+      net.network, judge.network, net.params, net.params, None if value is None else value.params, judge.params, token_bt, position_bz)
+  policies = 2 if value is None else 3
+  flops = rows * (2 * size.forward_flops(net.config, 0, width, width) + (policies - 2) * size.forward_flops(net.config, 0, width)
+                  + size.forward_flops(judge.config, 0, width))
+  optimiser = lambda state: state.opt_state
+  beside = {"optimiser of the policy": optimiser(learners.policy.like)}
+  beside |= {} if value is None else {"optimiser of the value function": optimiser(value)}
+  found = _decoding("rl", net, mesh, rows=min(knobs.rows, rows), share=min(knobs.group, knobs.share), width=config.problems.max_prompt,
+                    slots=config.rollouts.max_new, sampling=collect.sampling_of(config.rollouts)._replace(temperature=1.0), resident=here)
+  found.append(Program("rl: reading by all", read, beside, float(flops), policies * _weights(net, mesh) + _weights(judge, mesh)))
+  pieces = knobs.microbatches
+  found.append(_training("rl: policy's update", net, learners.policy, batch, mesh, pieces=pieces,
+                         resident=without("policy and its optimiser"), logits=True))
+  if value is not None:
+    found.append(_training("rl: value function's update", net, learners.value, batch, mesh, pieces=pieces,
+                           resident=without("value function and its optimiser"), logits=False))
+  return found
+
+
+_STAGES = {"sft": _sft, "rollouts": _rollouts, "values": _values, "verifier": _verifier, "rft": _rft, "rl": _rl}
