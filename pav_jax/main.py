@@ -48,7 +48,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives.")
 
 
 def parse(argv: list[str]):
-  """(config, workdir, None where it only compiles). Raises UserError for anything wrong on the command line."""
+  """(config, workdir or None, which compiling needs not). Raises UserError for anything wrong on the command line."""
   path = next((a.partition("=")[2] for a in argv if a.startswith(("--config=", "-config="))), "")
   if not path:
     raise UserError("command line: --config=configs/....py is missing")
@@ -77,7 +77,7 @@ def parse(argv: list[str]):
     raise UserError(f"config.stage {config.stage!r} is none of pipeline, {', '.join([*STAGES, *ALONE])}")
   if (config.stage == "didactic") != ("figure" in config):
     raise UserError(f"config.stage {config.stage!r} is not for {path}: configs/didactic has didactic, and nothing else")
-  return config, None if compiles else pathlib.Path(_WORKDIR.value).absolute()
+  return config, pathlib.Path(_WORKDIR.value).absolute() if _WORKDIR.value else None
 
 
 def _require(section, path: str):
@@ -138,19 +138,21 @@ def run(config, workdir: pathlib.Path, hosts_spec: str = ""):
     importlib.import_module(module).run_stage(this)
 
 
-def compile_for(config, topology: str):
-  """The stage's programs through the TPU compiler; needs no TPU, and none is looked for."""
-  os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
+def compile_for(config, topology: str, workdir: pathlib.Path | None):
+  """The stage's programs through the TPU compiler; needs no TPU, and none is looked for. Figures go to workdir/compile.jsonl, too."""
+  # The compiler's library asks the machine which TPU it has, and complains at length of having none.
+  os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost",
+                 "TPU_ACCELERATOR_TYPE": "v5litepod-16"}
   logging.set_verbosity(logging.ERROR)
-  importlib.import_module("pav_jax.pods.compile").run(config, topology)
+  importlib.import_module("pav_jax.pods.compile").run(config, topology, workdir)
 
 
 def main() -> int:
   """Exit status of the command."""
   try:
     config, workdir = parse(sys.argv)
-    if workdir is None:
-      compile_for(config, _TOPOLOGY.value)
+    if _MODE.value == "compile":
+      compile_for(config, _TOPOLOGY.value, workdir)
     else:
       run(config, workdir, hosts_spec=_HOSTS.value)
   except UserError as error:

@@ -249,6 +249,15 @@ class Gemma(nn.Module):
     return RMSNorm(c.param_dtype, name="final_norm")(x_btd), decoding.Prefix(*map(tuple, kept)) if keep else None
 
 
+def compute(config: GemmaConfig, params, scoring: bool = False):
+  """The parameters in the type they are computed with, which gives the same numbers: norms' scales stay float32, so
+  does the embedding for `scoring`, whose logit is read in float32."""
+  def cast(path, x):
+    name = jax.tree_util.keystr(path, simple=True, separator="/")
+    return x if name.endswith("scale") or scoring and name == "embedding" else x.astype(config.dtype)
+  return params if config.dtype == config.param_dtype else jax.tree_util.tree_map_with_path(cast, params)
+
+
 def unstacked(config: GemmaConfig, params) -> dict:
   """The parameters with a list of layers instead of a stack, as `extend` reads them; a copy of the layers' weights."""
   layers = [jax.tree.map(lambda x: x[y], params["layers"]) for y in range(config.num_layers)]

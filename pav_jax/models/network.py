@@ -23,6 +23,8 @@ class Network(NamedTuple):
   scores(params, hidden_xd) -> score_x, float32: the logit of the scoring token
   log_probs(params, hidden_btd, target_bt) -> log_prob_bt, float32
   read(params, token_bt) -> (hidden_btd, prefix): rows from their first token on
+  compute(params, scoring=False) -> the parameters in the type of the computation, less to read at every token;
+    scoring keeps what `scores` reads in float32
   unstacked(params) -> the parameters as extend reads them: a layer at a time, each array by itself
   extend(unstacked, cache, token_bt, valid_bt) -> (hidden_btd, cache): a cache is a prefix, `decoding.begin`
   flops(start, stop, logit_count) -> FLOPs of reading positions [start, stop)
@@ -34,6 +36,7 @@ class Network(NamedTuple):
   scores: Callable[..., Any]
   log_probs: Callable[..., Any]
   read: Callable[..., Any]
+  compute: Callable[..., Any]
   unstacked: Callable[..., Any]
   extend: Callable[..., Any]
   flops: Callable[..., Any]
@@ -52,6 +55,7 @@ def from_gemma(config: gemma.GemmaConfig, *, scoring_id: int, logit_chunk: int =
       log_probs=lambda params, hidden_btd, target_bt: readout.target_log_probs(
           config, params, hidden_btd, target_bt, logit_chunk),
       read=lambda params, token_bt: apply(params, token_bt, keep=True),
+      compute=lambda params, scoring=False: gemma.compute(config, params, scoring),
       unstacked=lambda params: gemma.unstacked(config, params),
       extend=lambda params, cache, token_bt, valid_bt: gemma.extend(config, params, cache, token_bt, valid_bt),
       flops=lambda start, stop, logit_count=0: size.forward_flops(config, start, stop, logit_count),

@@ -42,6 +42,7 @@ def devices(topology: str) -> list[jax.Device]:
   try:
     found = topologies.get_topology_desc(platform="tpu", topology_name=topology, **_EXTRA.get(topology.partition(":")[0], {}))
   except (RuntimeError, ValueError, NotImplementedError) as error:
-    raise UserError(f"--topology={topology}: {' '.join(str(error).split())[:300]}; "
-                    "the TPU compiler comes with pip install 'jax[tpu]'") from error
+    # JAX's own word for a machine without libtpu.
+    hint = "; pip install 'jax[tpu]' brings the compiler, no TPU is needed" if "not installed" in str(error) else ""
+    raise UserError(f"--topology={topology}: {' '.join(str(error).split())[:300]}{hint}") from error
   return found.devices

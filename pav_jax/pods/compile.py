@@ -11,6 +11,7 @@ The figures are also written as JSON, a line a program.
 """
 
 import json
+import pathlib
 import re
 import sys
 import time
@@ -27,11 +28,13 @@ _HEAD = (f"{'program':<38}{'GiB a chip':>11}{'+ besides':>10}{'of':>7}{'TFLOP':>
          f"{'ms':>9}  bound")
 
 
-def run(config, topology: str, path=None) -> list[dict]:
-  """Compiles the stage's programs for the slice, prints the table, and returns its lines (appended to `path`, too).
+def run(config, topology: str, workdir: pathlib.Path | None = None) -> list[dict]:
+  """Compiles the stage's programs for the slice, prints the table, and returns its lines (appended to workdir/compile.jsonl, too).
 
   Raises UserError at the end where a program does not fit, or the config has no program to compile.
   """
+  if workdir is not None:
+    workdir.mkdir(parents=True, exist_ok=True)
   chip, stages = chips.chip(topology), programs.stages(config)
   if not stages:
     raise UserError(f"--mode=compile: stage {config.stage} has no program for an accelerator")
@@ -42,13 +45,13 @@ def run(config, topology: str, path=None) -> list[dict]:
   found, over = [], []
   for stage in stages:
     for program in programs.of_stage(stage, config, mesh):
-      line = {"topology": topology, "mesh": dict(mesh.shape), "stage": stage} | compiled(program, mesh.size, chip)
+      line = {"config": config.policy.size, "topology": topology, "mesh": dict(mesh.shape), "stage": stage} | compiled(program, mesh.size, chip)
       print(row(line, chip), flush=True)
       found.append(line)
       if line["too_large"]:
         over.append(f"{program.name}: {line['too_large']}")
-      if path is not None:
-        with path.open("a", encoding="utf-8") as file:
+      if workdir is not None:
+        with (workdir / "compile.jsonl").open("a", encoding="utf-8") as file:
           file.write(json.dumps(line) + "\n")
   if over:
     raise UserError(f"--topology={topology}: does not fit: " + "; ".join(over))

@@ -143,9 +143,11 @@ def _verifier(config, mesh) -> list[Program]:
 
 def _decoding(name: str, net: Net, mesh, *, rows: int, share: int, width: int, slots: int, sampling, resident) -> list[Program]:
   """The engine's two programs: a prefill of the lanes that are refilled together, and a decoding step."""
-  config, lanes_at_once = net.config, jobs_lib.lanes_of(rows, min(share, rows), mesh)
-  (lanes, at_once), share = lanes_at_once, min(share, rows)
-  params = mesh_lib.abstract_over_model_alone(net.params)
+  config, share = net.config, min(share, rows)
+  lanes, at_once = jobs_lib.lanes_of(rows, share, mesh)
+  stored = jax.eval_shape(net.network.compute, net.params)
+  params = mesh_lib.abstract_over_model_alone(jax.tree.map(
+      lambda x, old: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=old.sharding), stored, net.params))
   state = jax.eval_shape(lambda params: engine.empty(net.network, params, lanes=lanes, rows=share, jobs=jobs_lib.JOBS_PER_LANE,
                                                      width=width, slots=slots), params)
   state = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, engine.layout(state, mesh))
@@ -190,7 +192,7 @@ def _rl(config, mesh) -> list[Program]:
   batch = losses.RolloutBatch(token_bt, *[float_bt] * 5)
   position_bz = _rows(mesh, rows, config.monte_carlo.max_steps + 1, dtype=jnp.int32)
   read = lambda: reinforce.read_all.lower(
-      net.network, judge.network, net.params, net.params, None if value is None else value.params, judge.params, token_bt, position_bz)
+      mesh, net.network, judge.network, net.params, net.params, None if value is None else value.params, judge.params, token_bt, position_bz)
   policies = 2 if value is None else 3
   flops = rows * (2 * size.forward_flops(net.config, 0, width, width) + (policies - 2) * size.forward_flops(net.config, 0, width)
                   + size.forward_flops(judge.config, 0, width))

@@ -83,13 +83,14 @@ class Arena:
     return collect.grade(drawn, self.problems, self.vocabulary, self.grader)[0]
 
 
-@functools.partial(jax.jit, static_argnames=("network", "verifier"))
-def read_all(network, verifier, params, reference, value_params, verifier_params, token_bt, position_bz):
+@functools.partial(jax.jit, static_argnames=("mesh", "network", "verifier"))
+def read_all(mesh, network, verifier, params, reference, value_params, verifier_params, token_bt, position_bz):
   """(old_bt, reference_bt, value_bt, q_bz) of whole rows; q is None without a verifier."""
-  read = functools.partial(losses.log_probs, network, token_bt=token_bt)
-  q_bz = None if verifier is None else jax.nn.sigmoid(score.logits_at(verifier, verifier_params, token_bt, position_bz))
-  value_bt = jnp.zeros(()) if value_params is None else losses.values(network, value_params, token_bt)
-  return read(params), read(reference), value_bt, q_bz
+  log_probs, values = (mesh_lib.on(mesh, functools.partial(f, network)) for f in (losses.log_probs, losses.values))
+  q_bz = None if verifier is None else jax.nn.sigmoid(
+      mesh_lib.on(mesh, score.logits_at)(verifier, verifier_params, token_bt, position_bz))
+  value_bt = jnp.zeros(()) if value_params is None else values(value_params, token_bt)
+  return log_probs(params, token_bt), log_probs(reference, token_bt), value_bt, q_bz
 
 
 class Read(NamedTuple):
@@ -119,7 +120,7 @@ def read(arena: Arena, players: Players, params, value_params, rollouts: collect
   verifier = None if players.verifier is None else players.verifier.network
   put = mesh_lib.put_rows((token_bt, np.where(there_bz, start_b[:, None] + end_bz, 0).astype(np.int32)), arena.mesh)
   old_bt, reference_bt, value_bt, q_bz = jax.device_get(read_all(
-      players.policy.network, verifier, params, players.reference, value_params, players.verifier_params, *put))
+      arena.mesh, players.policy.network, verifier, params, players.reference, value_params, players.verifier_params, *put))
   outcome_b = (rollouts.verdict_b == grading.Verdict.CORRECT).astype(np.float32)
   figures = {"accuracy": float(outcome_b.mean()), "steps_joined": float(joined)}
   if knobs.prover == "monte_carlo" and knobs.alpha:

@@ -99,7 +99,7 @@ def run(network: Network, params, token_bt: np.ndarray, length_b: np.ndarray, jo
     raise UserError("no prefix to continue")
   share = min(share, rows)
   lanes, at_once = lanes_of(rows, share, mesh)
-  params = mesh_lib.over_model_alone(params)
+  params = mesh_lib.over_model_alone(network.compute(params))
   key_r2 = np.asarray(jax.random.key_data(sampling_lib.row_keys(seed, *jobs.name_rn.T)))
   waiting = collections.deque(_bundles(jobs, jobs_per_lane))
   state = engine.empty(network, params, lanes=lanes, rows=share, jobs=jobs_per_lane, width=token_bt.shape[1],

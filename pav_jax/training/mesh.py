@@ -1,6 +1,5 @@
 """The mesh, and from path patterns to shardings; a leaf that matches no pattern is an error."""
 
-import functools
 import re
 from collections.abc import Callable
 from collections.abc import Sequence
@@ -62,7 +61,6 @@ def abstract(tree, mesh: Mesh, patterns: Patterns):
 
 def on(mesh: Mesh, function: Callable) -> Callable:
   """The function, traced for this mesh: `constrain_rows` in it means its axes. For what is jitted to read whole rows."""
-  @functools.wraps(function)
   def traced(*args, **kwargs):
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
       return function(*args, **kwargs)

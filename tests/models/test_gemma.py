@@ -262,6 +262,19 @@ def test_bfloat16_norm_rounds_only_once():
   np.testing.assert_allclose(np.asarray(normed_btd, np.float64), exact_btd, rtol=1.001 * 2**-8, atol=0)
 
 
+def test_weights_in_the_type_of_the_computation_give_the_same_numbers():
+  config = dataclasses.replace(SHAPED["9b"], dtype="bfloat16")
+  net = network.from_gemma(config, scoring_id=7)
+  params = jax.tree.map(lambda x: x + 0.01, net.init(jax.random.key(0)))
+  token_bt = jnp.asarray(np.random.default_rng(0).integers(0, config.vocab_size, (3, 9)), jnp.int32)
+  hidden_btd = net.hidden(params, token_bt)
+  drawing, scoring = net.compute(params), net.compute(params, scoring=True)
+  assert drawing["embedding"].dtype == drawing["layers"]["ffn"]["down"].dtype == scoring["layers"]["ffn"]["down"].dtype == jnp.bfloat16
+  assert drawing["final_norm"]["scale"].dtype == scoring["embedding"].dtype == jnp.float32
+  np.testing.assert_array_equal(net.logits(drawing, net.hidden(drawing, token_bt)), net.logits(params, hidden_btd))
+  np.testing.assert_array_equal(net.scores(scoring, net.hidden(scoring, token_bt)), net.scores(params, hidden_btd))
+
+
 def test_flops_of_a_case_counted_by_hand():
   """A local layer of window 2 and a global one, d = 4, 2 heads on 1, e = 2, f = 3, v = 5; tokens 1 and 2 of 3."""
   config = gemma.GemmaConfig(2, 4, 2, 1, 2, 3, 1.0, vocab_size=5, window=2)

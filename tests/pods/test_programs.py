@@ -1,0 +1,119 @@
+"""The programs of every stage compile for a mesh, need what is counted by hand, and say so when they do not fit.
+
+The compiler is the CPU's here, which is what any machine has; the TPU's takes the same road.
+"""
+
+import jax
+import pytest
+
+from configs import default
+from pav_jax.errors import UserError
+from pav_jax.models import architecture
+from pav_jax.models import size
+from pav_jax.pods import chips
+from pav_jax.pods import compile as compile_lib
+from pav_jax.pods import hlo
+from pav_jax.pods import programs
+from pav_jax.training import mesh as mesh_lib
+
+pytestmark = pytest.mark.skipif(jax.device_count() < 8, reason="run by test_on_eight_devices.py in a process of its own")
+ROOMY = chips.Chip(2**40, 1e12, 1e12, 1e12)
+
+
+@pytest.fixture(scope="module")
+def mesh():
+  return mesh_lib.make_mesh(data=1, fsdp=4, model=2)
+
+
+def _config(**changes):
+  config = default.get_config()
+  config.update_from_flattened_dict({"sft.batch_size": 16, "verifier.kinds": ("q",), "verifier.q.batch_size": 16, "rl.baseline": "value",
+                                     "rollouts.rows": 16, "monte_carlo.rows": 16, "rl.rows": 16, **changes})
+  return config
+
+
+@pytest.mark.parametrize("stage, names", [
+    ("sft", ["sft: update"]),
+    ("rollouts", ["rollouts: prefill of 2", "rollouts: token of 16 rows"]),
+    ("verifier", ["verifier q: update"]),
+    ("rl", ["rft: update", "rl: prefill of 1", "rl: token of 16 rows", "rl: reading by all", "rl: policy's update",
+            "rl: value function's update"])])
+def test_every_program_of_a_stage_compiles(stage, names, mesh):
+  config = _config(stage=stage)
+  found = [x for name in programs.stages(config) for x in programs.of_stage(name, config, mesh)]
+  assert len(found) == len(names)
+  for program, name in zip(found, names):
+    assert program.name.split(" of ")[0] == name.split(" of ")[0]
+    line = compile_lib.compiled(program, mesh.size, ROOMY)
+    assert not line["too_large"] and line["need"] > 0 and line["flops"] > 0 and line["least_bytes"] > 0, line
+    assert line["total"] == line["need"] + sum(line["besides"].values())
+    assert name in compile_lib.row(line, ROOMY) or " of " in name
+
+
+def test_the_pipeline_and_rl_have_all_their_stages():
+  assert programs.stages(_config(stage="pipeline")) == ("sft", "rollouts", "values", "verifier")
+  assert programs.stages(_config(stage="rl")) == ("rft", "rl")
+  assert programs.stages(_config(stage="problems")) == ()
+
+
+def test_what_lies_on_a_chip_is_what_is_counted(mesh):
+  """Weights, two moments: three times four bytes a parameter, cut over all chips, but norms, whole on each; and two counters."""
+  [program] = programs.of_stage("sft", _config(stage="sft"), mesh)
+  config = architecture.shape(default.get_config().policy)
+  norms = (4 * config.num_layers + 1) * config.width
+  cut = sum(size.num_params(config)) - norms
+  like = 12 * (cut / mesh.size + norms) + 12  # the step, and two counts of optax's
+  line = compile_lib.compiled(program, mesh.size, ROOMY)
+  batch = 16 * (28 + 24) * 8 / (mesh.shape["data"] * mesh.shape["fsdp"])
+  assert like <= line["arguments"] - batch <= like + 16
+
+
+def test_rows_stay_rows_in_training(mesh):
+  """Nothing as large as the activations of all rows is sent in a loop: each part computes its own."""
+  config = _config(stage="sft")
+  config.sft.batch_size = 64
+  [program] = programs.of_stage("sft", config, mesh)
+  shape = architecture.shape(config.policy)
+  whole = 64 * (28 + 24) * shape.width * 4
+  own = whole / mesh.shape["fsdp"]
+  inside = [x for x in hlo.collectives(program.lower().compile().as_text()) if x.in_loop]
+  assert inside and max(x.size for x in inside) <= max(own, 4 * shape.width * shape.ffn_width * 2), inside
+
+
+def test_what_does_not_fit_is_named(mesh, monkeypatch, tmp_path, capsys):
+  config = _config(stage="rl", **{"rl.arms": ("progress",)})
+  config.mesh.update(dict(mesh.shape))
+  tiny = chips.Chip(2**20, 1e12, 1e12, 1e12)
+  monkeypatch.setattr(chips, "devices", lambda topology: jax.devices())
+  monkeypatch.setattr(chips, "chip", lambda topology: tiny)
+  monkeypatch.setattr(programs, "stages", lambda config: ("rl",))
+  with pytest.raises(UserError, match=r"does not fit: .*rl: policy's update: .*its own, beside it value function and its optimiser"):
+    compile_lib.run(config, "v5e:4x4", tmp_path)
+  assert "DOES NOT FIT" in capsys.readouterr().out
+  assert len((tmp_path / "compile.jsonl").read_text().splitlines()) == 5
+
+
+def test_the_compilers_refusal_in_one_line():
+  message = """RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. Used 20.51G of 15.75G hbm. Exceeded hbm capacity by 4.76G.
+
+Total hbm usage >= 20.77G:
+
+  Largest program allocations in hbm:
+
+  1. Size: 9.00G
+     Operator: op_name="jit(f)/dot_general"
+     Shape: f32[32,1536,49152]{2,1,0:T(8,128)}
+     Unpadded size: 9.00G
+     ==========================
+
+  2. Size: 4.50G
+     Shape: bf16[32,1536,49152]{2,1,0}
+     ==========================
+"""
+  assert compile_lib.largest(message) == "20.51G of 15.75G; the largest arrays are f32[32,1536,49152] 9.00G, bf16[32,1536,49152] 4.50G"
+
+
+@pytest.mark.parametrize("topology", ["v3:4x4", "v5e", "v5e:4", "v5e:4x", "4x4", "v5p:4x4x4x4"])
+def test_a_slice_that_is_none(topology):
+  with pytest.raises(UserError, match="v4, v5e, v5p"):
+    chips.chip(topology)
