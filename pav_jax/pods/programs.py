@@ -96,14 +96,10 @@ def _weights(net: Net, mesh) -> float:
   return sum(size.num_params(net.config)) * jnp.dtype(net.config.dtype).itemsize / mesh.shape["model"]
 
 
-def _parts(mesh) -> int:
-  return mesh.shape["data"] * mesh.shape["fsdp"]
-
-
 def _training(name: str, net: Net, learner: fit.Learner, batch, mesh, *, pieces: int, resident, logits: bool) -> Program:
   rows, width = batch.token_bt.shape
   forward = rows * size.forward_flops(net.config, 0, width, width if logits else 0)
-  layer_inputs = 2 * rows * width * net.config.width * net.config.num_layers * jnp.dtype(net.config.dtype).itemsize / _parts(mesh)
+  layer_inputs = 2 * rows * width * net.config.width * net.config.num_layers * jnp.dtype(net.config.dtype).itemsize / mesh_lib.num_parts(mesh)
   return Program(name, lambda: learner.step.lower(learner.like, batch, jax.random.key(0)), resident, 4.0 * forward,
                  2 * bytes_on_a_chip(learner.like) + 3 * pieces * _weights(net, mesh) + layer_inputs)
 
@@ -153,15 +149,16 @@ def _decoding(name: str, net: Net, mesh, *, rows: int, share: int, width: int, s
   state = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, engine.layout(state, mesh))
   v = config.vocab_size
   tokens = engine.Tokens(_whole(mesh), _whole(mesh), *(_whole(mesh, v, dtype=bool) for _ in range(3)))
-  work = jax.tree.map(lambda x: _whole(mesh, at_once, *x.shape[1:], dtype=x.dtype), state.work)
+  work = jax.tree.map(lambda x: _rows(mesh, at_once, *x.shape[1:], dtype=x.dtype), state.work)
   a_token = 2 * config.num_layers * config.num_kv_heads * config.head_width * jnp.dtype(config.dtype).itemsize / mesh.shape["model"]
-  seen = lanes / _parts(mesh) * (width + share * slots / 2) * a_token
-  install = lambda: engine.install.lower(net.network, params, state, _whole(mesh, at_once), _whole(mesh, at_once, width), work)
+  seen = lanes / mesh_lib.num_parts(mesh) * (width + share * slots / 2) * a_token
+  ids = lambda *shape: _rows(mesh, *shape, dtype=jnp.int32)
+  install = lambda: engine.install.lower(net.network, params, state, ids(at_once), ids(at_once, width), work, mesh=mesh)
   advance = lambda: engine.advance.lower(net.network, params, state, tokens, _whole(mesh), lines=jobs_lib.lines_of(slots),
                                          sampling=sampling)
   middle = width + slots // 2
   return [Program(f"{name}: prefill of {at_once}", install, resident,
-                  float(at_once * size.forward_flops(config, 0, width)), _weights(net, mesh) + at_once * width * a_token),
+                  float(at_once * size.forward_flops(config, 0, width)), _weights(net, mesh) + at_once / mesh_lib.num_parts(mesh) * width * a_token),
           Program(f"{name}: token of {lanes * share} rows", advance, resident,
                   float(lanes * share * size.forward_flops(config, middle, middle + 1, 1)), _weights(net, mesh) + seen)]
 

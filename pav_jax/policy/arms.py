@@ -37,6 +37,7 @@ from pav_jax.problems import grading
 from pav_jax.problems import prepared
 from pav_jax.training import fit
 from pav_jax.training import loop
+from pav_jax.training import mesh as mesh_lib
 from pav_jax.training import metrics
 from pav_jax.training import state as state_lib
 from pav_jax.training.run import Run
@@ -67,7 +68,7 @@ def check(knobs, mesh):
     raise UserError("rl.baseline 'leave_one_out' needs rl.group of at least 2")
   if not knobs.seeds or not knobs.arms:
     raise UserError("rl.arms and rl.seeds each need at least one")
-  parts = mesh.shape["data"] * mesh.shape["fsdp"]
+  parts = mesh_lib.num_parts(mesh)
   if knobs.batch_size % parts or knobs.batch_size * knobs.group % (knobs.microbatches * parts):
     raise UserError(f"rl.batch_size {knobs.batch_size} problems of {knobs.group} responses do not divide into "
                     f"{knobs.microbatches} micro-batches over {parts} devices")

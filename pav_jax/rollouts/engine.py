@@ -27,6 +27,7 @@ from jax.sharding import PartitionSpec
 from pav_jax.models import decoding
 from pav_jax.models.network import Network
 from pav_jax.rollouts import sampling as sampling_lib
+from pav_jax.training import mesh as mesh_lib
 
 
 class Tokens(NamedTuple):
@@ -134,13 +135,19 @@ def blank(network: Network, params, sources: int, width: int) -> decoding.Prefix
   return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), prefix)
 
 
-@functools.partial(jax.jit, static_argnames="network", donate_argnames="lanes")
-def install(network: Network, params, lanes: Lanes, lane_p, token_pt, work: Work) -> Lanes:
-  """Reads the sources token_pt (right-padded) into the idle lanes lane_p, with their work; a lane that is not there is skipped."""
-  _, prefix = network.read(params, token_pt)
-  cache = lanes.cache._replace(prefix=decoding.put(lanes.cache.prefix, lane_p, prefix))
-  work = Work(*(x.at[lane_p].set(new, mode="drop") for x, new in zip(lanes.work, work)))
-  return lanes._replace(cache=cache, work=work, next_i=lanes.next_i.at[lane_p].set(0, mode="drop"))
+@functools.partial(jax.jit, static_argnames=("network", "mesh"), donate_argnames="lanes")
+def install(network: Network, params, lanes: Lanes, lane_p, token_pt, work: Work, *, mesh=None) -> Lanes:
+  """Reads the sources token_pt (right-padded) into the idle lanes lane_p, with their work; a lane that is not there is skipped.
+
+  On a mesh every part reads its own share of the sources, in order, and a source's lane must be one of that part's.
+  """
+  def own(params, lanes, number_i, lane_p, token_pt, work):
+    _, prefix = network.read(params, token_pt)
+    at_p = jnp.where(lane_p >= number_i[0], lane_p - number_i[0], len(number_i))  # below its first: another part's, skipped
+    cache = lanes.cache._replace(prefix=decoding.put(lanes.cache.prefix, at_p, prefix))
+    work = Work(*(x.at[at_p].set(new, mode="drop") for x, new in zip(lanes.work, work)))
+    return lanes._replace(cache=cache, work=work, next_i=lanes.next_i.at[at_p].set(0, mode="drop"))
+  return mesh_lib.by_part(mesh, own, params, lanes, jnp.arange(len(lanes.next_i)), lane_p, token_pt, work)
 
 
 def refill(lanes: Lanes) -> Lanes:

@@ -65,10 +65,10 @@ def rows_of_lane(jobs_per_source: float) -> int:
 
 
 def lanes_of(rows: int, share: int, mesh=None) -> tuple[int, int]:
-  """(lanes of `share` rows, a multiple of the mesh's parts; those that are refilled together: one prefill of so many sources)."""
-  parts = mesh.shape["data"] * mesh.shape["fsdp"] if mesh is not None else 1
-  lanes = max(1, rows // share // parts) * parts
-  return lanes, max(1, lanes // 8)
+  """(lanes of `share` rows, sources that one prefill reads), both the same on every part of the mesh."""
+  parts = mesh_lib.num_parts(mesh)
+  lanes = max(1, rows // share // parts)
+  return lanes * parts, max(1, lanes // 8) * parts
 
 
 def lines_of(max_new: int) -> int:
@@ -110,18 +110,18 @@ def run(network: Network, params, token_bt: np.ndarray, length_b: np.ndarray, jo
   if bar is not None:
     bar.update(int((jobs.budget_r == 0).sum()))
   while waiting or running:
-    free = [lane for lane in range(lanes) if lane not in running]
-    for start in range(0, min(len(free), len(waiting)), at_once):
-      fresh = {lane: waiting.popleft() for lane in free[start:start + at_once] if waiting}
+    for lane_p in _places([lane for lane in range(lanes) if lane not in running], lanes, at_once, mesh_lib.num_parts(mesh)):
+      bundles = [waiting.popleft() if lane < lanes and waiting else np.zeros(0, int) for lane in lane_p]
+      fresh = {int(lane): bundle_j for lane, bundle_j in zip(lane_p, bundles) if len(bundle_j)}
+      if not fresh:
+        break
       running |= fresh
       # A call has one shape: places without a bundle name a lane that is not there.
-      lane_p = np.full(at_once, lanes, np.int32)
-      lane_p[:len(fresh)] = list(fresh)
-      source_p = np.zeros(at_once, np.int32)
-      source_p[:len(fresh)] = [jobs.source_r[bundle_j[0]] for bundle_j in fresh.values()]
-      work = _work(list(fresh.values()), jobs, key_r2, token_bt, at_once, jobs_per_lane)
-      state = engine.install(network, params, state, lane_p, token_bt[source_p], work)
-    wanted = min(at_once, len(waiting)) if waiting else lanes + 1
+      lane_p = np.where([len(bundle_j) > 0 for bundle_j in bundles], lane_p, lanes).astype(np.int32)
+      source_p = np.array([jobs.source_r[bundle_j[0]] if len(bundle_j) else 0 for bundle_j in bundles])
+      state = engine.install(network, params, state, lane_p, token_bt[source_p],
+                             _work(bundles, jobs, key_r2, token_bt, jobs_per_lane), mesh=mesh)
+    wanted = min(max(1, lanes // 8), len(waiting)) if waiting else lanes + 1
     state, log, steps, busy_i = jax.block_until_ready(engine.advance(
         network, params, state, tokens, wanted, lines=lines_of(max_new), sampling=sampling))
     over = _sort(jax.device_get(log), int(steps), running, share, done, int(tokens.eos_id), jobs.budget_r)
@@ -141,15 +141,23 @@ def _bundles(jobs: Jobs, jobs_per_lane: int) -> list[np.ndarray]:
   return sorted(bundles, key=lambda bundle_j: -int(jobs.budget_r[bundle_j].sum()))
 
 
-def _work(bundles: list[np.ndarray], jobs: Jobs, key_r2, token_bt, lanes: int, jobs_per_lane: int) -> engine.Work:
+def _places(free: list[int], lanes: int, at_once: int, parts: int):
+  """lane_p of each call that fills the free lanes: every part of the mesh has its share of a call's places, and in them
+  its own lanes or, for want of them, one that is not there."""
+  own = [[lane for lane in free if lane * parts // lanes == part] for part in range(parts)]
+  share = at_once // parts
+  for start in range(0, max(map(len, own)), share):
+    yield np.concatenate([np.array([*mine[start:start + share], *[lanes] * share][:share]) for mine in own])
+
+
+def _work(bundles: list[np.ndarray], jobs: Jobs, key_r2, token_bt, jobs_per_lane: int) -> engine.Work:
   """The bundles as tables, one line a lane, padded to one shape."""
   def table(x_r):
-    x_ij = np.zeros((lanes, jobs_per_lane, *x_r.shape[1:]), x_r.dtype)
+    x_ij = np.zeros((len(bundles), jobs_per_lane, *x_r.shape[1:]), x_r.dtype)
     for line, bundle_j in zip(x_ij, bundles):
       line[:len(bundle_j)] = x_r[bundle_j]
     return x_ij
-  count_i = np.zeros(lanes, np.int32)
-  count_i[:len(bundles)] = [len(bundle_j) for bundle_j in bundles]
+  count_i = np.array([len(bundle_j) for bundle_j in bundles], np.int32)
   last_r = jobs.cut_r - 1
   endless_r = np.full(len(last_r), np.iinfo(np.int32).max, np.int32)
   return engine.Work(count_i, *(table(np.asarray(x_r, np.int32)) for x_r in (

@@ -67,9 +67,9 @@ def fit(run: Run, knobs, *, init, patterns, meta: dict, loss_fn, train_rows, val
   log_every. Rows are NamedTuples of host arrays with equal first axis.
   """
   rows_per_host = knobs.batch_size // jax.process_count()
-  if knobs.batch_size % (knobs.microbatches * run.mesh.shape["data"] * run.mesh.shape["fsdp"]) or not rows_per_host:
+  if knobs.batch_size % (knobs.microbatches * mesh_lib.num_parts(run.mesh)) or not rows_per_host:
     raise UserError(f"{what}: batch_size {knobs.batch_size} does not divide into {knobs.microbatches} "
-                    f"micro-batches over {run.mesh.shape['data'] * run.mesh.shape['fsdp']} devices")
+                    f"micro-batches over {mesh_lib.num_parts(run.mesh)} devices")
   tx, _, step_fn = learner(knobs, run.mesh, init=init, patterns=patterns, loss_fn=loss_fn)
   key = jax.random.key(seed)
   state = state_lib.create(init, tx, key, run.mesh, patterns, start_params)

@@ -73,10 +73,33 @@ def constrain_rows(x):
   Left alone, the compiler takes the cut of the weights over fsdp for one of
   the activations' widths, and every chip computes every row.
   """
-  if jax.sharding.get_abstract_mesh().empty:
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty or mesh.manual_axes:  # in `by_part` a part's rows are all there are
     return x
   free = [PartitionSpec.UNCONSTRAINED] * (x.ndim - 1)
   return jax.lax.with_sharding_constraint(x, PartitionSpec(*ROWS, *free))
+
+
+def num_parts(mesh: Mesh | None) -> int:
+  """Groups of devices that each hold rows of their own; 1 without a mesh."""
+  return 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def by_part(mesh: Mesh | None, function: Callable, params, *rows):
+  """function(params, *rows) on every part by itself, which sees its own rows of each array and nothing of another's.
+
+  params: the same for all parts, cut over model alone. rows: trees of arrays
+  whose first axis is cut over the parts; scalars are everybody's. So is what
+  comes back. Without a mesh, the function itself.
+  """
+  if mesh is None:
+    return function(params, *rows)
+  spec = lambda tree: jax.tree.map(lambda x: ROWS if x.ndim else PartitionSpec(), tree)
+  out = jax.eval_shape(function, params, *rows)
+  whole = jax.tree.map(lambda _: PartitionSpec(), params)
+  # The compiler cannot see that what is computed from scalars is the same everywhere.
+  return jax.shard_map(function, mesh=mesh, in_specs=(whole, *map(spec, rows)), out_specs=spec(out), axis_names={"data", "fsdp"},
+                       check_vma=False)(params, *rows)
 
 
 def put_rows(batch, mesh: Mesh):
