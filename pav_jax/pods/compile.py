@@ -69,7 +69,7 @@ def compiled(program: programs.Program, count: int, chip: chips.Chip) -> dict:
   except jax.errors.JaxRuntimeError as error:
     if "RESOURCE_EXHAUSTED" not in str(error):
       raise
-    return line | {"too_large": largest(str(error))}
+    return line | {"too_large": refusal(str(error), program.arguments)}
   memory, moved = executable.memory_analysis(), hlo.collectives(executable.as_text())
   need = memory.argument_size_in_bytes + memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
   sent, looped = sum(x.sent for x in moved), sum(x.sent for x in moved if x.in_loop)
@@ -98,9 +98,11 @@ def row(line: dict, chip: chips.Chip) -> str:
           f"{1e3 * max(line['seconds'].values()):>9.3g}  {line['bound']}" + ("  DOES NOT FIT" if line["too_large"] else ""))
 
 
-def largest(message: str) -> str:
-  """The compiler's refusal in one line: how much there is, and its largest arrays."""
-  used = re.search(r"Used ([\d.]+\w) of ([\d.]+\w) hbm", message)
-  arrays = re.findall(r"Size: ([\d.]+\w)\s.*?Shape: (\S+?)[{\s]", message, re.S)
-  return (f"{used.group(1)} of {used.group(2)}" if used else "more than the memory") + "; the largest arrays are " + ", ".join(
-      f"{shape} {size}" for size, shape in arrays[:4])
+def refusal(message: str, lowered) -> str:
+  """The compiler's refusal in one line: its own first line, the largest arrays it names, or else the program's largest arguments."""
+  named = re.findall(r"Size: ([\d.]+\w)\s.*?Shape: (\S+?)[{\s]", message, re.S)
+  arrays = [f"{shape} {size}" for size, shape in named]
+  if not arrays:
+    size = {f"{x.dtype}{list(x.sharding.shard_shape(x.shape))}": programs.bytes_on_a_chip(x) for x in jax.tree.leaves(lowered)}
+    arrays = [f"{name} {size[name] / 2**30:.2f} GiB (an argument)" for name in sorted(size, key=size.get, reverse=True)]
+  return f"{message.splitlines()[0].removeprefix('RESOURCE_EXHAUSTED: ')} The largest arrays a chip: {', '.join(arrays[:4])}"

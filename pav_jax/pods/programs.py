@@ -41,10 +41,11 @@ _SCORING_ID = 4  # which row of the embedding is read changes no program
 
 
 class Program(NamedTuple):
-  """One program: what lowers it, what lies on the chips beside its arguments (name -> abstract tree), what it needs."""
+  """One program: what lowers it, its large arguments (abstract), what lies on the chips beside them (by name), what it needs."""
 
   name: str
   lower: Callable[[], Any]
+  arguments: Any
   resident: Mapping[str, Any]
   flops: float
   bytes: float
@@ -100,7 +101,7 @@ def _training(name: str, net: Net, learner: fit.Learner, batch, mesh, *, pieces:
   rows, width = batch.token_bt.shape
   forward = rows * size.forward_flops(net.config, 0, width, width if logits else 0)
   layer_inputs = 2 * rows * width * net.config.width * net.config.num_layers * jnp.dtype(net.config.dtype).itemsize / mesh_lib.num_parts(mesh)
-  return Program(name, lambda: learner.step.lower(learner.like, batch, jax.random.key(0)), resident, 4.0 * forward,
+  return Program(name, lambda: learner.step.lower(learner.like, batch, jax.random.key(0)), learner.like, resident, 4.0 * forward,
                  2 * bytes_on_a_chip(learner.like) + 3 * pieces * _weights(net, mesh) + layer_inputs)
 
 
@@ -139,8 +140,7 @@ def _verifier(config, mesh) -> list[Program]:
 
 def _decoding(name: str, net: Net, mesh, *, rows: int, share: int, width: int, slots: int, sampling, resident) -> list[Program]:
   """The engine's two programs: a prefill of the lanes that are refilled together, and a decoding step."""
-  config, share = net.config, min(share, rows)
-  lanes, at_once = jobs_lib.lanes_of(rows, share, mesh)
+  config, (lanes, share, at_once) = net.config, jobs_lib.lanes_of(rows, share, mesh)
   stored = jax.eval_shape(net.network.compute, net.params)
   params = mesh_lib.abstract_over_model_alone(jax.tree.map(
       lambda x, old: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=old.sharding), stored, net.params))
@@ -157,9 +157,9 @@ def _decoding(name: str, net: Net, mesh, *, rows: int, share: int, width: int, s
   advance = lambda: engine.advance.lower(net.network, params, state, tokens, _whole(mesh), lines=jobs_lib.lines_of(slots),
                                          sampling=sampling)
   middle = width + slots // 2
-  return [Program(f"{name}: prefill of {at_once}", install, resident,
+  return [Program(f"{name}: prefill of {at_once}", install, (params, state), resident,
                   float(at_once * size.forward_flops(config, 0, width)), _weights(net, mesh) + at_once / mesh_lib.num_parts(mesh) * width * a_token),
-          Program(f"{name}: token of {lanes * share} rows", advance, resident,
+          Program(f"{name}: token of {lanes * share} rows", advance, (params, state), resident,
                   float(lanes * share * size.forward_flops(config, middle, middle + 1, 1)), _weights(net, mesh) + seen)]
 
 
@@ -198,7 +198,7 @@ def _rl(config, mesh) -> list[Program]:
   beside |= {} if value is None else {"optimiser of the value function": optimiser(value)}
   found = _decoding("rl", net, mesh, rows=min(knobs.rows, rows), share=min(knobs.group, knobs.share), width=config.problems.max_prompt,
                     slots=config.rollouts.max_new, sampling=collect.sampling_of(config.rollouts)._replace(temperature=1.0), resident=here)
-  found.append(Program("rl: reading by all", read, beside, float(flops), policies * _weights(net, mesh) + _weights(judge, mesh)))
+  found.append(Program("rl: reading by all", read, (net.params, judge.params), beside, float(flops), policies * _weights(net, mesh) + _weights(judge, mesh)))
   pieces = knobs.microbatches
   found.append(_training("rl: policy's update", net, learners.policy, batch, mesh, pieces=pieces,
                          resident=without("policy and its optimiser"), logits=True))

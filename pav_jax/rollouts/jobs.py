@@ -64,11 +64,15 @@ def rows_of_lane(jobs_per_source: float) -> int:
   return max(1, int(jobs_per_source) // 4)
 
 
-def lanes_of(rows: int, share: int, mesh=None) -> tuple[int, int]:
-  """(lanes of `share` rows, sources that one prefill reads), both the same on every part of the mesh."""
+def lanes_of(rows: int, share: int, mesh=None) -> tuple[int, int, int]:
+  """(lanes, rows of each, sources that one prefill reads): as many lanes and sources on every part of the mesh.
+
+  No more than `rows` rows together, unless there are more parts: each has one lane of at least one row.
+  """
   parts = mesh_lib.num_parts(mesh)
+  share = max(1, min(share, rows // parts))
   lanes = max(1, rows // share // parts)
-  return lanes * parts, max(1, lanes // 8) * parts
+  return lanes * parts, share, max(1, lanes // 8) * parts
 
 
 def lines_of(max_new: int) -> int:
@@ -97,8 +101,7 @@ def run(network: Network, params, token_bt: np.ndarray, length_b: np.ndarray, jo
   count = len(jobs.source_r)
   if not count:
     raise UserError("no prefix to continue")
-  share = min(share, rows)
-  lanes, at_once = lanes_of(rows, share, mesh)
+  lanes, share, at_once = lanes_of(rows, share, mesh)
   params = mesh_lib.over_model_alone(network.compute(params))
   key_r2 = np.asarray(jax.random.key_data(sampling_lib.row_keys(seed, *jobs.name_rn.T)))
   waiting = collections.deque(_bundles(jobs, jobs_per_lane))

@@ -93,24 +93,25 @@ def test_what_does_not_fit_is_named(mesh, monkeypatch, tmp_path, capsys):
   assert len((tmp_path / "compile.jsonl").read_text().splitlines()) == 5
 
 
-def test_the_compilers_refusal_in_one_line():
-  message = """RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. Used 20.51G of 15.75G hbm. Exceeded hbm capacity by 4.76G.
-
-Total hbm usage >= 20.77G:
+def test_the_compilers_refusal_in_one_line(mesh):
+  message = """RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.51G of 15.75G hbm.
 
   Largest program allocations in hbm:
 
   1. Size: 9.00G
      Operator: op_name="jit(f)/dot_general"
      Shape: f32[32,1536,49152]{2,1,0:T(8,128)}
-     Unpadded size: 9.00G
      ==========================
 
   2. Size: 4.50G
      Shape: bf16[32,1536,49152]{2,1,0}
-     ==========================
 """
-  assert compile_lib.largest(message) == "20.51G of 15.75G; the largest arrays are f32[32,1536,49152] 9.00G, bf16[32,1536,49152] 4.50G"
+  assert compile_lib.refusal(message, ()) == (
+      "Ran out of memory in memory space hbm. Used 20.51G of 15.75G hbm. The largest arrays a chip: "
+      "f32[32,1536,49152] 9.00G, bf16[32,1536,49152] 4.50G")
+  [program] = programs.of_stage("sft", _config(stage="sft"), mesh)
+  said = compile_lib.refusal("RESOURCE_EXHAUSTED: the total (16.00G) exceeds available HBM (15.75G).", program.arguments)
+  assert said.startswith("the total (16.00G) exceeds available HBM (15.75G). The largest arrays a chip: float32[3, 2, 16, 96] 0.00 GiB")
 
 
 @pytest.mark.parametrize("topology", ["v3:4x4", "v5e", "v5e:4", "v5e:4x", "4x4", "v5p:4x4x4x4"])
