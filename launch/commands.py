@@ -3,14 +3,14 @@
 import shlex
 from collections.abc import Sequence
 
-MAIN = ("-m", "pav_jax.main")
-
-
-def chain(stages: Sequence[Sequence[str]], hosts: int, python: str = "python") -> str:
+def chain(stages: Sequence[Sequence[str]], python: str = "python") -> str:
   """Shell that runs pav_jax.main once per stage and stops at the first that fails, with its status.
 
-  stages: the arguments of each run. On more than one host every process finds
-  the others by itself (--hosts=auto).
+  stages: the arguments of each run.
   """
-  auto = ["--hosts=auto"] if hosts > 1 else []
-  return " && ".join(shlex.join([python, *MAIN, *arguments, *auto]) for arguments in stages)
+  return " && ".join(shlex.join([python, "-m", "pav_jax.main", *arguments]) for arguments in stages)
+
+
+def on(hosts: int, stages: Sequence[Sequence[str]]) -> str:
+  """The chain for each of the hosts of a slice, which find one another by themselves."""
+  return chain([[*arguments, "--hosts=auto"] if hosts > 1 else arguments for arguments in stages])

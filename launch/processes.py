@@ -1,12 +1,12 @@
 """This machine: a work unit as one or several processes, stage after stage, through XManager's local executor.
 
-  1. A work unit's stages run one after another, the units of a sweep too: they
-     would have the same devices.
-  2. Every process of a stage is one host: --hosts=127.0.0.1:PORT,COUNT,INDEX. By
-     itself a process is given no --hosts.
-  3. The first process that fails ends the others, the stage and all that would
-     come after it; its exit status is ours. So does an interruption, which the
-     processes hear of as such.
+  1. Every process is a host that runs the stages one after another, up to the
+     first that fails: --hosts=127.0.0.1:PORT,COUNT,INDEX, a port for each stage.
+     A process by itself is given no --hosts. The units of a sweep run one after
+     another: they would have the same devices.
+  2. The first process that fails ends the others and what would come after them;
+     its exit status is ours. So does an interruption, which the processes hear
+     of as such.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 
-from commands import MAIN
+import commands
 from units import Unit
 from xmanager import xm
 from xmanager import xm_local
@@ -25,15 +25,23 @@ from xmanager.xm_local import executables
 _GRACE = 10  # seconds between asking a process to end and ending it
 
 
-def commands(arguments: tuple[str, ...], processes: int) -> list[list[str]]:
-  """The command lines of one stage, one for each process."""
-  command = [sys.executable, *MAIN, *arguments]
-  if processes == 1:
-    return [command]
-  with socket.socket() as free:
-    free.bind(("127.0.0.1", 0))
-    address = f"127.0.0.1:{free.getsockname()[1]}"
-  return [[*command, f"--hosts={address},{processes},{index}"] for index in range(processes)]
+def hosts(unit: Unit, processes: int) -> list[str]:
+  """The line of shell that each process of a work unit runs."""
+  ports = [f"127.0.0.1:{port}" for port in _free_ports(len(unit.stages))]
+  return [commands.chain([[*stage, f"--hosts={port},{processes},{index}"] if processes > 1 else stage
+                          for stage, port in zip(unit.stages, ports)], python=sys.executable) for index in range(processes)]
+
+
+def _free_ports(count: int) -> list[int]:
+  """So many ports that nobody listens at."""
+  sockets = [socket.socket() for _ in range(count)]
+  try:
+    for each in sockets:
+      each.bind(("127.0.0.1", 0))
+    return [each.getsockname()[1] for each in sockets]
+  finally:
+    for each in sockets:
+      each.close()
 
 
 def environment(devices: int) -> dict[str, str]:
@@ -46,50 +54,36 @@ def environment(devices: int) -> dict[str, str]:
 
 def show(unit: Unit, processes: int, devices: int) -> str:
   """The lines of shell that a work unit is."""
-  variables = "".join(f"{name}={shlex.quote(value)} " for name, value in environment(devices).items())
-  return "\n".join(variables + shlex.join(command) for stage in unit.stages for command in commands(stage, processes))
+  variables = "".join(f"export {name}={shlex.quote(value)}; " for name, value in environment(devices).items())
+  return "\n".join(variables + line for line in hosts(unit, processes))
 
 
 async def run(title: str, units: list[Unit], processes: int, devices: int) -> int:
   """Runs the work units in one experiment; 0, or the exit status of the first process that failed."""
-  ended = []  # the status of every work unit that has ended
-
-  def generator(unit: Unit):
-    async def generate(work_unit):
-      ended.append(await _run_unit(work_unit, unit, processes, devices))
-    return generate
-
+  status, left = 0, list(units)
   try:
     async with xm_local.create_experiment(experiment_title=title) as experiment:
-      for unit in units:
-        await experiment.add(generator(unit))
-        if ended[-1]:
-          break
+      while left and not status:
+        unit = left.pop(0)
+        work_unit = await experiment.add(_jobs(unit, processes, devices))
+        handles = work_unit._local_execution_handles  # pylint: disable=protected-access
+        status = await _first_failure([handle.process for handle in handles])
   except RuntimeError:  # XManager's word for a process that failed; the run itself has said why
-    if not ended or not ended[-1]:
+    if not status:
       raise
-  if ended[-1] and len(units) > 1:
-    left = [unit.point for unit in units[len(ended):]]
-    print(f"work unit {units[len(ended) - 1].point} ended with status {ended[-1]}; not started: {' '.join(left) or 'none'}",
-          file=sys.stderr)
-  return ended[-1]
+  if status and len(units) > 1:
+    print(f"work unit {unit.point} ended with status {status}; "
+          f"not started: {', '.join(other.point for other in left) or 'none'}", file=sys.stderr)
+  return status
 
 
-async def _run_unit(work_unit, unit: Unit, processes: int, devices: int) -> int:
-  """Exit status of a work unit's stages, up to the first that fails."""
-  for stage in unit.stages:
-    jobs = {}
-    for index, (python, *arguments) in enumerate(commands(stage, processes)):
-      # `exec`: signals are for the process, not for the shell that XManager starts it with.
-      binary = executables.LocalBinary(name="main", command=f"exec {shlex.quote(python)}")
-      jobs[f"host{index}"] = xm.Job(binary, xm_local.Local(), args=xm.SequentialArgs.from_collection(arguments),
-                                    env_vars=environment(devices))
-    await work_unit.add(xm.JobGroup(**jobs))
-    running = [handle.process for handle in work_unit._local_execution_handles[-processes:]]  # pylint: disable=protected-access
-    status = await _first_failure(running)
-    if status:
-      return status
-  return 0
+def _jobs(unit: Unit, processes: int, devices: int) -> xm.JobGroup:
+  """One job for each process of a work unit."""
+  # `exec`: signals are for bash and what it runs, not for the shell that XManager starts it with.
+  bash = executables.LocalBinary(name="main", command="exec bash")
+  return xm.JobGroup(**{
+      f"host{index}": xm.Job(bash, xm_local.Local(), args=xm.SequentialArgs.from_collection(["-c", line]),
+                             env_vars=environment(devices)) for index, line in enumerate(hosts(unit, processes))})
 
 
 async def _first_failure(running: list[asyncio.subprocess.Process]) -> int:
@@ -108,13 +102,13 @@ async def _first_failure(running: list[asyncio.subprocess.Process]) -> int:
 
 
 async def _end(running: list[asyncio.subprocess.Process]):
-  """Interrupts processes, and kills those that do not end by themselves, with all they have started."""
-  for process in running:
-    os.kill(process.pid, signal.SIGINT)
+  """Interrupts processes with all they have started, and kills those that do not end by themselves."""
   waits = [asyncio.ensure_future(process.wait()) for process in running]
+  for process in running:
+    os.killpg(process.pid, signal.SIGINT)  # XManager starts each in a session of its own
   if waits:
     await asyncio.wait(waits, timeout=_GRACE)
   for process in running:
     if process.returncode is None:
-      os.killpg(process.pid, signal.SIGKILL)  # XManager starts each in a session of its own
+      os.killpg(process.pid, signal.SIGKILL)
   await asyncio.gather(*waits)

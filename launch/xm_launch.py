@@ -23,7 +23,9 @@ short by a refusal the line says which work units had been submitted.
 """
 
 import asyncio
+import contextlib
 import functools
+import io
 import os
 import sys
 
@@ -88,15 +90,18 @@ async def submit(title: str, chosen: list[units.Unit], sends: list):
   """
   executable = executables.GoogleContainerRegistryImage(name="main", image_path=_IMAGE.value)
   done = []
-  async with xm_local.create_experiment(experiment_title=title) as experiment:
-    for unit, send in zip(chosen, sends):
-      where = executor.Submitted(send)
-      await experiment.add(xm.Job(executable, where, name=unit.name))
-      if where.refused:
-        of_a_sweep = f"; submitted before it: {', '.join(done) or 'none'}" if len(chosen) > 1 else ""
-        raise LaunchError(where.refused + of_a_sweep)
-      done.append(unit.name)
-      print(f"submitted {where.said}", flush=True)
+  out = sys.stdout
+  # At its end XManager says that it waits for local jobs; there are none.
+  with contextlib.redirect_stdout(io.StringIO()):
+    async with xm_local.create_experiment(experiment_title=title) as experiment:
+      for unit, send in zip(chosen, sends):
+        where = executor.Submitted(send)
+        await experiment.add(xm.Job(executable, where, name=unit.name))
+        if where.refused:
+          of_a_sweep = f"; submitted before it: {', '.join(done) or 'none'}" if len(chosen) > 1 else ""
+          raise LaunchError(where.refused + of_a_sweep)
+        done.append(unit.name)
+        print(f"submitted {where.said}", file=out, flush=True)
 
 
 def launch(platform: str, chosen: list[units.Unit]) -> int:
@@ -108,7 +113,7 @@ def launch(platform: str, chosen: list[units.Unit]) -> int:
       return 0
     return asyncio.run(processes.run(title, chosen, _PROCESSES.value, _DEVICES.value))
   tpu = slices.read(_TPU.value)
-  lines = [commands.chain(unit.stages, tpu.hosts) for unit in chosen]
+  lines = [commands.on(tpu.hosts, unit.stages) for unit in chosen]
   if platform == "gke":
     sets = [jobset.make(unit.name, line, tpu, image=_IMAGE.value, namespace=_NAMESPACE.value,
                         service_account=_ACCOUNT.value, spot=_SPOT.value, max_restarts=_RESTARTS.value)
