@@ -8,6 +8,7 @@ what it had finished.
 """
 
 import json
+import logging
 
 import kubernetes
 import urllib3
@@ -55,10 +56,14 @@ def connect() -> kubernetes.client.CustomObjectsApi:
   configuration = kubernetes.client.Configuration()
   configuration.retries = False  # an answer or its absence at once; the user may ask again
   try:
+    # A credential plugin that fails is logged, and the server then says who is missing.
+    logging.disable(logging.ERROR)
     kubernetes.config.load_kube_config(client_configuration=configuration)
   except (kubernetes.config.ConfigException, OSError, ValueError) as error:
     raise LaunchError(f"gke: no cluster to talk to: {' '.join(str(error).split())} "
                       "(gcloud container clusters get-credentials ... writes a kube config)") from error
+  finally:
+    logging.disable(logging.NOTSET)
   return kubernetes.client.CustomObjectsApi(kubernetes.client.ApiClient(configuration))
 
 
@@ -69,14 +74,15 @@ def submit(api: kubernetes.client.CustomObjectsApi, jobset: dict) -> str:
   try:
     api.create_namespaced_custom_object(GROUP, VERSION, namespace, PLURAL, jobset, _request_timeout=_SECONDS)
   except kubernetes.client.ApiException as error:
-    raise LaunchError(f"gke: {server} refused JobSet {namespace}/{name}: {error.status} {_reason(error)}"
-                      f"{_HINTS.get(error.status, '')}") from error
+    reason = _reason(error)
+    hint = _HINTS.get(401 if "system:anonymous" in reason else error.status, "")
+    raise LaunchError(f"gke: {server} refused JobSet {namespace}/{name}: {error.status} {reason}{hint}") from error
   except urllib3.exceptions.HTTPError as error:
     raise LaunchError(f"gke: {server} does not answer: {' '.join(str(error).split())}") from error
   return f"JobSet {namespace}/{name}: kubectl -n {namespace} logs -f -l jobset.sigs.k8s.io/jobset-name={name} --prefix"
 
 
-_HINTS = {401: " (gcloud auth login, gcloud container clusters get-credentials ...)",
+_HINTS = {401: " (no credential: gcloud auth login, and gke-gcloud-auth-plugin on PATH)",
           404: " (is JobSet installed in this cluster?)",
           409: " (another --title, or kubectl delete jobset first: the run goes on from its workdir)"}
 

@@ -59,8 +59,13 @@ def show(unit: Unit, processes: int, devices: int) -> str:
 
 
 async def run(title: str, units: list[Unit], processes: int, devices: int) -> int:
-  """Runs the work units in one experiment; 0, or the exit status of the first process that failed."""
+  """Runs the work units in one experiment; 0, or the exit status of the first process that failed.
+
+  Raises CancelledError when the launcher is told to end (SIGTERM).
+  """
   status, left = 0, list(units)
+  # A machine that is taken away says so by SIGTERM; the processes would outlive us.
+  asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asyncio.current_task().cancel)
   try:
     async with xm_local.create_experiment(experiment_title=title) as experiment:
       while left and not status:

@@ -45,6 +45,8 @@ def make(title: str, arguments: list[str], workdir: str, sweep: list[str], stage
     raise LaunchError(f"--stages={','.join(stages)}: a stage without a name")
   axes = [_axis(one) for one in sweep]
   keys = [key for key, _ in axes]
+  if stages and "config.stage" in keys:
+    raise LaunchError(f"--sweep: config.stage is what --stages={','.join(stages)} says")
   if len(set(keys)) < len(keys):
     raise LaunchError(f"--sweep: {max(keys, key=keys.count)} is swept twice")
   units = []

@@ -146,6 +146,8 @@ def main() -> int:
     return 2
   except KeyboardInterrupt:
     return 130
+  except asyncio.CancelledError:
+    return 143
 
 
 if __name__ == "__main__":

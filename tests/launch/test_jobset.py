@@ -6,12 +6,13 @@ import re
 import subprocess
 
 import commands
-from conftest import HOSTILE
 import jobset
 from kubernetes import client
 import pytest
 import slices
 import yaml
+
+from tests.launch.hostile import HOSTILE
 
 # The fields of JobSet v1alpha2 (api/jobset/v1alpha2/jobset_types.go) that we may use, where Kubernetes' client has no model.
 FIELDS = {"": {"apiVersion", "kind", "metadata", "spec"}, "spec": {"network", "failurePolicy", "replicatedJobs"},
@@ -143,9 +144,9 @@ def test_stages_stop_at_the_first_failure_with_its_status(program, tmp_path):
 @pytest.fixture
 def cluster(server, tmp_path):
   """A cluster that lets in who has the token, as a real one would."""
-  def configure(token="let-me-in", address=server.address):
+  def configure(user={"token": "let-me-in"}, address=server.address):
     (tmp_path / "kubeconfig").write_text(yaml.safe_dump({
-        "apiVersion": "v1", "kind": "Config", "current-context": "c", "users": [{"name": "u", "user": {"token": token} if token else {}}],
+        "apiVersion": "v1", "kind": "Config", "current-context": "c", "users": [{"name": "u", "user": user}],
         "clusters": [{"name": "k", "cluster": {"server": address}}], "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}]}))
   def status(code, message):
     return code, {"kind": "Status", "status": "Failure", "message": message, "code": code}
@@ -190,8 +191,14 @@ def test_a_sweep_cut_short_says_what_was_submitted(refused, cluster):
 
 
 def test_no_credential(refused, cluster):
-  cluster.configure(token="")
-  assert "refused JobSet default/pav-jax: 401 Unauthorized (gcloud auth login" in refused(*FLAGS, "--tpu=v4:4x4x4")
+  cluster.configure({})
+  assert "refused JobSet default/pav-jax: 401 Unauthorized (no credential: gcloud auth login" in refused(*FLAGS, "--tpu=v4:4x4x4")
+
+
+def test_a_credential_plugin_that_is_not_there(refused, cluster):
+  cluster.configure({"exec": {"apiVersion": "client.authentication.k8s.io/v1beta1", "command": "no-such-plugin"}})
+  cluster.answer = lambda path, body: cluster.status(403, 'User "system:anonymous" cannot create')
+  assert 'User "system:anonymous" cannot create (no credential: ' in refused(*FLAGS, "--tpu=v4:4x4x4")
 
 
 def test_no_kube_config(refused):

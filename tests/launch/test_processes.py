@@ -1,11 +1,15 @@
 """Several processes on this machine: a stand-in for pav_jax says what it was given, and fails when it is told to."""
 
 import json
+import pathlib
 import re
+import signal
 
-from conftest import HOSTILE
-from conftest import ROOT
 import pytest
+
+from tests.launch.hostile import HOSTILE
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 # Writes its arguments and what is set for it; waits for ever, or ends with a status.
 MAIN = """
@@ -85,10 +89,11 @@ def test_the_first_failure_ends_the_others_and_is_the_status(local, tmp_path):
   assert [len(runs) for runs in given] == [1, 1, 1]
 
 
-def test_an_interruption_reaches_every_process(local, tmp_path):
+@pytest.mark.parametrize("by, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_reaches_every_process(local, tmp_path, by, status):
   waiting = [tmp_path / "said" / f"waits{index}" for index in range(2)]
-  done, given = local("--processes=2", "--stages=waits,b", interrupt_at=waiting)
-  assert done.returncode == 130, done
+  done, given = local("--processes=2", "--stages=waits,b", interrupt_at=waiting, by=by)
+  assert done.returncode == status and "Traceback" not in done.stderr, done
   assert (tmp_path / "said/interrupted0").exists() and (tmp_path / "said/interrupted1").exists()
   assert [len(runs) for runs in given] == [1, 1]
 

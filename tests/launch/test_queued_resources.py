@@ -5,11 +5,12 @@ import shutil
 import subprocess
 
 import commands
-from conftest import HOSTILE
 from errors import LaunchError
 import pytest
 import queued_resources
 import slices
+
+from tests.launch.hostile import HOSTILE
 
 FLAGS = ["--platform=queued_resources", "--project=mine", "--zone=us-central2-b", "--config=configs/quickstart.py",
          "--workdir=gs://bucket/run"]

@@ -36,6 +36,7 @@ def test_a_workdir_is_a_plain_name_and_the_value_as_it_was_given():
     (dict(workdir=""), "command line: --workdir=... is missing"),
     (dict(arguments=("--config=c", "--hosts=auto")), "command line: --hosts=auto is the launcher's to say"),
     (dict(arguments=("--config=c", "--config.stage=sft"), stages=["values"]), "--stages=values and --config.stage=sft"),
+    (dict(sweep=["config.stage=sft,rl"], stages=["values"]), "--sweep: config.stage is what --stages=values says"),
     (dict(stages=["sft", ""]), "--stages=sft,: a stage without a name"),
     (dict(sweep=["seed=0,1"]), "--sweep=seed=0,1: not config.KEY=VALUE"),
     (dict(sweep=["config.seed"]), "--sweep=config.seed: not config.KEY=VALUE"),

@@ -1,12 +1,14 @@
 """The launcher runs what it is given, to the end, and hands the run's exit status on; a mistake is one line."""
 
 import json
+import pathlib
 import shlex
 import sys
 
-from conftest import ROOT
 import pytest
 from setuptools._distutils import core
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 SMALL = ["--config=configs/quickstart.py", "--config.stage=problems", "--config.arithmetic.train_size=40",
          "--config.arithmetic.validation_size=8", "--config.arithmetic.test_size=8", "--config.problems.problems_per_shard=16"]
