@@ -39,6 +39,8 @@ def make(title: str, arguments: list[str], workdir: str, sweep: list[str], stage
   for given in arguments:
     if given.partition("=")[0] in ("--hosts", "-hosts"):
       raise LaunchError(f"command line: {given} is the launcher's to say")
+    if given.startswith("-") and not given.startswith("--config"):
+      raise LaunchError(f"command line: {given} is neither the launcher's nor a --config....")
     if stages and given.startswith("--config.stage="):
       raise LaunchError(f"command line: --stages={','.join(stages)} and {given} say two things")
   if not all(stages):

@@ -6,8 +6,8 @@
     --config=configs/paper/gemma2_2b_math.py --workdir=gs://BUCKET/run --stages=rollouts,values \\
     --sweep=config.seed=0,1,2
 
-  1. The flags of this file are read; every other argument goes to
-     `python -m pav_jax.main` as it stands.
+  1. The flags of this file are read; --config and its overrides go to
+     `python -m pav_jax.main` as they stand.
   2. Sweep and stages make work units (units.py). --dry_run prints what would be
      sent or run, and stops.
   3. An experiment with these work units is recorded (xm_local keeps its list

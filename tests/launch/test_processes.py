@@ -11,7 +11,7 @@ from tests.launch.hostile import HOSTILE
 
 ROOT = pathlib.Path(__file__).parents[2]
 
-# Writes its arguments and what is set for it; waits for ever, or ends with a status.
+# Writes its arguments and what is set for it; waits to be ended, or ends with a status.
 MAIN = """
 import json, os, pathlib, signal, sys, time
 me = next((a.rpartition(",")[2] for a in sys.argv if a.startswith("--hosts=")), "0")
@@ -24,7 +24,8 @@ stage = next((a.partition("=")[2] for a in sys.argv if a.startswith("--config.st
 def wait(ready):
   try:
     (here / f"waits{me}").touch()
-    while not ready():
+    end = time.monotonic() + 60  # who should have been ended, and was not, must not stay for ever
+    while not ready() and time.monotonic() < end:
       time.sleep(0.02)
   except KeyboardInterrupt:
     (here / f"interrupted{me}").touch()

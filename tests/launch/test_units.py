@@ -35,6 +35,7 @@ def test_a_workdir_is_a_plain_name_and_the_value_as_it_was_given():
     (dict(arguments=()), "command line: --config=configs/....py is missing"),
     (dict(workdir=""), "command line: --workdir=... is missing"),
     (dict(arguments=("--config=c", "--hosts=auto")), "command line: --hosts=auto is the launcher's to say"),
+    (dict(arguments=("--config=c", "--dryrun")), "command line: --dryrun is neither the launcher's nor a --config...."),
     (dict(arguments=("--config=c", "--config.stage=sft"), stages=["values"]), "--stages=values and --config.stage=sft"),
     (dict(sweep=["config.stage=sft,rl"], stages=["values"]), "--sweep: config.stage is what --stages=values says"),
     (dict(stages=["sft", ""]), "--stages=sft,: a stage without a name"),
