@@ -70,9 +70,7 @@ async def run(title: str, units: list[Unit], processes: int, devices: int) -> in
     async with xm_local.create_experiment(experiment_title=title) as experiment:
       while left and not status:
         unit = left.pop(0)
-        work_unit = await experiment.add(_jobs(unit, processes, devices))
-        handles = work_unit._local_execution_handles  # pylint: disable=protected-access
-        status = await _first_failure([handle.process for handle in handles])
+        status = await _first_failure(await _start(experiment, _jobs(unit, processes, devices)))
   except RuntimeError:  # XManager's word for a process that failed; the run itself has said why
     if not status:
       raise
@@ -89,6 +87,21 @@ def _jobs(unit: Unit, processes: int, devices: int) -> xm.JobGroup:
   return xm.JobGroup(**{
       f"host{index}": xm.Job(bash, xm_local.Local(), args=xm.SequentialArgs.from_collection(["-c", line]),
                              env_vars=environment(devices)) for index, line in enumerate(hosts(unit, processes))})
+
+
+async def _start(experiment: xm.Experiment, jobs: xm.JobGroup) -> list[asyncio.subprocess.Process]:
+  """The processes of a new work unit: all of them, or none after an interruption."""
+  adding = asyncio.ensure_future(experiment.add(jobs))
+  interrupted = False
+  try:
+    await asyncio.shield(adding)
+  except asyncio.CancelledError:
+    interrupted = True
+  running = [handle.process for handle in (await adding)._local_execution_handles]  # pylint: disable=protected-access
+  if interrupted:
+    await _end(running)
+    raise asyncio.CancelledError
+  return running
 
 
 async def _first_failure(running: list[asyncio.subprocess.Process]) -> int:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -31,6 +32,7 @@ def launch(tmp_path):
         if all(path.exists() for path in interrupt_at):
           process.send_signal(by)
           break
+        time.sleep(0.02)
       out, err = process.communicate(timeout=300)
     return subprocess.CompletedProcess(command, process.returncode, out, err)
   return run
