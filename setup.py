@@ -9,7 +9,8 @@ setuptools.setup(
     long_description=open("README.md", encoding="utf-8").read(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=setuptools.find_packages(include=["pav_jax", "pav_jax.*"]),
+    # The configs too: a run on a machine that has nothing but the package is a file of configs/.
+    packages=[*setuptools.find_packages(include=["pav_jax", "pav_jax.*", "configs", "configs.*"]), "configs.paper"],
     python_requires=">=3.11",
     install_requires=[
         "absl-py",
@@ -37,6 +38,6 @@ setuptools.setup(
     extras_require={
         "test": ["pytest"],
         # The newest xmanager wants protobuf < 7, with which seqio does not import.
-        "launch": ["xmanager==0.8.1"],
+        "launch": ["kubernetes", "xmanager==0.8.1"],
     },
 )

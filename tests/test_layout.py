@@ -19,6 +19,7 @@ DOORS = {
     "tensorflow_datasets": ("pav_jax/problems/tasks.py", "pav_jax/problems/datasets/"),
     "seqio": ("pav_jax/problems/tasks.py",),
     "xmanager": ("launch/",),
+    "kubernetes": ("launch/jobset.py",),
 }
 FILES = {str(path.relative_to(ROOT)): ast.parse(path.read_text()) for path in sorted(
     [*PACKAGE.rglob("*.py"), *ROOT.glob("configs/**/*.py"), *ROOT.glob("launch/**/*.py")])}

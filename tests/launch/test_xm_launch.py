@@ -1,25 +1,17 @@
-"""The launcher runs what it is given, to the end, and hands the run's exit status on."""
+"""The launcher runs what it is given, to the end, and hands the run's exit status on; a mistake is one line."""
 
 import json
-import os
 import pathlib
-import subprocess
+import shlex
 import sys
 
 import pytest
+from setuptools._distutils import core
 
 ROOT = pathlib.Path(__file__).parents[2]
+
 SMALL = ["--config=configs/quickstart.py", "--config.stage=problems", "--config.arithmetic.train_size=40",
          "--config.arithmetic.validation_size=8", "--config.arithmetic.test_size=8", "--config.problems.problems_per_shard=16"]
-
-
-@pytest.fixture
-def launch(tmp_path):
-  def run(*arguments):
-    env = {**os.environ, "HOME": str(tmp_path)}  # XManager's list of experiments lives in the home directory
-    return subprocess.run([sys.executable, "launch/xm_launch.py", *arguments], cwd=ROOT, env=env, text=True,
-                          capture_output=True, timeout=300)
-  return run
 
 
 def test_a_stage_runs_to_its_end(launch, tmp_path):
@@ -27,6 +19,7 @@ def test_a_stage_runs_to_its_end(launch, tmp_path):
   assert done.returncode == 0, done.stderr + done.stdout
   manifest = json.loads((tmp_path / "a run's place/problems/train/manifest.json").read_text())
   assert manifest["config"]["arithmetic"]["train_size"] == 40
+  assert (tmp_path / ".xmanager/experiments.sqlite3").exists()
 
 
 def test_the_status_and_the_line_of_a_run_that_fails(launch, tmp_path):
@@ -36,13 +29,35 @@ def test_the_status_and_the_line_of_a_run_that_fails(launch, tmp_path):
   assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_without_a_config(launch):
-  done = launch("--workdir=x")
-  assert (done.returncode, done.stderr) == (2, "error: command line: --config=configs/....py is missing\n")
-
-
 def test_dry_run_starts_nothing(launch, tmp_path):
-  done = launch(*SMALL, f"--workdir={tmp_path}/run", "--dry_run")
+  done = launch(*SMALL, f"--workdir={tmp_path}/run", "--dry_run", "--devices=2", XLA_FLAGS="")
   assert done.returncode == 0
-  assert done.stdout.split()[1:3] == ["-m", "pav_jax.main"] and SMALL[2] in done.stdout
-  assert not (tmp_path / "run").exists()
+  assert done.stdout == ("export JAX_PLATFORMS=cpu; export XLA_FLAGS=--xla_force_host_platform_device_count=2; " + shlex.join(
+      [sys.executable, "-m", "pav_jax.main", *SMALL, f"--workdir={tmp_path}/run"]) + "\n")
+  assert not (tmp_path / "run").exists() and not (tmp_path / ".xmanager").exists()
+
+
+GKE = ["--platform=gke", "--config=c", "--workdir=gs://b"]
+
+
+@pytest.mark.parametrize("arguments, line", [
+    (["--workdir=x"], "command line: --config=configs/....py is missing"),
+    (["--config=c"], "command line: --workdir=... is missing"),
+    (["--config=c", "--workdir=w", "--platform=borg"], "--platform=borg: none of local, gke, queued_resources"),
+    ([*GKE, "--image=i"], "--platform=gke: --tpu=... is missing"),
+    ([*GKE, "--tpu=v5e:4x4"], "--platform=gke: --image=... is missing"),
+    ([*GKE, "--tpu=v5e:3x5", "--image=i"], "--tpu=v5e:3x5: v5e has no topology '3x5'; it has 1x1, 2x2, 2x4, 4x4, 4x8, 8x8, 8x16, 16x16"),
+    ([*GKE, "--tpu=v5e:4x4", "--image=i", "--zone=z"], "--platform=gke: --zone says nothing there"),
+    ([*GKE, "--tpu=v5e:4x4", "--image=i", "--workdir=runs/x"],
+     "--workdir=runs/x: on gke a bucket (gs://...) or an absolute path that all hosts share"),
+    (["--config=c", "--workdir=w", "--tpu=v5e:4x4"], "--platform=local: --tpu says nothing there"),
+    (["--config=c", "--workdir=w", "--processes=0"], "flag --processes=0: ")])
+def test_a_mistake_is_one_line(refused, arguments, line):
+  assert refused(*arguments).startswith(line)
+
+
+def test_a_package_carries_the_configs(monkeypatch):
+  """On a TPU VM there is what pip installed, and a config is a file of configs/."""
+  monkeypatch.chdir(ROOT)
+  packages = core.run_setup("setup.py", stop_after="init").packages
+  assert {str(path.parent.relative_to(ROOT)).replace("/", ".") for path in ROOT.glob("configs/**/*.py")} <= set(packages)
