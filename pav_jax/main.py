@@ -37,8 +37,9 @@ STAGES = {
 }
 ALONE = {"rl": ("pav_jax.policy.arms", "pav_jax.evaluation.learning"), "evaluate": ("pav_jax.evaluation.evaluate",),
          "didactic": ("pav_jax.didactic.stage",)}
-# Whose work is a queue of shards; the others run on one host.
-ON_SEVERAL_HOSTS = ("rollouts", "values")
+# On several hosts: these train one network on all devices together; these drain a queue of shards, each host on its own
+# devices, for nothing is exchanged from token to token; these the first host does. Others run on one host.
+TOGETHER, EACH, FIRST = ("sft", "verifier"), ("rollouts", "values", "search"), ("problems", "report")
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run: a file of configs/.", lock_config=True)
 _MODE = flags.DEFINE_enum("mode", "run", ["run", "compile"], "compile: asks the TPU compiler whether the stage fits (pods/compile.py).")
@@ -129,13 +130,30 @@ def run(config, workdir: pathlib.Path, hosts_spec: str = ""):
   from pav_jax.training import mesh
   from pav_jax.training.run import Run
   hosts.join(hosts_spec)
-  if hosts.several() and config.stage not in ON_SEVERAL_HOSTS:
-    raise UserError(f"--hosts: stage {config.stage} runs on one host; on several run {', '.join(ON_SEVERAL_HOSTS)}")
-  # Each host's engine decodes by itself: nothing is exchanged from token to token.
-  this = Run(config, workdir, mesh.make_mesh(**config.mesh, devices=jax.local_devices()))
-  alone = ALONE | {stage: (module,) for stage, module in STAGES.items()}
-  for module in STAGES.values() if config.stage == "pipeline" else alone[config.stage]:
-    importlib.import_module(module).run_stage(this)
+  run_stage = lambda module, this: importlib.import_module(module).run_stage(this)
+  if not hosts.several():
+    this = Run(config, workdir, mesh.make_mesh(**config.mesh))
+    for module in STAGES.values() if config.stage == "pipeline" else (ALONE | {k: (v,) for k, v in STAGES.items()})[config.stage]:
+      run_stage(module, this)
+    return
+  if config.stage != "pipeline" and config.stage not in STAGES:
+    raise UserError(f"--hosts: stage {config.stage} runs on one host; on several run pipeline, {', '.join(STAGES)}")
+  for stage in STAGES if config.stage == "pipeline" else [config.stage]:
+    if stage in TOGETHER:
+      run_stage(STAGES[stage], Run(config, workdir, mesh.make_mesh(**config.mesh)))
+      continue
+    own = Run(config, workdir, mesh.make_mesh(data=-1, fsdp=1, model=config.mesh.model, devices=jax.local_devices()), stage in FIRST)
+    if stage in EACH:
+      run_stage(STAGES[stage], own)
+      continue
+    error = None
+    if hosts.first():
+      try:
+        run_stage(STAGES[stage], own)
+      except UserError as problem:
+        error = problem
+    if hosts.failed(error is not None, stage):
+      raise error or UserError(f"stage {stage} failed on the first host")
 
 
 def compile_for(config, topology: str, workdir: pathlib.Path | None):
@@ -155,6 +173,8 @@ def main() -> int:
       compile_for(config, _TOPOLOGY.value, workdir)
     else:
       run(config, workdir, hosts_spec=_HOSTS.value)
+      if _HOSTS.value:
+        importlib.import_module("pav_jax.training.hosts").leave()
   except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     return 2

@@ -1,9 +1,10 @@
 """Several processes, one run: how they find one another, whose shard is whose, where they wait."""
 
+import itertools
 from collections.abc import Iterable
 
 import jax
-from jax.experimental import multihost_utils
+from jax._src import distributed
 
 from pav_jax.errors import UserError
 
@@ -28,6 +29,12 @@ def join(spec: str):
     raise UserError(f"--hosts={spec}: {' '.join(str(error).split())}") from error
 
 
+def leave():
+  """Ends what `join` began, when all have come so far: a stage that follows may have the same coordinator's port."""
+  if several():
+    jax.distributed.shutdown()
+
+
 def several() -> bool:
   """Whether there is more than this process."""
   return jax.process_count() > 1
@@ -43,7 +50,28 @@ def own(shards: Iterable[int]) -> list[int]:
   return [shard for shard in shards if shard % jax.process_count() == jax.process_index()]
 
 
+def failed(here: bool, what: str) -> bool:
+  """On all processes what the first one says of itself; the others wait for its word."""
+  if not several():
+    return here
+  name = f"pav_jax/{next(_meetings)}/{what}"
+  if first():
+    _client().key_value_set(name, str(here))
+  return _client().blocking_key_value_get(name, _PATIENCE_MS) == "True"
+
+
 def meet(what: str):
-  """Waits until all processes have come to the meeting of this name."""
+  """Waits until all processes have come to this meeting; what: its name, for a message."""
   if several():
-    multihost_utils.sync_global_devices(what)
+    _client().wait_at_barrier(f"pav_jax/{next(_meetings)}/{what}", _PATIENCE_MS)
+
+
+# All processes meet in one order, which makes the names unique.
+_meetings = itertools.count()
+# A stage may keep the others waiting for long; that a process has died the service notices by itself.
+_PATIENCE_MS = 7 * 24 * 3600 * 1000
+
+
+def _client():
+  # JAX's own collectives give up after half a minute on CPU; what it builds its barriers on has no public name.
+  return distributed.global_state.client

@@ -8,9 +8,11 @@ from collections.abc import Iterable
 
 import tqdm
 
+from pav_jax.training import hosts
+
 
 class Curves:
-  """Appends one JSON line per report to a file, the training curves of a stage.
+  """Appends one JSON line per report to a file, the training curves of a stage; of several processes the first one does.
 
   A restarted run goes on where its checkpoint stands: lines at or beyond
   `from_step` were written by the part of the run that is lost, and are dropped.
@@ -18,12 +20,16 @@ class Curves:
 
   def __init__(self, path: pathlib.Path, from_step: int):
     self._path = path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kept = [row for row in read_curves(path) if row["step"] <= from_step]
-    path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+    if hosts.first():
+      path.parent.mkdir(parents=True, exist_ok=True)
+      kept = [row for row in read_curves(path) if row["step"] <= from_step]
+      path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+    hosts.meet(f"curves of {path}")
 
   def write(self, step: int, **values: float):
     """One row; values that are not finite are written as strings, which JSON has."""
+    if not hosts.first():
+      return
     finite = {k: float(v) if math.isfinite(v) else repr(float(v)) for k, v in values.items()}
     with self._path.open("a") as f:
       f.write(json.dumps({"step": step, **finite}) + "\n")

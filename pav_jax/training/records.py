@@ -30,10 +30,18 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 class Folder:
-  """One folder of records (or of checkpoints) being made, or made."""
+  """One folder of records (or of checkpoints) being made, or made; by this process alone, or by all together."""
 
-  def __init__(self, path: str | os.PathLike):
-    self.path = pathlib.Path(path)
+  def __init__(self, path: str | os.PathLike, alone: bool = False):
+    self.path, self._alone = pathlib.Path(path), alone
+
+  def _meet(self, what: str):
+    if not self._alone:
+      hosts.meet(f"{what} of {self.path}")
+
+  @property
+  def _writes(self) -> bool:
+    return self._alone or hosts.first()
 
   def start(self, stage: str, config: Mapping, inputs: Mapping[str, str]) -> bool:
     """True if the folder is finished with this very plan; False to (go on and) make it.
@@ -49,9 +57,9 @@ class Folder:
       if difference:
         raise UserError(f"{self.path} holds work made otherwise: {difference}; "
                         "remove that folder and those made from it, or choose another --workdir")
-    elif hosts.first():
+    elif self._writes:
       _write_json(plan_path, plan)
-    hosts.meet(f"plan of {self.path}")
+    self._meet("plan")
     return self.done
 
   @property
@@ -83,7 +91,7 @@ class Folder:
 
   def finish(self, num_shards: int, facts: Mapping | None = None) -> dict:
     """Writes and returns the manifest when every host's shards are there; facts are further JSON values (figures, choices made)."""
-    hosts.meet(f"shards of {self.path}")
+    self._meet("shards")
     shards = [_read_json(self.path / f"{i:05d}.json") for i in range(num_shards)]
     counts = {}
     for shard in shards:
@@ -91,9 +99,9 @@ class Folder:
         counts[name] = counts.get(name, 0) + n
     manifest = {**_read_json(self.path / "plan.json"), "counts": counts, "facts": dict(facts or {}),
                 "versions": versions(), "shards": shards}
-    if hosts.first():
+    if self._writes:
       _write_json(self.path / "manifest.json", manifest)
-    hosts.meet(f"manifest of {self.path}")
+    self._meet("manifest")
     return manifest
 
   def manifest(self) -> dict:

@@ -16,16 +16,18 @@ class Run:
   """One working directory under one config.
 
   config: a locked ml_collections.ConfigDict. Every folder below `root` is made
-  by one stage; `start` binds it to what it depends on.
+  by one stage; `start` binds it to what it depends on. alone: the other
+  processes, if there are any, do not run this stage.
   """
 
   config: object
   root: pathlib.Path
   mesh: Mesh
+  alone: bool = False
 
   def folder(self, name: str) -> Folder:
     """The folder of that name, made or not."""
-    return Folder(self.root / name)
+    return Folder(self.root / name, self.alone)
 
   def start(self, name: str, *, sections: Sequence[str], inputs: Sequence[str]) -> tuple[Folder, bool]:
     """(folder, whether it is finished): its plan is these config sections, the seed and these folders."""

@@ -1,0 +1,124 @@
+"""Two processes of four devices are one run: the network that eight devices train, the records that one process makes."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from pav_jax import main
+from pav_jax.errors import UserError
+from pav_jax.training import hosts
+from pav_jax.training import metrics
+from pav_jax.training import records
+from tests.test_pipeline import miniature
+
+pytestmark = pytest.mark.slow
+
+CHANGES = {"rollouts.problems_per_shard": 2, "verifier.kinds": ("orm", "q"), "search.provers": ("best_of_k",), "search.widths": (1,)}
+STAGE = """
+import sys
+from pav_jax import main
+from tests.test_hosts import CHANGES
+from tests.test_pipeline import miniature
+import pathlib
+root, spec, *stages = sys.argv[1:]
+try:
+  for n, stage in enumerate(stages):
+    main.run(miniature(stage=stage, **{"mesh.model": 2, **CHANGES}), pathlib.Path(root), "" if n else spec)
+except main.UserError as error:
+  sys.exit(f"error: {error}")
+"""
+
+
+def _processes(root, *stages):
+  with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    address = f"127.0.0.1:{free.getsockname()[1]}"
+  environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+  running = [subprocess.Popen([sys.executable, "-c", STAGE, str(root), f"{address},2,{i}", *stages], env=environment,
+                              stderr=subprocess.PIPE, text=True) for i in range(2)]
+  said = [process.communicate(timeout=600)[1] for process in running]
+  return [process.returncode for process in running], said
+
+
+def _leaves(path):
+  with ocp.StandardCheckpointer() as reader:
+    return jax.tree.leaves(reader.restore(path / "params"))
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+  """A run of the whole pipeline by two processes."""
+  root = tmp_path_factory.mktemp("two")
+  status, said = _processes(root, "pipeline")
+  assert status == [0, 0], said
+  return root
+
+
+def _copied(two, root, *folders):
+  for folder in folders:
+    shutil.copytree(two / folder, root / folder)
+  return root
+
+
+def test_two_hosts_end_every_stage(two):
+  for folder in ("rollouts", "values", "search/samples", "search/beams"):
+    assert len(records.Folder(two / folder).manifest()["shards"]) > 1 or folder == "search/samples"
+    assert records.Folder(two / folder).read()
+  assert (two / "report/index.html").exists()
+
+
+def test_two_hosts_train_the_policy_of_one(two, tmp_path):
+  """On as many devices: eight of one process."""
+  one = _copied(two, tmp_path, "problems")
+  flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+  done = subprocess.run([sys.executable, "-c", STAGE, str(one), "", "sft"], env=os.environ | flags, capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  [mine], [theirs] = ([p for p in (root / "sft/latest").iterdir() if p.name.isdigit()] for root in (one, two))
+  for x, y in zip(_leaves(mine), _leaves(theirs), strict=True):
+    np.testing.assert_allclose(x, y, atol=2e-5)
+  steps = lambda root: [row["step"] for row in metrics.read_curves(root / "sft/curves.jsonl")]
+  assert steps(one) == steps(two)
+
+
+def test_two_hosts_make_the_records_of_one(two, tmp_path):
+  """From the same policy, by one device of one process."""
+  one = _copied(two, tmp_path, "problems", "sft")
+  for stage in ("rollouts", "values"):
+    main.run(miniature(stage=stage, **CHANGES), one)
+    mine, theirs = records.Folder(one / stage), records.Folder(two / stage)
+    assert mine.manifest()["counts"] == theirs.manifest()["counts"]
+    for name, x in mine.read().items():
+      np.testing.assert_allclose(theirs.read()[name], x, atol=1e-5, err_msg=f"{stage} {name}")
+
+
+def test_a_mistake_on_the_first_host_ends_all(tmp_path):
+  status, said = _processes(tmp_path, "report")
+  assert status == [1, 1], said
+  assert "not finished" in said[0].splitlines()[-1] and said[1].splitlines()[-1] == "error: stage report failed on the first host", said
+
+
+def test_a_stage_for_one_host_says_so(tmp_path):
+  status, said = _processes(tmp_path, "rl")
+  assert status == [1, 1] and all("stage rl runs on one host" in x.splitlines()[-1] for x in said), said
+
+
+@pytest.mark.parametrize("spec", ["elsewhere", "1.2.3.4:5,2,2", "1.2.3.4:5,2", "1.2.3.4,2,0"])
+def test_a_wrong_spec_is_told_in_a_line(spec):
+  with pytest.raises(UserError, match="neither auto nor ADDRESS:PORT,COUNT,INDEX"):
+    hosts.join(spec)
+
+
+def test_every_shard_has_one_host(monkeypatch):
+  monkeypatch.setattr(hosts.jax, "process_count", lambda: 3)
+  parts = []
+  for index in range(3):
+    monkeypatch.setattr(hosts.jax, "process_index", lambda index=index: index)
+    parts.append(hosts.own(range(8)))
+  assert sorted(sum(parts, [])) == list(range(8)) and max(map(len, parts)) - min(map(len, parts)) <= 1
