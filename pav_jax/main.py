@@ -17,6 +17,7 @@ import importlib.util
 import os
 import pathlib
 import sys
+import traceback
 
 from absl import flags
 from absl import logging
@@ -37,9 +38,9 @@ STAGES = {
 }
 ALONE = {"rl": ("pav_jax.policy.arms", "pav_jax.evaluation.learning"), "evaluate": ("pav_jax.evaluation.evaluate",),
          "didactic": ("pav_jax.didactic.stage",)}
-# On several hosts: these train one network on all devices together; these drain a queue of shards, each host on its own
-# devices, for nothing is exchanged from token to token; these the first host does. Others run on one host.
-TOGETHER, EACH, FIRST = ("sft", "verifier"), ("rollouts", "values", "search"), ("problems", "report")
+# On several hosts these train one network on all devices together, and these are the first host's. The rest of the
+# pipeline drains a queue of shards, each host on its own devices, for nothing is exchanged from token to token.
+TOGETHER, FIRST = ("sft", "verifier"), ("problems", "report")
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run: a file of configs/.", lock_config=True)
 _MODE = flags.DEFINE_enum("mode", "run", ["run", "compile"], "compile: asks the TPU compiler whether the stage fits (pods/compile.py).")
@@ -143,14 +144,14 @@ def run(config, workdir: pathlib.Path, hosts_spec: str = ""):
       run_stage(STAGES[stage], Run(config, workdir, mesh.make_mesh(**config.mesh)))
       continue
     own = Run(config, workdir, mesh.make_mesh(data=-1, fsdp=1, model=config.mesh.model, devices=jax.local_devices()), stage in FIRST)
-    if stage in EACH:
+    if stage not in FIRST:
       run_stage(STAGES[stage], own)
       continue
     error = None
     if hosts.first():
       try:
         run_stage(STAGES[stage], own)
-      except UserError as problem:
+      except Exception as problem:  # the others hear of it before it is raised
         error = problem
     if hosts.failed(error is not None, stage):
       raise error or UserError(f"stage {stage} failed on the first host")
@@ -181,6 +182,12 @@ def main() -> int:
   except KeyboardInterrupt:
     print("interrupted: the same command goes on from here", file=sys.stderr)
     return 130
+  except Exception:
+    if not _HOSTS.value:
+      raise
+    # Python's own way out waits for the others, who may be waiting for this process.
+    traceback.print_exc()
+    return 1
   return 0
 
 

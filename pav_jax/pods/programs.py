@@ -13,6 +13,7 @@ and write at least, if nothing is read twice:
   a decoding step   the weights once, each lane's source and half of each suffix
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -33,10 +34,13 @@ from pav_jax.problems import text
 from pav_jax.rollouts import collect
 from pav_jax.rollouts import engine
 from pav_jax.rollouts import jobs as jobs_lib
+from pav_jax.search import beam
 from pav_jax.training import fit
 from pav_jax.training import mesh as mesh_lib
 from pav_jax.verifiers import train as verifiers
 
+# Train a network on all devices; the others decode, host by host.
+TOGETHER = ("sft", "verifier", "rft", "rl")
 _SCORING_ID = 4  # which row of the embedding is read changes no program
 
 
@@ -66,9 +70,11 @@ def stages(config) -> tuple[str, ...]:
   return tuple(stage for stage in found if stage in _STAGES)
 
 
-def of_stage(stage: str, config, mesh) -> list[Program]:
-  """The programs of one of `stages`."""
-  return _STAGES[stage](config, mesh)
+def of_stage(stage: str, config, mesh, hosts: int = 1) -> list[Program]:
+  """The programs of one of `stages`, on all devices if it is one of TOGETHER, else on those of one of so many hosts."""
+  if stage in TOGETHER:
+    return _STAGES[stage](config, mesh)
+  return _STAGES[stage](config, mesh, hosts)
 
 
 def _net(section, mesh) -> Net:
@@ -95,6 +101,17 @@ def bytes_on_a_chip(tree) -> int:
 def _weights(net: Net, mesh) -> float:
   """Bytes of the weights a chip reads for one pass, in the type of the computation."""
   return sum(size.num_params(net.config)) * jnp.dtype(net.config.dtype).itemsize / mesh.shape["model"]
+
+
+def _decoded(net: Net, scoring: bool = False):
+  """The parameters as decoding has them: in the type of the computation, cut over model alone."""
+  stored = jax.eval_shape(functools.partial(net.network.compute, scoring=scoring), net.params)
+  return mesh_lib.abstract_over_model_alone(jax.tree.map(
+      lambda x, old: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=old.sharding), stored, net.params))
+
+
+def _placed(tree, mesh):
+  return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, engine.layout(tree, mesh))
 
 
 def _training(name: str, net: Net, learner: fit.Learner, batch, mesh, *, pieces: int, resident, logits: bool) -> Program:
@@ -138,17 +155,18 @@ def _verifier(config, mesh) -> list[Program]:
   return found
 
 
+def _tokens(config: gemma.GemmaConfig, mesh) -> engine.Tokens:
+  return engine.Tokens(_whole(mesh), _whole(mesh), *(_whole(mesh, config.vocab_size, dtype=bool) for _ in range(3)))
+
+
 def _decoding(name: str, net: Net, mesh, *, rows: int, share: int, width: int, slots: int, sampling, resident) -> list[Program]:
   """The engine's two programs: a prefill of the lanes that are refilled together, and a decoding step."""
   config, (lanes, share, at_once) = net.config, jobs_lib.lanes_of(rows, share, mesh)
-  stored = jax.eval_shape(net.network.compute, net.params)
-  params = mesh_lib.abstract_over_model_alone(jax.tree.map(
-      lambda x, old: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=old.sharding), stored, net.params))
+  params = _decoded(net)
   state = jax.eval_shape(lambda params: engine.empty(net.network, params, lanes=lanes, rows=share, jobs=jobs_lib.JOBS_PER_LANE,
                                                      width=width, slots=slots), params)
-  state = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, engine.layout(state, mesh))
-  v = config.vocab_size
-  tokens = engine.Tokens(_whole(mesh), _whole(mesh), *(_whole(mesh, v, dtype=bool) for _ in range(3)))
+  state = _placed(state, mesh)
+  tokens = _tokens(config, mesh)
   work = jax.tree.map(lambda x: _rows(mesh, at_once, *x.shape[1:], dtype=x.dtype), state.work)
   a_token = 2 * config.num_layers * config.num_kv_heads * config.head_width * jnp.dtype(config.dtype).itemsize / mesh.shape["model"]
   seen = lanes / mesh_lib.num_parts(mesh) * (width + share * slots / 2) * a_token
@@ -163,16 +181,16 @@ def _decoding(name: str, net: Net, mesh, *, rows: int, share: int, width: int, s
                   float(lanes * share * size.forward_flops(config, middle, middle + 1, 1)), _weights(net, mesh) + seen)]
 
 
-def _rollouts(config, mesh) -> list[Program]:
+def _rollouts(config, mesh, hosts) -> list[Program]:
   net, knobs = _net(config.policy, mesh), config.rollouts
-  return _decoding("rollouts", net, mesh, rows=knobs.rows, share=jobs_lib.rows_of_lane(knobs.n_cov), width=config.problems.max_prompt,
+  return _decoding("rollouts", net, mesh, rows=max(1, knobs.rows // hosts), share=jobs_lib.rows_of_lane(knobs.n_cov), width=config.problems.max_prompt,
                    slots=knobs.max_new, sampling=collect.sampling_of(knobs), resident={"policy": net.params})
 
 
-def _values(config, mesh) -> list[Program]:
+def _values(config, mesh, hosts) -> list[Program]:
   net, knobs = _net(config.policy, mesh), config.monte_carlo
   share = jobs_lib.rows_of_lane(knobs.n_mc * knobs.max_steps)
-  return _decoding("values", net, mesh, rows=knobs.rows, share=share, width=config.problems.max_prompt + config.rollouts.max_new,
+  return _decoding("values", net, mesh, rows=max(1, knobs.rows // hosts), share=share, width=config.problems.max_prompt + config.rollouts.max_new,
                    slots=config.rollouts.max_new, sampling=collect.sampling_of(knobs), resident={"policy": net.params})
 
 
@@ -208,4 +226,35 @@ def _rl(config, mesh) -> list[Program]:
   return found
 
 
-_STAGES = {"sft": _sft, "rollouts": _rollouts, "values": _values, "verifier": _verifier, "rft": _rft, "rl": _rl}
+def _search(config, mesh, hosts) -> list[Program]:
+  """Beam search of the greatest width: every host has beams of its own, and all rows for them."""
+  del hosts
+  knobs, nets = config.search, (_net(config.policy, mesh), _net(config.verifier.model, mesh))
+  networks, params = tuple(net.network for net in nets), [_decoded(nets[0]), _decoded(nets[1], scoring=True)]
+  parts, width, slots = mesh_lib.num_parts(mesh), max(knobs.widths), config.problems.max_prompt + config.rollouts.max_new
+  own = beam.lanes_of(knobs.rows, knobs.candidates, width, parts)
+  lanes, rows, at_once = own * parts, own * parts * knobs.candidates, -(-own // (4 * width)) * parts
+  prefixes = [_placed(jax.eval_shape(lambda p, n=n: engine.blank(n, p, lanes, slots), p), mesh) for n, p in zip(networks, params)]
+  ids = lambda *shape: _rows(mesh, *shape, dtype=jnp.int32)
+  begin = lambda: beam.admit.lower(
+      networks, params, prefixes, ids(at_once, config.problems.max_prompt), ids(at_once), ids(at_once * width), ids(at_once * width), mesh=mesh)
+  keys = jax.ShapeDtypeStruct((rows,), jax.random.key(0).dtype, sharding=NamedSharding(mesh, mesh_lib.ROWS))
+  step = dict(candidates=knobs.candidates, max_step=knobs.max_step, sampling=collect.sampling_of(knobs), mesh=mesh)
+  flags = _rows(mesh, lanes, dtype=bool)
+  arguments = (networks, params, prefixes, ids(lanes), ids(lanes), flags, ids(lanes), keys, _tokens(nets[0].config, mesh))
+  caches = _placed(jax.eval_shape(functools.partial(beam.expand, networks, **step), *arguments[1:])[2], mesh)
+  forward = lambda count, at, new, logits: sum(
+      count * size.forward_flops(net.config, at, at + new, logits if net is nets[0] else 0) for net in nets)
+  weights = sum(_weights(net, mesh) for net in nets)
+  kept = sum(bytes_on_a_chip(prefix) for prefix in prefixes)
+  stored = {"policy": nets[0].params, "verifier of Q": nets[1].params, "ORM": nets[1].params}
+  return [
+      Program(f"search: prefill of {at_once}", begin, (params, prefixes), stored, float(forward(at_once, 0, config.problems.max_prompt, 0)), weights),
+      Program(f"search: step of {rows} candidates", lambda: beam.expand.lower(*arguments, **step), (params, prefixes), stored,
+              float(forward(rows, slots // 2, knobs.max_step, knobs.max_step)), (knobs.max_step + 1) * _weights(nets[0], mesh)
+              + _weights(nets[1], mesh) + (knobs.max_step + 1) * bytes_on_a_chip(prefixes[0]) + bytes_on_a_chip(prefixes[1])),
+      Program("search: candidates become items", lambda: beam.commit.lower(caches, ids(lanes), mesh=mesh), caches,
+              stored | {"decoding copies": params}, 0.0, 2.0 * kept)]
+
+
+_STAGES = {"search": _search, "sft": _sft, "rollouts": _rollouts, "values": _values, "verifier": _verifier, "rft": _rft, "rl": _rl}

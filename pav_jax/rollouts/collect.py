@@ -99,7 +99,7 @@ def run_stage(run: Run):
         bar.update(len(problem_p) * knobs.n_cov)
         continue
       rollouts = sample(arch, params, problems, problem_p, knobs.n_cov, tokens=tokens, sampling=sampling_of(knobs),
-                        seed=run.config.seed, rows=knobs.rows, max_new=knobs.max_new,
+                        seed=run.config.seed, rows=hosts.share(knobs.rows), max_new=knobs.max_new,
                         mesh=run.mesh, bar=bar)
       rollouts, counts = grade(rollouts, problems, vocabulary, grader)
       folder.write_shard(shard, rollouts._asdict(), counts)

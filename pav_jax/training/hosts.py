@@ -29,6 +29,11 @@ def join(spec: str):
     raise UserError(f"--hosts={spec}: {' '.join(str(error).split())}") from error
 
 
+def share(rows: int) -> int:
+  """This process's share of rows that all of them decode together; at least one."""
+  return max(1, rows // jax.process_count())
+
+
 def leave():
   """Ends what `join` began, when all have come so far: a stage that follows may have the same coordinator's port."""
   if several():

@@ -251,7 +251,7 @@ def run_stage(run: Run):
       values, counts = label(
           arch, params, problems, some, end_bz[row_b], vocabulary, grader, strategy=strategy,
           seeds_per_problem=knobs.seeds_per_problem, sampling=collect.sampling_of(knobs), seed=run.config.seed + 1,
-          rows=knobs.rows, max_new=run.config.rollouts.max_new, mesh=run.mesh, bar=bar)
+          rows=hosts.share(knobs.rows), max_new=run.config.rollouts.max_new, mesh=run.mesh, bar=bar)
       bar.total += counts["continuations"] - expected  # what a strategy spends is known afterwards
       folder.write_shard(shard, values._asdict(), counts)
   folder.finish(shards, {"responses with more than max_steps steps": joined})
