@@ -102,7 +102,7 @@ def verifier_scores(run: Run, path: str, problems, rollouts, end_bz, vocabulary,
   reader, weights = architecture.restore(path, run.config.verifier.model, vocabulary, run.mesh)
   return score.score_responses(
       reader.network, weights, problems.prompt_pt, problems.prompt_length_p, rollouts.problem_b, rollouts.token_bt,
-      rollouts.length_b, end_bz, rows_per_call=rows_per_call)
+      rollouts.length_b, end_bz, rows_per_call=rows_per_call, mesh=run.mesh)
 
 
 def assess(found: dict, kind: str, score_bz, exact_bz, right_b, run: Run):

@@ -118,11 +118,16 @@ def empty(network: Network, params, *, lanes: int, rows: int, jobs: int, width: 
               jnp.zeros((lanes, jobs, 2), jnp.uint32))
   idle = Rows(ints(b) - 1, *(ints(b) for _ in range(4)), jnp.zeros(b, bool), jnp.zeros((b, 2), jnp.uint32))
   state = Lanes(decoding.begin(blank(network, params, lanes, width), ints(b), slots), work, ints(lanes), idle)
-  return state if mesh is None else jax.lax.with_sharding_constraint(state, layout(state, mesh))
+  return placed(state, mesh)
 
 
-def layout(lanes: Lanes, mesh):
-  """Shardings of the engine's state: lanes and rows over data and fsdp; keys and values over model, too, where heads divide."""
+def placed(tree, mesh):
+  """The tree of lanes, rows, keys and values in its `layout`, inside of jit; as it is without a mesh."""
+  return tree if mesh is None else jax.lax.with_sharding_constraint(tree, layout(tree, mesh))
+
+
+def layout(lanes, mesh):
+  """Shardings of the engine's state, or of a part of it: lanes and rows over data and fsdp; keys and values over model, too, where heads divide."""
   def place(x):
     heads = x.ndim == 4 and x.shape[1] % mesh.shape["model"] == 0
     return NamedSharding(mesh, PartitionSpec(*([("data", "fsdp")] if x.ndim else []), *(["model"] if heads else [])))
@@ -133,6 +138,12 @@ def blank(network: Network, params, sources: int, width: int) -> decoding.Prefix
   """A prefix of so many sources with room for `width` tokens, nothing read yet."""
   _, prefix = jax.eval_shape(network.read, params, jax.ShapeDtypeStruct((sources, width), jnp.int32))
   return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), prefix)
+
+
+@functools.partial(jax.jit, static_argnames=("network", "sources", "width", "mesh"))
+def blanks(network: Network, params, *, sources: int, width: int, mesh=None) -> decoding.Prefix:
+  """`blank`, born where it belongs."""
+  return placed(blank(network, params, sources, width), mesh)
 
 
 @functools.partial(jax.jit, static_argnames=("network", "mesh"), donate_argnames="lanes")

@@ -31,6 +31,7 @@ from pav_jax.models.network import Network
 from pav_jax.rollouts import engine
 from pav_jax.rollouts import sampling as sampling_lib
 from pav_jax.search import ledger
+from pav_jax.training import mesh as mesh_lib
 from pav_jax.values import equations
 
 
@@ -92,24 +93,27 @@ class Items(NamedTuple):
   raw_iv: np.ndarray
 
 
-@functools.partial(jax.jit, static_argnames="networks", donate_argnames="prefixes")
-def _admit(networks, params, prefixes, prompt_pt, length_p, lane_q, source_q):
+@functools.partial(jax.jit, static_argnames=("networks", "mesh"), donate_argnames="prefixes")
+def admit(networks, params, prefixes, prompt_pt, length_p, lane_q, source_q, *, mesh):
   """(prefixes with prompt source_q in lane lane_q, sigmoids of the scores at the prompts' ends (p, v)).
 
-  prefixes: one for each network. A lane that is not there is skipped.
+  prefixes: one for each network. A lane that is not there is skipped. On a
+  mesh a part has its share of the prompts and of lane_q, and counts both from its own first.
   """
-  grown, raw = [], []
-  for network, weights, prefix in zip(networks, params, prefixes):
-    hidden_ptd, new = network.read(weights, prompt_pt)
-    grown.append(decoding.put(prefix, lane_q, decoding.take(new, source_q)))
-    last_pd = jnp.take_along_axis(hidden_ptd, length_p[:, None, None] - 1, axis=1)[:, 0]
-    raw.append(jax.nn.sigmoid(network.scores(weights, last_pd)))
-  return grown, jnp.stack(raw[1:], axis=1)
+  def own(params, prefixes, prompt_pt, length_p, lane_q, source_q):
+    grown, raw = [], []
+    for network, weights, prefix in zip(networks, params, prefixes):
+      hidden_ptd, new = network.read(weights, prompt_pt)
+      grown.append(decoding.put(prefix, lane_q, decoding.take(new, source_q)))
+      last_pd = jnp.take_along_axis(hidden_ptd, length_p[:, None, None] - 1, axis=1)[:, 0]
+      raw.append(jax.nn.sigmoid(network.scores(weights, last_pd)))
+    return grown, jnp.stack(raw[1:], axis=1)
+  return mesh_lib.by_part(mesh, own, params, prefixes, prompt_pt, length_p, lane_q, source_q)
 
 
-@functools.partial(jax.jit, static_argnames=("networks", "candidates", "max_step", "sampling"))
-def _expand(networks, params, prefixes, length_i, last_i, begun_i, budget_i, key_r, tokens, *, candidates, max_step,
-            sampling):
+@functools.partial(jax.jit, static_argnames=("networks", "candidates", "max_step", "sampling", "mesh"))
+def expand(networks, params, prefixes, length_i, last_i, begun_i, budget_i, key_r, tokens, *, candidates, max_step,
+            sampling, mesh):
   """A step for every candidate: (Continuations, sigmoid of each verifier's score (r, v), caches).
 
   networks: the policy, then the verifiers. length_i: tokens of the item,
@@ -117,13 +121,13 @@ def _expand(networks, params, prefixes, length_i, last_i, begun_i, budget_i, key
   """
   policy, *verifiers = networks
   each = lambda x_i: jnp.repeat(x_i, candidates)
-  cache = decoding.begin(prefixes[0], each(length_i - 1), max_step)
+  cache = engine.placed(decoding.begin(prefixes[0], each(length_i - 1), max_step), mesh)
   step, cache = engine.generate(policy, params[0], cache, each(last_i), each(budget_i), key_r, tokens, max_new=max_step,
                                 sampling=sampling, steps=1, begun_b=each(begun_i))
   valid_rt = jnp.arange(max_step)[None] < step.length_b[:, None]
   raw, caches = [], [cache]
   for verifier, weights, prefix in zip(verifiers, params[1:], prefixes[1:]):
-    cache = decoding.begin(prefix, each(length_i), max_step)
+    cache = engine.placed(decoding.begin(prefix, each(length_i), max_step), mesh)
     hidden_rtd, cache = verifier.extend(verifier.unstacked(weights), cache, step.token_bt, valid_rt)
     last_rd = jnp.take_along_axis(hidden_rtd, jnp.maximum(step.length_b - 1, 0)[:, None, None], axis=1)[:, 0]
     raw.append(jax.nn.sigmoid(verifier.scores(weights, last_rd)))
@@ -131,10 +135,21 @@ def _expand(networks, params, prefixes, length_i, last_i, begun_i, budget_i, key
   return step, jnp.stack(raw, axis=1), caches
 
 
-@jax.jit
-def _commit(caches, row_i):
-  """Candidate row_i becomes the item of lane i."""
-  return [decoding.commit(cache, row_i) for cache in caches]
+@functools.partial(jax.jit, static_argnames="mesh")
+def commit(caches, row_i, *, mesh):
+  """Candidate row_i becomes the item of lane i; on a mesh both are of one part, and rows are counted from its first."""
+  def own(_, caches, row_i):
+    return [decoding.commit(cache, row_i) for cache in caches]
+  return mesh_lib.by_part(mesh, own, (), caches, row_i)
+
+
+def lanes_of(rows: int, candidates: int, width: int, parts: int) -> int:
+  """Lanes of each part of the mesh. Raises UserError where they do not hold one beam."""
+  own = rows // candidates // parts
+  if own < width:
+    raise UserError(f"{rows} rows are too few for a beam of {width} with {candidates} candidates each"
+                    + f" on each of {parts} parts of the mesh" * (parts > 1))
+  return own
 
 
 def keep_best(score_c: np.ndarray, places: int, names: list | None) -> np.ndarray:
@@ -152,22 +167,23 @@ def keep_best(score_c: np.ndarray, places: int, names: list | None) -> np.ndarra
 def search(policy: Player, verifiers: list[Player], prompt_pt: np.ndarray, prompt_length_p: np.ndarray,
            name_p: np.ndarray, tokens: engine.Tokens, *, prover: Prover, alpha: float, width: int, candidates: int,
            max_rounds: int, max_new: int, max_step: int, sampling: sampling_lib.Sampling, seed: int,
-           rows: int, distinct: bool, bar=None) -> Found:
+           rows: int, distinct: bool, mesh=None, bar=None) -> Found:
   """Beam search for all the problems; see the top of this file.
 
   verifiers: Q^pi's, and the prover's where prover.kind needs one. name_p:
   int32, what keys each problem's randomness. max_new: tokens of a response;
   max_step: of a step (a longer one is cut there and goes on as the next).
   rows: candidates that are drawn together, in lanes of `candidates`; no
-  beam's outcome depends on it.
+  beam's outcome depends on it. mesh: its parts have a share of the lanes
+  each, and a beam stays with the part it began on.
 
-  Raises UserError where the rows do not hold one beam.
+  Raises UserError where the rows do not hold one beam on every part.
   """
   players = [policy, *verifiers]
-  networks, params = tuple(x.network for x in players), [x.params for x in players]
-  lanes, count = rows // candidates, len(name_p)
-  if lanes < width:
-    raise UserError(f"{rows} rows are too few for a beam of {width} with {candidates} candidates each")
+  networks, parts, count = tuple(x.network for x in players), mesh_lib.num_parts(mesh), len(name_p)
+  params = [mesh_lib.over_model_alone(x.network.compute(x.params, scoring=x is not policy)) for x in players]
+  own = lanes_of(rows, candidates, width, parts)
+  lanes = own * parts
   slots, newline_v = prompt_pt.shape[1] + max_new, np.asarray(tokens.newline_v)
   cost = sum((ledger.prompts(x.network.flops, prompt_length_p, verifier=True) for x in verifiers),
              ledger.prompts(policy.network.flops, prompt_length_p, verifier=False))
@@ -175,35 +191,34 @@ def search(policy: Player, verifiers: list[Player], prompt_pt: np.ndarray, promp
                 np.zeros((lanes, len(verifiers)), np.float32))
   pool = [[] for _ in range(count)]  # finished: (Q, tokens)
   round_p = np.zeros(count, int)
-  prefixes = [engine.blank(n, w, lanes, slots) for n, w in zip(networks, params)]
-  at_once = -(-lanes // (4 * width))  # beams that begin together: one prefill of so many prompts
+  prefixes = [engine.blanks(n, w, sources=lanes, width=slots, mesh=mesh) for n, w in zip(networks, params)]
+  at_once = -(-own // (4 * width))  # beams that begin together on a part: one prefill of so many prompts
   caches, row_i, admitted = None, None, 0
   while True:
     if caches is not None:
-      prefixes = _commit(caches, row_i.astype(np.int32))
+      prefixes = commit(caches, (row_i % (own * candidates)).astype(np.int32), mesh=mesh)
     # Beams begin in the lanes that others have left, when it is worth a prefill.
-    free_i = np.flatnonzero(items.problem_i < 0)
-    room = min(len(free_i) // width, count - admitted)
-    if room < min(at_once, count - admitted) and len(free_i) < lanes:
+    free = [np.flatnonzero(mine_i < 0) for mine_i in items.problem_i.reshape(parts, own)]
+    room = min(sum(len(mine_i) // width for mine_i in free), count - admitted)
+    if room < min(at_once * parts, count - admitted) and (items.problem_i >= 0).any():
       room = 0
-    for start in range(0, room, at_once):
-      fresh_p = np.arange(admitted, admitted + min(at_once, room - start))
-      lane_q, free_i = free_i[:len(fresh_p) * width], free_i[len(fresh_p) * width:]
-      source_q = np.repeat(np.arange(len(fresh_p)), width)
-      some_p, pad = np.resize(fresh_p, at_once), (0, (at_once - len(fresh_p)) * width)
-      prefixes, raw_pv = _admit(
-          networks, params, prefixes, prompt_pt[some_p], prompt_length_p[some_p],
-          np.pad(lane_q, pad, constant_values=lanes).astype(np.int32), np.pad(source_q, pad).astype(np.int32))
-      items.problem_i[lane_q], items.length_i[lane_q] = fresh_p[source_q], 0
-      items.raw_iv[lane_q] = np.asarray(raw_pv)[source_q]
-      admitted += len(fresh_p)
+    while room:
+      problem_jb, lane_jbw = _begin(free, admitted, room, at_once, width, absent=own)
+      began = int((problem_jb >= 0).sum())
+      some_p = np.maximum(problem_jb, admitted).ravel()
+      prefixes, raw_pv = admit(
+          networks, params, prefixes, prompt_pt[some_p], prompt_length_p[some_p], lane_jbw.ravel().astype(np.int32),
+          np.tile(np.repeat(np.arange(at_once), width), parts).astype(np.int32), mesh=mesh)
+      raw_jbv = np.asarray(raw_pv).reshape(parts, at_once, -1)
+      for j, b in zip(*np.nonzero(problem_jb >= 0)):
+        lane_w = j * own + lane_jbw[j, b]
+        items.problem_i[lane_w], items.length_i[lane_w], items.raw_iv[lane_w] = problem_jb[j, b], 0, raw_jbv[j, b]
+      admitted, room = admitted + began, room - began
     if (items.problem_i < 0).all():
       break
 
     live_i = items.problem_i >= 0
     problem_i = np.maximum(items.problem_i, 0)
-    # Items of a beam stand in their order, which names their candidates' randomness.
-    place_i = _places(items.problem_i)
     before_i = prompt_length_p[problem_i] + items.length_i
     last_i = np.where(items.length_i > 0, items.token_it[np.arange(lanes), np.maximum(items.length_i - 1, 0)],
                       prompt_pt[problem_i, prompt_length_p[problem_i] - 1])
@@ -211,10 +226,10 @@ def search(policy: Player, verifiers: list[Player], prompt_pt: np.ndarray, promp
     budget_i = np.where(live_i, np.minimum(max_step, max_new - items.length_i), 0)
     each = lambda x_i: np.repeat(x_i, candidates, axis=0)
     key_r = sampling_lib.row_keys(seed, each(name_p[problem_i]), each(round_p[problem_i]),
-                                  each(place_i) * candidates + np.tile(np.arange(candidates), lanes))
+                                  each(_places(items.problem_i)) * candidates + np.tile(np.arange(candidates), lanes))
     ints = lambda x_i: x_i.astype(np.int32)
-    step, raw_rv, caches = _expand(networks, params, prefixes, ints(before_i), ints(last_i), begun_i, ints(budget_i), key_r,
-                                   tokens, candidates=candidates, max_step=max_step, sampling=sampling)
+    step, raw_rv, caches = expand(networks, params, prefixes, ints(before_i), ints(last_i), begun_i, ints(budget_i), key_r,
+                                   tokens, candidates=candidates, max_step=max_step, sampling=sampling, mesh=mesh)
     step, raw_rv = jax.device_get((step, raw_rv))
     cost += ledger.drawn(policy.network.flops, each(problem_i), each(before_i), step.length_b, count)
     for verifier in verifiers:
@@ -224,19 +239,33 @@ def search(policy: Player, verifiers: list[Player], prompt_pt: np.ndarray, promp
     out_r = step.ended_b | (length_r >= max_new)
 
     row_i, next_i, done = _select(each(items.problem_i), score_r, raw_rv[:, 0], token_rt, length_r, out_r, pool, round_p,
-                                  width=width, max_rounds=max_rounds, distinct=distinct, lanes=lanes)
+                                  width=width, max_rounds=max_rounds, distinct=distinct, lanes=lanes, parts=parts)
     items = Items(next_i, token_rt[row_i], length_r[row_i], raw_rv[row_i])
     if bar is not None:
       bar.update(done)
   return _collect(pool, width, max_new, int(round_p.max()), cost)
 
 
-def _select(problem_r, score_r, q_r, token_rt, length_r, out_r, pool, round_p, *, width, max_rounds, distinct, lanes):
-  """(row_i, problem_i, beams that are over): who goes on, beam by beam, packed into the first lanes.
+def _begin(free: list[np.ndarray], first: int, room: int, at_once: int, width: int, absent: int) -> tuple[np.ndarray, np.ndarray]:
+  """(problem_jb, lane_jbw): which problem, -1 for none, begins on part j as its b-th in this call, and in which of the
+  part's lanes, `absent` where there is none. Takes the lanes out of `free`; parts have their turns."""
+  problem_jb = np.full((len(free), at_once), -1)
+  lane_jbw = np.full((len(free), at_once, width), absent)
+  for b in range(at_once):
+    for j, mine_i in enumerate(free):
+      if room and len(mine_i) >= width:
+        problem_jb[j, b], lane_jbw[j, b], free[j] = first, mine_i[:width], mine_i[width:]
+        first, room = first + 1, room - 1
+  return problem_jb, lane_jbw
+
+
+def _select(problem_r, score_r, q_r, token_rt, length_r, out_r, pool, round_p, *, width, max_rounds, distinct, lanes, parts):
+  """(row_i, problem_i, beams that are over): who goes on, beam by beam, packed into the first lanes of the beam's part.
 
   Adds what has finished to the pools, and a round to those who played it.
   """
-  row_i, problem_i, used, done = np.zeros(lanes, int), np.full(lanes, -1), 0, 0
+  row_i, problem_i, done = np.zeros(lanes, int), np.full(lanes, -1), 0
+  used_j = np.arange(parts) * (lanes // parts)
   for p in np.unique(problem_r[problem_r >= 0]):
     mine = np.flatnonzero(problem_r == p)
     names = [token_rt[r, :length_r[r]].tobytes() for r in mine] if distinct else None
@@ -244,13 +273,15 @@ def _select(problem_r, score_r, q_r, token_rt, length_r, out_r, pool, round_p, *
     pool[p] += [(q_r[r], token_rt[r, :length_r[r]].copy()) for r in kept if out_r[r]]
     round_p[p] += 1
     going = kept[~out_r[kept]] if round_p[p] < max_rounds else kept[:0]
-    row_i[used:used + len(going)], problem_i[used:used + len(going)] = going, p
-    used, done = used + len(going), done + (not len(going))
+    part = mine[0] * parts // len(problem_r)
+    place = slice(used_j[part], used_j[part] + len(going))
+    row_i[place], problem_i[place] = going, p
+    used_j[part], done = place.stop, done + (not len(going))
   return row_i, problem_i, done
 
 
 def _places(problem_i: np.ndarray) -> np.ndarray:
-  """The how-manieth item of its beam each lane holds, from 0."""
+  """The how-manieth item of its beam each lane holds, from 0: what names its candidates' randomness."""
   place_i, seen = np.zeros(len(problem_i), int), collections.Counter()
   for i, p in enumerate(problem_i):
     place_i[i] = seen[p]

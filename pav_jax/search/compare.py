@@ -108,7 +108,7 @@ def _samples(run: Run, players: Players, grader, seed: int, bar):
                                       run.config.monte_carlo.max_steps)
   score_of = lambda name: score.score_responses(
       players.verifiers[name].network, players.verifiers[name].params, problems.prompt_pt, problems.prompt_length_p,
-      rollouts.problem_b, rollouts.token_bt, rollouts.length_b, end_bz, rows_per_call=knobs.rows)
+      rollouts.problem_b, rollouts.token_bt, rollouts.length_b, end_bz, rows_per_call=knobs.rows, mesh=run.mesh)
   q_bz = score_of("q")
   reward_bs = equations.effective_reward(
       q_bz[:, 1:], equations.advantages(equations.best_of_k(q_bz, knobs.prover_k)), knobs.alpha)
@@ -165,7 +165,7 @@ def _beam(run: Run, players: Players, grader, cell, bar):
       np.arange(len(problems.id_p), dtype=np.int32), players.tokens, prover=beam.Prover(kind, knobs.prover_k),
       alpha=alpha, width=width, candidates=knobs.candidates, max_rounds=knobs.max_rounds,
       max_new=run.config.rollouts.max_new, max_step=knobs.max_step, sampling=collect.sampling_of(knobs),
-      seed=_seed(run, seed, width), rows=knobs.rows, distinct=knobs.distinct, bar=bar)
+      seed=_seed(run, seed, width), rows=knobs.rows, distinct=knobs.distinct, mesh=run.mesh, bar=bar)
   count = len(problems.id_p)
   lengths = np.concatenate([found.length_p[:, None], found.pool_length_pk], axis=1)
   responses = np.concatenate([found.token_pt[:, None], found.pool_token_pkt], axis=1)

@@ -1,5 +1,8 @@
 """Beam search against the same search written plainly: no cache, no batch, one candidate at a time."""
 
+import dataclasses
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,12 +11,17 @@ import pytest
 import fakes
 from fakes import A, B, BOS, C, EOS, NL, PAD, RIGHT, WRONG
 from pav_jax.errors import UserError
+from pav_jax.models import architecture
 from pav_jax.models import decoding
 from pav_jax.models import size
+from pav_jax.models.network import from_gemma
 from pav_jax.rollouts import engine
+from pav_jax.rollouts import jobs
 from pav_jax.rollouts import sampling as sampling_lib
 from pav_jax.search import beam
 from pav_jax.search import ledger
+from pav_jax.training import mesh as mesh_lib
+from pav_jax.verifiers import score
 
 PROMPT_PT = np.array([[BOS, A, C], [BOS, C, PAD], [BOS, B, C]], np.int32)
 PROMPT_LENGTH_P = np.array([3, 2, 3], np.int32)
@@ -218,3 +226,57 @@ def test_costs_add_up():
   np.testing.assert_array_equal(read.verifier_flops_p, [flops(0, 9), flops(0, 11), flops(0, 6)])
   np.testing.assert_array_equal(read.scored_p, [9, 11, 6])
   assert not read.policy_flops_p.any() and not total.verifier_flops_p.any()
+
+
+def many_beams(mesh=None):
+  """(Found, scores of its responses' prefixes) of 9 problems by Gemmas whose heads divide over two devices, laid out as restored."""
+  config = dataclasses.replace(fakes.CONFIG, num_heads=4, num_kv_heads=2, vocab_size=12)
+  network, rng = from_gemma(config, scoring_id=fakes.SCORE, logit_chunk=4), np.random.default_rng(0)
+  def player():
+    params = jax.tree.map(lambda x: jnp.asarray(0.4 * rng.standard_normal(x.shape), jnp.float32),
+                          jax.eval_shape(network.init, jax.random.key(0)))
+    layout = None if mesh is None else mesh_lib.shardings(params, mesh, architecture.SHARDING)
+    return beam.Player(network, params if mesh is None else jax.device_put(params, layout))
+  policy, judge = player(), player()
+  prompt_pt, length_p = rng.integers(NL + 1, fakes.SIZE, (9, 4)).astype(np.int32), rng.integers(2, 5, 9).astype(np.int32)
+  found = beam.search(policy, [judge], prompt_pt, length_p, np.arange(9, dtype=np.int32), jobs.token_tables(fakes.VOCABULARY, 12),
+                      prover=beam.Prover(), alpha=0.5, width=2, candidates=2, max_rounds=4, max_new=MAX_NEW, max_step=MAX_STEP,
+                      sampling=PLAIN, seed=1, rows=24, distinct=True, mesh=mesh)
+  row_b = np.flatnonzero(found.length_p)
+  end_bz = np.stack([np.full(len(row_b), -1), found.length_p[row_b] - 1], axis=1)
+  return found, score.score_responses(network, judge.params, prompt_pt, length_p, row_b, found.token_pt[row_b], found.length_p[row_b],
+                                      end_bz, rows_per_call=8, mesh=mesh)
+
+
+def write_sharded(path):
+  """What the process of eight devices runs; a beam's lanes must lie on their part of the mesh alone."""
+  expand, seen = beam.expand, []
+  def watched(networks, params, prefixes, *rest, **options):
+    seen.append([x.size / max(shard.data.size for shard in x.addressable_shards) for x in jax.tree.leaves(prefixes)])
+    return expand(networks, params, prefixes, *rest, **options)
+  beam.expand = watched
+  try:
+    found, score_bz = many_beams(mesh_lib.make_mesh(data=2, fsdp=2, model=2))
+  finally:
+    beam.expand = expand
+  assert seen and all(parts == 8 for call in seen for parts in call), seen
+  np.savez(path, score_bz=score_bz, **{name: x for name, x in found._asdict().items() if name != "cost"})
+
+
+def test_eight_devices_find_what_one_finds(tmp_path):
+  fakes.OnEightDevices(pathlib.Path(__file__), f"write_sharded({str(tmp_path / 'eight.npz')!r})").join()
+  eight, (one, score_bz) = np.load(tmp_path / "eight.npz"), many_beams()
+  np.testing.assert_array_equal(eight["token_pt"], one.token_pt)
+  np.testing.assert_array_equal(eight["pool_token_pkt"], one.pool_token_pkt)
+  np.testing.assert_allclose(eight["q_p"], one.q_p, atol=1e-5)
+  np.testing.assert_allclose(eight["score_bz"], score_bz, atol=1e-5)
+  assert (one.length_p > 0).sum() >= 5 and len(np.unique(one.length_p)) > 2
+
+
+def test_beams_begin_on_parts_in_turn():
+  """Two lanes a beam; part 0 has room for one, part 1 for none, part 2 for two; three beams are to begin, two a part at most."""
+  free = [np.array([0, 3]), np.array([1]), np.array([0, 1, 2, 3])]
+  problem_jb, lane_jbw = beam._begin(free, 7, 3, 2, 2, absent=9)
+  assert problem_jb.tolist() == [[7, -1], [-1, -1], [8, 9]]
+  assert lane_jbw.tolist() == [[[0, 3], [9, 9]], [[9, 9], [9, 9]], [[0, 1], [2, 3]]]
+  assert [len(mine_i) for mine_i in free] == [0, 1, 0]
