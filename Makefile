@@ -4,6 +4,7 @@
 # make rl          ORM-RL and PAV-RL from the quickstart's artefacts; runs/quickstart/rl_report
 # make test        all tests
 # make everyday    those without whole stages
+# make compile     whether a config fits a slice of TPUs: CONFIG, TOPOLOGY; needs none (.venv-tpu)
 # make benchmark   the rollout engine against other samplers, in an environment of its own (.venv-benchmark)
 # make locks       resolve the lock files anew
 
@@ -11,6 +12,8 @@ PYTHON ?= python3
 VENV ?= .venv
 WORKDIR ?= runs/quickstart
 DIDACTIC ?= runs/didactic
+CONFIG ?= configs/paper/gemma2_2b_math.py
+TOPOLOGY ?= v5e:4x4
 FLAGS ?=
 
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])')
@@ -19,7 +22,7 @@ STAMP := $(VENV)/installed-$(VERSION)
 # TensorFlow and XLA talk at start-up; neither says anything a user needs.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: env quickstart rl didactic test everyday benchmark locks
+.PHONY: env quickstart rl didactic test everyday compile benchmark locks
 
 env: $(STAMP)
 
@@ -49,6 +52,11 @@ test: env
 
 everyday: env
 	@$(VENV)/bin/python -m pytest -q -m "not slow" $(FLAGS) tests
+
+compile:
+	@$(MAKE) --no-print-directory env VENV=.venv-tpu
+	@.venv-tpu/bin/uv pip install --quiet --python .venv-tpu/bin/python "jax[tpu]==$$(.venv-tpu/bin/python -c 'import jax; print(jax.__version__)')"
+	@.venv-tpu/bin/python -m pav_jax.main --mode=compile --config=$(CONFIG) --topology=$(TOPOLOGY) $(FLAGS)
 
 benchmark:
 	@$(MAKE) --no-print-directory env VENV=.venv-benchmark

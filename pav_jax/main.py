@@ -38,10 +38,6 @@ STAGES = {
 }
 ALONE = {"rl": ("pav_jax.policy.arms", "pav_jax.evaluation.learning"), "evaluate": ("pav_jax.evaluation.evaluate",),
          "didactic": ("pav_jax.didactic.stage",)}
-# On several hosts these train one network on all devices together, and these are the first host's. The rest of the
-# pipeline drains a queue of shards, each host on its own devices, for nothing is exchanged from token to token.
-TOGETHER, FIRST = ("sft", "verifier"), ("problems", "report")
-
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run: a file of configs/.", lock_config=True)
 _MODE = flags.DEFINE_enum("mode", "run", ["run", "compile"], "compile: asks the TPU compiler whether the stage fits (pods/compile.py).")
 _TOPOLOGY = flags.DEFINE_string("topology", "", "With --mode=compile: the slice, as v5e:16x16.")
@@ -131,30 +127,15 @@ def run(config, workdir: pathlib.Path, hosts_spec: str = ""):
   from pav_jax.training import mesh
   from pav_jax.training.run import Run
   hosts.join(hosts_spec)
-  run_stage = lambda module, this: importlib.import_module(module).run_stage(this)
-  if not hosts.several():
-    this = Run(config, workdir, mesh.make_mesh(**config.mesh))
-    for module in STAGES.values() if config.stage == "pipeline" else (ALONE | {k: (v,) for k, v in STAGES.items()})[config.stage]:
-      run_stage(module, this)
-    return
-  if config.stage != "pipeline" and config.stage not in STAGES:
+  if hosts.several() and config.stage in ALONE:
     raise UserError(f"--hosts: stage {config.stage} runs on one host; on several run pipeline, {', '.join(STAGES)}")
-  for stage in STAGES if config.stage == "pipeline" else [config.stage]:
-    if stage in TOGETHER:
-      run_stage(STAGES[stage], Run(config, workdir, mesh.make_mesh(**config.mesh)))
-      continue
-    own = Run(config, workdir, mesh.make_mesh(data=-1, fsdp=1, model=config.mesh.model, devices=jax.local_devices()), stage in FIRST)
-    if stage not in FIRST:
-      run_stage(STAGES[stage], own)
-      continue
-    error = None
-    if hosts.first():
-      try:
-        run_stage(STAGES[stage], own)
-      except Exception as problem:  # the others hear of it before it is raised
-        error = problem
-    if hosts.failed(error is not None, stage):
-      raise error or UserError(f"stage {stage} failed on the first host")
+  stages = ALONE | {name: (module,) for name, module in STAGES.items()} | {"pipeline": tuple(STAGES.values())}
+  for module in stages[config.stage]:
+    run_stage = importlib.import_module(module).run_stage
+    if module != STAGES["problems"]:
+      run_stage(Run(config, workdir, mesh.make_mesh(**config.mesh)))
+    else:  # needs no accelerator
+      hosts.by_the_first(lambda: run_stage(Run(config, workdir, mesh.make_mesh(**config.mesh), alone=True)), "problems")
 
 
 def compile_for(config, topology: str, workdir: pathlib.Path | None):

@@ -20,7 +20,7 @@ from tests.test_pipeline import miniature
 
 pytestmark = pytest.mark.slow
 
-CHANGES = {"rollouts.problems_per_shard": 2, "verifier.kinds": ("orm", "q"), "search.provers": ("best_of_k",), "search.widths": (1,)}
+CHANGES = {"rollouts.problems_per_shard": 2, "verifier.kinds": ("orm", "q"), "search.provers": ("best_of_k",), "search.widths": (1,), "search.rows": 48}
 STAGE = """
 import sys
 from pav_jax import main
@@ -103,9 +103,15 @@ def test_two_hosts_make_the_records_of_one(two, tmp_path):
 
 
 def test_a_mistake_on_the_first_host_ends_all(tmp_path):
-  status, said = _processes(tmp_path, "report")
+  (tmp_path / "problems").write_text("a file where a folder should be")
+  status, said = _processes(tmp_path, "problems")
   assert status == [1, 1], said
-  assert "not finished" in said[0].splitlines()[-1] and said[1].splitlines()[-1] == "error: stage report failed on the first host", said
+  assert said[0].splitlines()[-1].startswith("error: ") and said[1].splitlines()[-1] == "error: stage problems failed on the first host", said
+
+
+def test_a_mistake_of_all_is_told_by_all(tmp_path):
+  status, said = _processes(tmp_path, "report")
+  assert status == [1, 1] and all("not finished" in x.splitlines()[-1] for x in said), said
 
 
 def test_a_stage_for_one_host_says_so(tmp_path):
@@ -117,12 +123,3 @@ def test_a_stage_for_one_host_says_so(tmp_path):
 def test_a_wrong_spec_is_told_in_a_line(spec):
   with pytest.raises(UserError, match="neither auto nor ADDRESS:PORT,COUNT,INDEX"):
     hosts.join(spec)
-
-
-def test_every_shard_has_one_host(monkeypatch):
-  monkeypatch.setattr(hosts.jax, "process_count", lambda: 3)
-  parts = []
-  for index in range(3):
-    monkeypatch.setattr(hosts.jax, "process_index", lambda index=index: index)
-    parts.append(hosts.own(range(8)))
-  assert sorted(sum(parts, [])) == list(range(8)) and max(map(len, parts)) - min(map(len, parts)) <= 1

@@ -25,6 +25,7 @@ from pav_jax.evaluation import figures
 from pav_jax.evaluation import page
 from pav_jax.evaluation import tables
 from pav_jax.evaluation import verdicts
+from pav_jax.training import hosts
 from pav_jax.training import metrics
 from pav_jax.training import records
 from pav_jax.training.run import Run
@@ -44,6 +45,8 @@ def run_stage(run: Run):
       "versions": records.versions(), "config": json.loads(json.dumps(run.config.to_dict()))}
   report["machine"] = machine(run) | {"seconds for this page": round(time.monotonic() - start, 1)}
   report = finite(report)
+  if not hosts.first():
+    return
   written = write(run.root / "report", report, draw(report, curves(run)))
   print(short_table(report))
   for sentences in report["verdicts"].values():

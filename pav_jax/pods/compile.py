@@ -1,7 +1,6 @@
 """--mode=compile: every program of a stage through the TPU compiler, for a slice that need not be there.
 
-  1. The slice's devices come from its name (chips.py), the mesh from `config.mesh`; what drains a
-     queue does so on a host's own chips.
+  1. The slice's devices come from its name (chips.py), the mesh from `config.mesh`.
   2. Each program is lowered as the stage would call it (programs.py) and compiled.
   3. A line for each: bytes a chip needs, with what lies there besides, against
      its memory; FLOPs and least bytes; what is sent around, in and outside of
@@ -39,18 +38,14 @@ def run(config, topology: str, workdir: pathlib.Path | None = None) -> list[dict
   chip, stages = chips.chip(topology), programs.stages(config)
   if not stages:
     raise UserError(f"--mode=compile: stage {config.stage} has no program for an accelerator")
-  devices = chips.devices(topology)
-  mesh = mesh_lib.make_mesh(**config.mesh, devices=devices)
-  hosts = len({x.process_index for x in devices})
-  host = mesh_lib.make_mesh(data=-1, fsdp=1, model=config.mesh.model, devices=[x for x in devices if x.process_index == 0])
+  mesh = mesh_lib.make_mesh(**config.mesh, devices=chips.devices(topology))
   shape = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
   print("compiling takes up to two minutes a program", file=sys.stderr)
   print(f"{topology}: {mesh.size} chips of {chip.memory / 2**30:.0f} GiB, {shape}\n{_HEAD}", flush=True)
   found, over = [], []
   for stage in stages:
-    on = mesh if stage in programs.TOGETHER else host  # as main runs them on several hosts
-    for program in programs.of_stage(stage, config, on, hosts):
-      line = {"config": config.policy.size, "topology": topology, "mesh": dict(on.shape), "stage": stage} | compiled(program, on.size, chip)
+    for program in programs.of_stage(stage, config, mesh):
+      line = {"config": config.policy.size, "topology": topology, "mesh": dict(mesh.shape), "stage": stage} | compiled(program, mesh.size, chip)
       print(row(line, chip), flush=True)
       found.append(line)
       if line["too_large"]:

@@ -39,8 +39,6 @@ from pav_jax.training import fit
 from pav_jax.training import mesh as mesh_lib
 from pav_jax.verifiers import train as verifiers
 
-# Train a network on all devices; the others decode, host by host.
-TOGETHER = ("sft", "verifier", "rft", "rl")
 _SCORING_ID = 4  # which row of the embedding is read changes no program
 
 
@@ -70,11 +68,9 @@ def stages(config) -> tuple[str, ...]:
   return tuple(stage for stage in found if stage in _STAGES)
 
 
-def of_stage(stage: str, config, mesh, hosts: int = 1) -> list[Program]:
-  """The programs of one of `stages`, on all devices if it is one of TOGETHER, else on those of one of so many hosts."""
-  if stage in TOGETHER:
-    return _STAGES[stage](config, mesh)
-  return _STAGES[stage](config, mesh, hosts)
+def of_stage(stage: str, config, mesh) -> list[Program]:
+  """The programs of one of `stages`."""
+  return _STAGES[stage](config, mesh)
 
 
 def _net(section, mesh) -> Net:
@@ -181,16 +177,16 @@ def _decoding(name: str, net: Net, mesh, *, rows: int, share: int, width: int, s
                   float(lanes * share * size.forward_flops(config, middle, middle + 1, 1)), _weights(net, mesh) + seen)]
 
 
-def _rollouts(config, mesh, hosts) -> list[Program]:
+def _rollouts(config, mesh) -> list[Program]:
   net, knobs = _net(config.policy, mesh), config.rollouts
-  return _decoding("rollouts", net, mesh, rows=max(1, knobs.rows // hosts), share=jobs_lib.rows_of_lane(knobs.n_cov), width=config.problems.max_prompt,
+  return _decoding("rollouts", net, mesh, rows=knobs.rows, share=jobs_lib.rows_of_lane(knobs.n_cov), width=config.problems.max_prompt,
                    slots=knobs.max_new, sampling=collect.sampling_of(knobs), resident={"policy": net.params})
 
 
-def _values(config, mesh, hosts) -> list[Program]:
+def _values(config, mesh) -> list[Program]:
   net, knobs = _net(config.policy, mesh), config.monte_carlo
   share = jobs_lib.rows_of_lane(knobs.n_mc * knobs.max_steps)
-  return _decoding("values", net, mesh, rows=max(1, knobs.rows // hosts), share=share, width=config.problems.max_prompt + config.rollouts.max_new,
+  return _decoding("values", net, mesh, rows=knobs.rows, share=share, width=config.problems.max_prompt + config.rollouts.max_new,
                    slots=config.rollouts.max_new, sampling=collect.sampling_of(knobs), resident={"policy": net.params})
 
 
@@ -226,9 +222,8 @@ def _rl(config, mesh) -> list[Program]:
   return found
 
 
-def _search(config, mesh, hosts) -> list[Program]:
-  """Beam search of the greatest width: every host has beams of its own, and all rows for them."""
-  del hosts
+def _search(config, mesh) -> list[Program]:
+  """Beam search of the greatest width."""
   knobs, nets = config.search, (_net(config.policy, mesh), _net(config.verifier.model, mesh))
   networks, params = tuple(net.network for net in nets), [_decoded(nets[0]), _decoded(nets[1], scoring=True)]
   parts, width, slots = mesh_lib.num_parts(mesh), max(knobs.widths), config.problems.max_prompt + config.rollouts.max_new

@@ -66,7 +66,7 @@ def grade(rollouts: Rollouts, problems: prepared.Problems, vocabulary, grader: g
   texts = [vocabulary.decode(t[:n]) for t, n in zip(rollouts.token_bt, rollouts.length_b)]
   grades = grader.grade([str(a) for a in problems.answer_p[rollouts.problem_b]], texts,
                         [str(d) for d in problems.dataset_p[rollouts.problem_b]])
-  verdict_b = np.array([int(g.verdict) for g in grades], np.int8)
+  verdict_b = hosts.agreed(np.array([int(g.verdict) for g in grades], np.int8))
   counts = {"responses": len(grades), "tokens": int(rollouts.length_b.sum()),
             "truncated": int((~rollouts.ended_b).sum())}
   counts |= {v.name.lower(): int((verdict_b == v).sum()) for v in grading.Verdict}
@@ -90,16 +90,15 @@ def run_stage(run: Run):
   count = len(problems.id_p)
   shards = -(-count // knobs.problems_per_shard)
   of_shard = lambda shard: np.arange(count, dtype=np.int32)[shard * knobs.problems_per_shard:][:knobs.problems_per_shard]
-  own = hosts.own(range(shards))
   with grading.Grader(run.config.grading.workers, run.config.grading.timeout_s) as grader, metrics.progress(
-      what="rollouts", unit="response", total=sum(len(of_shard(shard)) for shard in own) * knobs.n_cov) as bar:
-    for shard in own:
+      what="rollouts", unit="response", total=sum(len(of_shard(shard)) for shard in range(shards)) * knobs.n_cov) as bar:
+    for shard in range(shards):
       problem_p = of_shard(shard)
       if folder.has_shard(shard):
         bar.update(len(problem_p) * knobs.n_cov)
         continue
       rollouts = sample(arch, params, problems, problem_p, knobs.n_cov, tokens=tokens, sampling=sampling_of(knobs),
-                        seed=run.config.seed, rows=hosts.share(knobs.rows), max_new=knobs.max_new,
+                        seed=run.config.seed, rows=knobs.rows, max_new=knobs.max_new,
                         mesh=run.mesh, bar=bar)
       rollouts, counts = grade(rollouts, problems, vocabulary, grader)
       folder.write_shard(shard, rollouts._asdict(), counts)

@@ -125,9 +125,10 @@ def run(network: Network, params, token_bt: np.ndarray, length_b: np.ndarray, jo
       state = engine.install(network, params, state, lane_p, token_bt[source_p],
                              _work(bundles, jobs, key_r2, token_bt, jobs_per_lane), mesh=mesh)
     wanted = min(max(1, lanes // 8), len(waiting)) if waiting else lanes + 1
-    state, log, steps, busy_i = jax.block_until_ready(engine.advance(
-        network, params, state, tokens, wanted, lines=lines_of(max_new), sampling=sampling))
-    over = _sort(jax.device_get(log), int(steps), running, share, done, int(tokens.eos_id), jobs.budget_r)
+    state, log, steps, busy_i = engine.advance(
+        network, params, state, tokens, wanted, lines=lines_of(max_new), sampling=sampling)
+    log, steps, busy_i = mesh_lib.fetch((log, steps, busy_i))
+    over = _sort(log, int(steps), running, share, done, int(tokens.eos_id), jobs.budget_r)
     running = {lane: bundle_j for lane, bundle_j in running.items() if busy_i[lane]}
     if bar is not None:
       bar.update(over)

@@ -209,7 +209,7 @@ def search(policy: Player, verifiers: list[Player], prompt_pt: np.ndarray, promp
       prefixes, raw_pv = admit(
           networks, params, prefixes, prompt_pt[some_p], prompt_length_p[some_p], lane_jbw.ravel().astype(np.int32),
           np.tile(np.repeat(np.arange(at_once), width), parts).astype(np.int32), mesh=mesh)
-      raw_jbv = np.asarray(raw_pv).reshape(parts, at_once, -1)
+      raw_jbv = mesh_lib.fetch(raw_pv).reshape(parts, at_once, -1)
       for j, b in zip(*np.nonzero(problem_jb >= 0)):
         lane_w = j * own + lane_jbw[j, b]
         items.problem_i[lane_w], items.length_i[lane_w], items.raw_iv[lane_w] = problem_jb[j, b], 0, raw_jbv[j, b]
@@ -230,7 +230,7 @@ def search(policy: Player, verifiers: list[Player], prompt_pt: np.ndarray, promp
     ints = lambda x_i: x_i.astype(np.int32)
     step, raw_rv, caches = expand(networks, params, prefixes, ints(before_i), ints(last_i), begun_i, ints(budget_i), key_r,
                                    tokens, candidates=candidates, max_step=max_step, sampling=sampling, mesh=mesh)
-    step, raw_rv = jax.device_get((step, raw_rv))
+    step, raw_rv = mesh_lib.fetch((step, raw_rv))
     cost += ledger.drawn(policy.network.flops, each(problem_i), each(before_i), step.length_b, count)
     for verifier in verifiers:
       cost += ledger.scored(verifier.network.flops, each(problem_i), each(before_i), step.length_b, count)

@@ -21,7 +21,6 @@ from pav_jax.rollouts import jobs as jobs_lib
 from pav_jax.search import beam
 from pav_jax.search import best_of_n
 from pav_jax.search import ledger
-from pav_jax.training import hosts
 from pav_jax.training import metrics
 from pav_jax.training.run import Run
 from pav_jax.values import equations
@@ -80,9 +79,8 @@ def run_stage(run: Run):
 def _all_samples(run: Run, players: Players, grader, folder):
   knobs = run.config.search
   count = len(players.problems.id_p)
-  own = hosts.own(range(knobs.num_seeds))
-  with metrics.progress(what="search: samples", unit="response", total=len(own) * count * knobs.max_n) as bar:
-    for seed in own:
+  with metrics.progress(what="search: samples", unit="response", total=knobs.num_seeds * count * knobs.max_n) as bar:
+    for seed in range(knobs.num_seeds):
       if folder.has_shard(seed):
         bar.update(count * knobs.max_n)
         continue
@@ -143,9 +141,8 @@ def cells(knobs) -> list[tuple[str, str, float, int, int]]:
 def _all_beams(run: Run, players: Players, grader, folder):
   knobs, count = run.config.search, len(players.problems.id_p)
   todo = cells(knobs)
-  own = hosts.own(range(len(todo)))
-  with metrics.progress(what="search: beams", unit="problem", total=len(own) * count) as bar:
-    for shard in own:
+  with metrics.progress(what="search: beams", unit="problem", total=len(todo) * count) as bar:
+    for shard in range(len(todo)):
       if folder.has_shard(shard):
         bar.update(count)
         continue

@@ -1,10 +1,16 @@
-"""Several processes, one run: how they find one another, whose shard is whose, where they wait."""
+"""Several processes, one run: all call the same programs on all devices together, and the first one writes.
+
+What the host decides between two programs it decides from arrays that all
+processes hold (`mesh.fetch`), so that they take the same way.
+"""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable
 
 import jax
+import numpy as np
 from jax._src import distributed
+from jax.experimental import multihost_utils
 
 from pav_jax.errors import UserError
 
@@ -29,11 +35,6 @@ def join(spec: str):
     raise UserError(f"--hosts={spec}: {' '.join(str(error).split())}") from error
 
 
-def share(rows: int) -> int:
-  """This process's share of rows that all of them decode together; at least one."""
-  return max(1, rows // jax.process_count())
-
-
 def leave():
   """Ends what `join` began, when all have come so far: a stage that follows may have the same coordinator's port."""
   if several():
@@ -50,19 +51,25 @@ def first() -> bool:
   return jax.process_index() == 0
 
 
-def own(shards: Iterable[int]) -> list[int]:
-  """The shards this process makes: every count-th, so that long and short ones mix."""
-  return [shard for shard in shards if shard % jax.process_count() == jax.process_index()]
-
-
-def failed(here: bool, what: str) -> bool:
-  """On all processes what the first one says of itself; the others wait for its word."""
+def by_the_first(task: Callable[[], None], what: str):
+  """The first process does the task, while the others wait; where it fails, all do."""
   if not several():
-    return here
-  name = f"pav_jax/{next(_meetings)}/{what}"
+    task()
+    return
+  name, error = f"pav_jax/{next(_meetings)}/{what}", None
   if first():
-    _client().key_value_set(name, str(here))
-  return _client().blocking_key_value_get(name, _PATIENCE_MS) == "True"
+    try:
+      task()
+    except Exception as problem:  # raised again when the others have heard of it
+      error = problem
+    _client().key_value_set(name, str(error is not None))
+  if _client().blocking_key_value_get(name, _PATIENCE_MS) == "True":
+    raise error or UserError(f"stage {what} failed on the first host")
+
+
+def agreed(x: np.ndarray) -> np.ndarray:
+  """The first process's array, on all: what hangs on the clock (a grade that took too long) must not lead them apart."""
+  return np.asarray(multihost_utils.broadcast_one_to_all(x)) if several() else x
 
 
 def meet(what: str):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec
@@ -106,6 +107,12 @@ def put_rows(batch, mesh: Mesh):
   """Host arrays as global ones, rows cut over data and fsdp; each host gives its own rows."""
   return jax.tree.map(
       lambda x: jax.make_array_from_process_local_data(NamedSharding(mesh, ROWS), np.asarray(x)), batch)
+
+
+def fetch(tree):
+  """Host copies of arrays on a mesh, whole on every process. Several processes must all call it."""
+  far = [not x.is_fully_addressable for x in jax.tree.leaves(tree)]
+  return multihost_utils.process_allgather(tree, tiled=True) if any(far) else jax.device_get(tree)
 
 
 def over_model_alone(tree):

@@ -9,7 +9,7 @@ A folder of records is
 
 A stage killed half-way leaves whole shards; started again with the same plan
 it makes only the missing ones. With another plan it refuses, and names the key.
-On several hosts each writes its own shards, the first one the rest.
+On several hosts the first one writes.
 """
 
 import hashlib
@@ -72,13 +72,15 @@ class Folder:
     return (self.path / f"{index:05d}.json").exists()
 
   def write_shard(self, index: int, arrays: Mapping[str, np.ndarray], counts: Mapping[str, int]):
-    """Writes one shard; counts are summed over shards in the manifest."""
+    """Writes one shard, on the first host; counts are summed over shards in the manifest."""
     rows = {name: len(x) for name, x in arrays.items()}
     if len(set(rows.values())) != 1:
       raise ValueError(f"arrays of a shard differ in rows: {rows}")
     for name, x in arrays.items():
       if np.asarray(x).dtype.hasobject:  # numpy would pickle it without a word
         raise ValueError(f"array {name} of a shard holds objects")
+    if not self._writes:
+      return
     path = self.path / f"{index:05d}.npz"
     partial = path.with_suffix(".partial")
     with partial.open("wb") as f:
@@ -90,7 +92,7 @@ class Folder:
         "counts": {name: int(n) for name, n in counts.items()}})
 
   def finish(self, num_shards: int, facts: Mapping | None = None) -> dict:
-    """Writes and returns the manifest when every host's shards are there; facts are further JSON values (figures, choices made)."""
+    """Writes and returns the manifest when all shards are there; facts are further JSON values (figures, choices made)."""
     self._meet("shards")
     shards = [_read_json(self.path / f"{i:05d}.json") for i in range(num_shards)]
     counts = {}

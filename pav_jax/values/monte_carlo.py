@@ -134,7 +134,7 @@ def sampler(arch: architecture.Architecture, params, problems: prepared.Problems
     rows_p = rollouts.problem_b[row_r]
     grades = grader.grade([str(a) for a in problems.answer_p[rows_p]], responses,
                           [str(d) for d in problems.dataset_p[rows_p]])
-    correct_r = np.array([g.verdict == grading.Verdict.CORRECT for g in grades])
+    correct_r = hosts.agreed(np.array([g.verdict == grading.Verdict.CORRECT for g in grades]))
     for name, n in (("continuations", len(row_r)), ("tokens", done.length_r.sum()), ("truncated", (~done.ended_r).sum()),
                     ("correct", correct_r.sum()),
                     ("ungradable", sum(g.verdict == grading.Verdict.UNGRADABLE for g in grades))):
@@ -238,10 +238,9 @@ def run_stage(run: Run):
   count = len(end_bz)
   shards = -(-count // knobs.responses_per_shard)
   of_shard = lambda shard: np.arange(count)[shard * knobs.responses_per_shard:][:knobs.responses_per_shard]
-  own = hosts.own(range(shards))
   with grading.Grader(run.config.grading.workers, run.config.grading.timeout_s) as grader, metrics.progress(
-      what="values", unit="continuation", total=sum(int(wanted_bz[of_shard(shard)].sum()) for shard in own) * knobs.n_mc) as bar:
-    for shard in own:
+      what="values", unit="continuation", total=sum(int(wanted_bz[of_shard(shard)].sum()) for shard in range(shards)) * knobs.n_mc) as bar:
+    for shard in range(shards):
       row_b = of_shard(shard)
       some = collect.Rollouts(*(x[row_b] for x in rollouts))
       expected = int(wanted_bz[row_b].sum()) * knobs.n_mc
@@ -251,7 +250,7 @@ def run_stage(run: Run):
       values, counts = label(
           arch, params, problems, some, end_bz[row_b], vocabulary, grader, strategy=strategy,
           seeds_per_problem=knobs.seeds_per_problem, sampling=collect.sampling_of(knobs), seed=run.config.seed + 1,
-          rows=hosts.share(knobs.rows), max_new=run.config.rollouts.max_new, mesh=run.mesh, bar=bar)
+          rows=knobs.rows, max_new=run.config.rollouts.max_new, mesh=run.mesh, bar=bar)
       bar.total += counts["continuations"] - expected  # what a strategy spends is known afterwards
       folder.write_shard(shard, values._asdict(), counts)
   folder.finish(shards, {"responses with more than max_steps steps": joined})

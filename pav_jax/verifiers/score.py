@@ -54,5 +54,5 @@ def score_responses(network: Network, params, prompt_pt, prompt_length_p, source
     used_p, local_b = np.concatenate(used_p), np.concatenate(local_b).astype(np.int32)
     score_bz = _after_prompts(network, params, prompt_pt[used_p], prompt_length_p[used_p], local_b, token_bt[row_b],
                               length_b[row_b], end_bz[row_b], mesh=mesh)
-    pieces.append(np.asarray(score_bz)[:len(source_b) - start])
+    pieces.append(mesh_lib.fetch(score_bz)[:len(source_b) - start])
   return np.where(end_bz == -2, np.nan, np.concatenate(pieces))
