@@ -11,6 +11,7 @@ on stderr and exit status 2, an interruption with 130; in both cases what was
 finished stays, and the same command goes on from there.
 """
 
+import dataclasses
 import functools
 import importlib
 import importlib.util
@@ -38,6 +39,9 @@ STAGES = {
 }
 ALONE = {"rl": ("pav_jax.policy.arms", "pav_jax.evaluation.learning"), "evaluate": ("pav_jax.evaluation.evaluate",),
          "didactic": ("pav_jax.didactic.stage",)}
+# On several hosts the first one does these.
+NO_DEVICE = {"pav_jax.problems.prepare": "problems", "pav_jax.evaluation.learning": "rl_report"}
+
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run: a file of configs/.", lock_config=True)
 _MODE = flags.DEFINE_enum("mode", "run", ["run", "compile"], "compile: asks the TPU compiler whether the stage fits (pods/compile.py).")
 _TOPOLOGY = flags.DEFINE_string("topology", "", "With --mode=compile: the slice, as v5e:16x16.")
@@ -127,15 +131,16 @@ def run(config, workdir: pathlib.Path, hosts_spec: str = ""):
   from pav_jax.training import mesh
   from pav_jax.training.run import Run
   hosts.join(hosts_spec)
-  if hosts.several() and config.stage in ALONE:
-    raise UserError(f"--hosts: stage {config.stage} runs on one host; on several run pipeline, {', '.join(STAGES)}")
+  if hosts.several() and config.stage == "didactic":
+    raise UserError("--hosts: stage didactic runs on one host")
   stages = ALONE | {name: (module,) for name, module in STAGES.items()} | {"pipeline": tuple(STAGES.values())}
   for module in stages[config.stage]:
     run_stage = importlib.import_module(module).run_stage
-    if module != STAGES["problems"]:
-      run_stage(Run(config, workdir, mesh.make_mesh(**config.mesh)))
-    else:  # needs no accelerator
-      hosts.by_the_first(lambda: run_stage(Run(config, workdir, mesh.make_mesh(**config.mesh), alone=True)), "problems")
+    this = Run(config, workdir, mesh.make_mesh(**config.mesh))
+    if module in NO_DEVICE:
+      hosts.by_the_first(functools.partial(run_stage, dataclasses.replace(this, alone=True)), NO_DEVICE[module])
+    else:
+      run_stage(this)
 
 
 def compile_for(config, topology: str, workdir: pathlib.Path | None):

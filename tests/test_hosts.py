@@ -1,5 +1,6 @@
 """Two processes of four devices are one run: the network that eight devices train, the records that one process makes."""
 
+import json
 import os
 import shutil
 import socket
@@ -16,18 +17,21 @@ from pav_jax.errors import UserError
 from pav_jax.training import hosts
 from pav_jax.training import metrics
 from pav_jax.training import records
+from tests.policy.test_arms import TINY
 from tests.test_pipeline import miniature
 
 pytestmark = pytest.mark.slow
 
-CHANGES = {"rollouts.problems_per_shard": 2, "verifier.kinds": ("orm", "q"), "search.provers": ("best_of_k",), "search.widths": (1,), "search.rows": 48}
+CHANGES = {"rollouts.problems_per_shard": 2, "verifier.kinds": ("orm", "q"), "search.provers": ("best_of_k",), "search.widths": (1,), "search.rows": 48,
+           "evaluate.checkpoint": "sft/best"} | {f"rl.{name}": x for name, x in TINY.items()} | {"rl.batch_size": 4, "rl.init_from": "./sft/best"}
 STAGE = """
 import sys
 from pav_jax import main
 from tests.test_hosts import CHANGES
 from tests.test_pipeline import miniature
-import pathlib
+import os, pathlib
 root, spec, *stages = sys.argv[1:]
+os.chdir(root)  # evaluate.checkpoint
 try:
   for n, stage in enumerate(stages):
     main.run(miniature(stage=stage, **{"mesh.model": 2, **CHANGES}), pathlib.Path(root), "" if n else spec)
@@ -40,11 +44,16 @@ def _processes(root, *stages):
   with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     address = f"127.0.0.1:{free.getsockname()[1]}"
-  environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+  environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=4", "PYTHONPATH": os.getcwd()}
   running = [subprocess.Popen([sys.executable, "-c", STAGE, str(root), f"{address},2,{i}", *stages], env=environment,
                               stderr=subprocess.PIPE, text=True) for i in range(2)]
   said = [process.communicate(timeout=400)[1] for process in running]
   return [process.returncode for process in running], said
+
+
+def _one_process(root, *stages):
+  flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu", "PYTHONPATH": os.getcwd()}
+  return subprocess.run([sys.executable, "-c", STAGE, str(root), "", *stages], env=os.environ | flags, capture_output=True, text=True)
 
 
 def _leaves(path):
@@ -58,9 +67,9 @@ def _leaves(path):
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-  """A run of the whole pipeline by two processes."""
+  """A run of the whole pipeline, RL and evaluation by two processes."""
   root = tmp_path_factory.mktemp("two")
-  status, said = _processes(root, "pipeline")
+  status, said = _processes(root, "pipeline", "rl", "evaluate")
   assert status == [0, 0], said
   return root
 
@@ -81,8 +90,7 @@ def test_two_hosts_end_every_stage(two):
 def test_two_hosts_train_the_policy_of_one(two, tmp_path):
   """On as many devices: eight of one process."""
   one = _copied(two, tmp_path, "problems")
-  flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-  done = subprocess.run([sys.executable, "-c", STAGE, str(one), "", "sft"], env=os.environ | flags, capture_output=True, text=True)
+  done = _one_process(one, "sft")
   assert done.returncode == 0, done.stderr
   [mine], [theirs] = ([p for p in (root / "sft/latest").iterdir() if p.name.isdigit()] for root in (one, two))
   for x, y in zip(_leaves(mine), _leaves(theirs), strict=True):
@@ -106,7 +114,7 @@ def test_a_mistake_on_the_first_host_ends_all(tmp_path):
   (tmp_path / "problems").write_text("a file where a folder should be")
   status, said = _processes(tmp_path, "problems")
   assert status == [1, 1], said
-  assert said[0].splitlines()[-1].startswith("error: ") and said[1].splitlines()[-1] == "error: stage problems failed on the first host", said
+  assert said[0].splitlines()[-1].startswith("error: ") and said[1].splitlines()[-1] == "error: problems failed on the first host", said
 
 
 def test_a_mistake_of_all_is_told_by_all(tmp_path):
@@ -114,9 +122,25 @@ def test_a_mistake_of_all_is_told_by_all(tmp_path):
   assert status == [1, 1] and all("not finished" in x.splitlines()[-1] for x in said), said
 
 
+def test_two_hosts_learn_what_one_learns(two, tmp_path):
+  """RL and evaluation, on as many devices: eight of one process."""
+  one = _copied(two, tmp_path, "problems", "sft", "rollouts", "values", "verifier")
+  done = _one_process(one, "rl", "evaluate")
+  assert done.returncode == 0, done.stderr
+  curves = [metrics.read_curves(root / "rl/progress/0/curves.jsonl") for root in (one, two)]
+  for mine, theirs in zip(*curves, strict=True):
+    assert mine.keys() == theirs.keys()
+    for name in mine.keys() - {"rollout_s", "score_s", "update_s"}:
+      np.testing.assert_allclose(mine[name], theirs[name], rtol=1e-3, atol=1e-5, err_msg=f"{name} of step {mine['step']}")
+  assert records.Folder(one / "rl").manifest()["counts"] == records.Folder(two / "rl").manifest()["counts"]
+  assert (two / "rl_report/report.json").exists()
+  figures = [json.loads((root / "evaluate/evaluate.json").read_text()) for root in (one, two)]
+  assert figures[0] == figures[1]
+
+
 def test_a_stage_for_one_host_says_so(tmp_path):
-  status, said = _processes(tmp_path, "rl")
-  assert status == [1, 1] and all("stage rl runs on one host" in x.splitlines()[-1] for x in said), said
+  status, said = _processes(tmp_path, "didactic")
+  assert status == [1, 1] and all("stage didactic runs on one host" in x.splitlines()[-1] for x in said), said
 
 
 @pytest.mark.parametrize("spec", ["elsewhere", "1.2.3.4:5,2,2", "1.2.3.4:5,2", "1.2.3.4,2,0"])

@@ -9,6 +9,7 @@
   4. Print one JSON line, and write it to WORKDIR/evaluate/.
 """
 
+import dataclasses
 import json
 
 import numpy as np
@@ -23,6 +24,7 @@ from pav_jax.problems import prepared
 from pav_jax.rollouts import collect
 from pav_jax.rollouts import jobs as jobs_lib
 from pav_jax.search import best_of_n
+from pav_jax.training import hosts
 from pav_jax.training import metrics
 from pav_jax.training.run import Run
 from pav_jax.values import exact
@@ -37,7 +39,7 @@ def run_stage(run: Run):
     raise UserError("config.evaluate.checkpoint is missing: the path of the checkpoint to evaluate")
   if knobs.kind not in targets.KINDS:
     raise UserError(f"config.evaluate.kind {knobs.kind!r} is none of {', '.join(targets.KINDS)}")
-  prepare.run_stage(run)
+  hosts.by_the_first(lambda: prepare.run_stage(dataclasses.replace(run, alone=True)), "problems")
   folder = run.folder(f"problems/{knobs.split}")
   problems = prepared.read(folder, knobs.num_problems)
   vocabulary = prepared.vocabulary(folder)
@@ -59,6 +61,8 @@ def run_stage(run: Run):
   if knobs.verifier:
     figures |= {"verifier": knobs.verifier, "kind": knobs.kind}
     figures |= _judgement(run, problems, rollouts, right_pn.reshape(-1), vocabulary)
+  if not hosts.first():
+    return
   out = run.root / "evaluate"
   out.mkdir(exist_ok=True)
   (out / "evaluate.json").write_text(json.dumps(figures, indent=1) + "\n")

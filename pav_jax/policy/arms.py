@@ -36,6 +36,7 @@ from pav_jax.policy import rft
 from pav_jax.problems import grading
 from pav_jax.problems import prepared
 from pav_jax.training import fit
+from pav_jax.training import hosts
 from pav_jax.training import loop
 from pav_jax.training import mesh as mesh_lib
 from pav_jax.training import metrics
@@ -139,6 +140,8 @@ def train_arm(run: Run, name: str, path: pathlib.Path, arena, validation, player
   rows = epoch_rows(len(arena.problems.id_p), knobs.batch_size, arena.seed_of(7))
   alarms = path / "alarms.jsonl"
   def alarm(n, line):
+    if not hosts.first():
+      return
     print(f"rl {name}: iteration {n}: {line}", file=sys.stderr)
     with alarms.open("a", encoding="utf-8") as file:
       file.write(json.dumps({"step": n, "alarm": line}) + "\n")

@@ -119,7 +119,7 @@ def read(arena: Arena, players: Players, params, value_params, rollouts: collect
   there_bz = end_bz > -2
   verifier = None if players.verifier is None else players.verifier.network
   put = mesh_lib.put_rows((token_bt, np.where(there_bz, start_b[:, None] + end_bz, 0).astype(np.int32)), arena.mesh)
-  old_bt, reference_bt, value_bt, q_bz = jax.device_get(read_all(
+  old_bt, reference_bt, value_bt, q_bz = mesh_lib.fetch(read_all(
       arena.mesh, players.policy.network, verifier, params, players.reference, value_params, players.verifier_params, *put))
   outcome_b = (rollouts.verdict_b == grading.Verdict.CORRECT).astype(np.float32)
   figures = {"accuracy": float(outcome_b.mean()), "steps_joined": float(joined)}
@@ -202,8 +202,8 @@ class Trainer:
   def step(self, state: TrainState, problem_p, key) -> tuple[TrainState, dict]:
     """(the state after this iteration, its figures). UserError when the sampler and the training forward differ."""
     n, knobs, arena, value = int(state.step), self._arena.knobs, self._arena, state.opt_state.get("value")
-    clock = [time.perf_counter()]
-    drawn = arena.draw(self._players.policy, state.params, np.asarray(problem_p), knobs.group, arena.seed_of(1, n))
+    clock, problem_p = [time.perf_counter()], mesh_lib.fetch(problem_p)
+    drawn = arena.draw(self._players.policy, state.params, problem_p, knobs.group, arena.seed_of(1, n))
     clock.append(time.perf_counter())
     seen = read(arena, self._players, state.params, value.params if value is not None else None, drawn, n)
     figures, responses = watched(seen, arena)
@@ -213,6 +213,7 @@ class Trainer:
                       f"more than rl.parity_tolerance {knobs.parity_tolerance}")
     clock.append(time.perf_counter())
     batch = mesh_lib.put_rows(batch_of(seen, knobs), arena.mesh)
+    following = state.step + 1  # now: an update takes the state's buffers
     inner = TrainState(state.step, state.params, state.opt_state["policy"])
     if n == 0 and value is not None:  # or the first gradients would be those of an untrained baseline
       for _ in range(knobs.value_warmup):
@@ -227,7 +228,7 @@ class Trainer:
     clock.append(time.perf_counter())
     figures |= dict(zip(("rollout_s", "score_s", "update_s"), np.diff(clock)))
     self._watch(n, figures, responses, problem_p)
-    return TrainState(jnp.asarray(n + 1, jnp.int32), inner.params, {"policy": inner.opt_state} | ({} if value is None else {"value": value})), figures
+    return TrainState(following, inner.params, {"policy": inner.opt_state} | ({} if value is None else {"value": value})), figures
 
   def _latest(self, figures: dict, responses: list, problem_p) -> dict[str, float]:
     """Means over the last responses, these among them; what stands in most of them is counted over all."""

@@ -14,7 +14,6 @@ from pav_jax.training import state as state_lib
 from pav_jax.training import step as step_lib
 from pav_jax.training.run import Run
 from pav_jax.training.run import epoch_rows
-from pav_jax.training.run import host_rows
 from pav_jax.training.state import TrainState
 
 
@@ -30,8 +29,7 @@ def mean_loss(loss_fn, rows, batch_size: int, mesh, what: str):
     for start in range(0, count, batch_size):
       index = np.arange(start, start + batch_size)
       batch = type(rows)(*(x[np.minimum(index, count - 1)] for x in rows))
-      batch = jax.tree.map(host_rows, batch.masked(index < count))
-      sums += np.array(jax.device_get(summed(params, mesh_lib.put_rows(batch, mesh))))
+      sums += np.array(jax.device_get(summed(params, mesh_lib.put_rows(batch.masked(index < count), mesh))))
     if not sums[1] > 0:
       raise UserError(f"{what}: none of the {count} validation rows weighs anything")
     return {"loss": float(sums[0] / sums[1])}
@@ -66,8 +64,7 @@ def fit(run: Run, knobs, *, init, patterns, meta: dict, loss_fn, train_rows, val
   warmup_steps, b1, b2, clip_norm, weight_decay, eval_every, save_every,
   log_every. Rows are NamedTuples of host arrays with equal first axis.
   """
-  rows_per_host = knobs.batch_size // jax.process_count()
-  if knobs.batch_size % (knobs.microbatches * mesh_lib.num_parts(run.mesh)) or not rows_per_host:
+  if knobs.batch_size % (knobs.microbatches * mesh_lib.num_parts(run.mesh)):
     raise UserError(f"{what}: batch_size {knobs.batch_size} does not divide into {knobs.microbatches} "
                     f"micro-batches over {mesh_lib.num_parts(run.mesh)} devices")
   tx, _, step_fn = learner(knobs, run.mesh, init=init, patterns=patterns, loss_fn=loss_fn)
@@ -75,7 +72,7 @@ def fit(run: Run, knobs, *, init, patterns, meta: dict, loss_fn, train_rows, val
   state = state_lib.create(init, tx, key, run.mesh, patterns, start_params)
   rows = epoch_rows(len(train_rows[0]), knobs.batch_size, seed)
   return loop.train(
-      state, step_fn, lambda n: jax.tree.map(lambda x: x[host_rows(rows(n))], train_rows), key,
+      state, step_fn, lambda n: jax.tree.map(lambda x: x[rows(n)], train_rows), key,
       num_steps=knobs.num_steps, evaluate=mean_loss(loss_fn, valid_rows, knobs.batch_size, run.mesh, what),
       eval_every=knobs.eval_every, save_every=knobs.save_every, log_every=knobs.log_every,
       path=path, meta=meta, mesh=run.mesh, what=what)

@@ -64,7 +64,7 @@ def by_the_first(task: Callable[[], None], what: str):
       error = problem
     _client().key_value_set(name, str(error is not None))
   if _client().blocking_key_value_get(name, _PATIENCE_MS) == "True":
-    raise error or UserError(f"stage {what} failed on the first host")
+    raise error or UserError(f"{what} failed on the first host")
 
 
 def agreed(x: np.ndarray) -> np.ndarray:

@@ -104,9 +104,9 @@ def by_part(mesh: Mesh | None, function: Callable, params, *rows):
 
 
 def put_rows(batch, mesh: Mesh):
-  """Host arrays as global ones, rows cut over data and fsdp; each host gives its own rows."""
+  """Host arrays as global ones, rows cut over data and fsdp; every process has the whole batch, and puts what its devices hold."""
   return jax.tree.map(
-      lambda x: jax.make_array_from_process_local_data(NamedSharding(mesh, ROWS), np.asarray(x)), batch)
+      lambda x: jax.make_array_from_callback(x.shape, NamedSharding(mesh, ROWS), lambda part, x=np.asarray(x): x[part]), batch)
 
 
 def fetch(tree):

@@ -4,7 +4,6 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -65,9 +64,3 @@ def epoch_rows(num_rows: int, batch_size: int, seed: int):
       wanted -= len(found[-1])
     return np.concatenate(found)
   return rows
-
-
-def host_rows(rows: np.ndarray) -> np.ndarray:
-  """This host's share of a batch's rows: an equal, contiguous piece per process."""
-  share = len(rows) // jax.process_count()
-  return rows[jax.process_index() * share:(jax.process_index() + 1) * share]
