@@ -144,12 +144,13 @@ def commit(caches, row_i, *, mesh):
 
 
 def lanes_of(rows: int, candidates: int, width: int, parts: int) -> int:
-  """Lanes of each part of the mesh. Raises UserError where they do not hold one beam."""
-  own = rows // candidates // parts
-  if own < width:
-    raise UserError(f"{rows} rows are too few for a beam of {width} with {candidates} candidates each"
-                    + f" on each of {parts} parts of the mesh" * (parts > 1))
-  return own
+  """Lanes of each part of the mesh: those of its share of the rows, and room for one beam at least, since a beam is on one part.
+
+  Raises UserError where not even all rows together hold a beam.
+  """
+  if rows // candidates < width:
+    raise UserError(f"{rows} rows are too few for a beam of {width} with {candidates} candidates each")
+  return max(width, rows // candidates // parts)
 
 
 def keep_best(score_c: np.ndarray, places: int, names: list | None) -> np.ndarray:
@@ -175,9 +176,9 @@ def search(policy: Player, verifiers: list[Player], prompt_pt: np.ndarray, promp
   max_step: of a step (a longer one is cut there and goes on as the next).
   rows: candidates that are drawn together, in lanes of `candidates`; no
   beam's outcome depends on it. mesh: its parts have a share of the lanes
-  each, and a beam stays with the part it began on.
+  each (`lanes_of`), and a beam stays with the part it began on.
 
-  Raises UserError where the rows do not hold one beam on every part.
+  Raises UserError where the rows do not hold one beam.
   """
   players = [policy, *verifiers]
   networks, parts, count = tuple(x.network for x in players), mesh_lib.num_parts(mesh), len(name_p)

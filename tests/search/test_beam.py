@@ -280,3 +280,10 @@ def test_beams_begin_on_parts_in_turn():
   assert problem_jb.tolist() == [[7, -1], [-1, -1], [8, 9]]
   assert lane_jbw.tolist() == [[[0, 3], [9, 9]], [[9, 9], [9, 9]], [[0, 1], [2, 3]]]
   assert [len(mine_i) for mine_i in free] == [0, 1, 0]
+
+
+def test_every_part_has_room_for_a_beam():
+  """The paper's widest beam (128 of 3 candidates) on a slice: 768 rows are 256 lanes, 16 on each of 16 parts."""
+  assert beam.lanes_of(768, 3, 128, 1) == 256 and beam.lanes_of(768, 3, 8, 16) == 16 and beam.lanes_of(768, 3, 128, 16) == 128
+  with pytest.raises(UserError, match="768 rows are too few for a beam of 257"):
+    beam.lanes_of(768, 3, 257, 1)
