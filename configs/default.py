@@ -5,6 +5,9 @@ Sections stand in the order of the pipeline. Paths left '' mean the run's own.
 
 import ml_collections
 
+# What RL may pay for (pav_jax/policy/arms.py).
+ARMS = ("outcome", "progress", "self", "oracle", "random", "vine", "shaping", "value")
+
 
 def optimizer(**changes) -> ml_collections.ConfigDict:
   """A training section: Adam (betas 0.9, 0.95), warm-up, cosine to 0."""
@@ -69,7 +72,8 @@ def get_config() -> ml_collections.ConfigDict:
       "rft": {**optimizer(num_steps=200, peak_lr=1e-3, warmup_steps=20, eval_every=50), "valid_fraction": 0.05},
       "rl": {
           **optimizer(num_steps=60, batch_size=32, peak_lr=2e-4, warmup_steps=10, eval_every=5, save_every=20, log_every=1),
-          "arms": ("outcome", "progress"), "seeds": (0,), "init_from": "rft", "verifier": "", "num_problems": -1, "group": 4, "updates": 1,
+          "arms": ("outcome", "progress"), "lr_factor": dict.fromkeys(ARMS, 1.0), "seeds": (0,), "init_from": "rft",
+          "verifier": "", "num_problems": -1, "group": 4, "updates": 1,
           "alpha": 1.0, "prover": "best_of_k", "prover_k": 4, "n_mc": 4, "reward": "advantage", "outcome_last": False,
           "clip": float("inf"), "baseline": "leave_one_out", "value_lr": 1e-3, "value_warmup": 20, "kl": 0.001, "kl_as": "loss", "entropy": 0.0,
           "clip_ratio": 0.0, "rows": 128, "share": 4, "parity_every": 50, "parity_tolerance": 1e-4,

@@ -6,6 +6,7 @@ import pytest
 
 from configs import default
 from configs import smoke
+from pav_jax.policy import arms
 
 PAPER = ("2b", "9b", "27b")
 
@@ -32,6 +33,10 @@ def test_keys_and_types_are_the_defaults(config):
   assert found.keys() == wanted.keys()
   assert {k: type(v) for k, v in found.items()} == {k: type(v) for k, v in wanted.items()}
   assert None not in found.values()
+
+
+def test_every_arm_has_its_rate():
+  assert list(default.get_config().rl.lr_factor) == sorted(arms.ARMS)
 
 
 @pytest.mark.parametrize("size, peak_lr, alpha", [("2b", 5e-6, 0.5), ("9b", 5e-6, 0.5), ("27b", 5e-7, 0.2)])

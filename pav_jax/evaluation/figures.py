@@ -131,18 +131,23 @@ _ARMS = {"sft": "#999999", "rft": _INK, "start": _INK, "outcome": _BLUE, "progre
          "random": "#CC79A7", "vine": "#E69F00", "shaping": "#56B4E9", "value": "#A6761D", "oracle": "#666666"}
 
 
-def learning_figure(arms: dict[str, list[list[dict]]], x: str) -> str:
-  """Validation accuracy against 'samples' or 'flops': each arm's mean over seeds, and every seed as a thin line."""
+_LEARNED = {"samples": "responses drawn", "flops": "FLOPs: drawing, scoring, updates", "accuracy": "accuracy, validation",
+            "outcome": "outcome reward", "process": "process reward a step"}
+
+
+def learning_figure(arms: dict[str, list[list[dict]]], x: str, y: str = "accuracy") -> str:
+  """Validation 'accuracy', or 'outcome' or 'process' reward of the responses drawn, against 'samples' or 'flops': each arm's
+  mean over seeds, and every seed as a thin line."""
   figure, (axis,) = _axes(6.4, 3.6)
   for arm, curves in arms.items():
     style = {"color": _ARMS[arm], "linestyle": "-" if arm == "progress" else "--" if arm == "outcome" else ":"}
     for curve in curves:
-      axis.plot([point[x] for point in curve], [point["accuracy"] for point in curve], linewidth=0.5, alpha=0.5, **style)
+      axis.plot([point[x] for point in curve], [point[y] for point in curve], linewidth=0.5, alpha=0.5, **style)
     mean = lambda key: np.mean([[point[key] for point in curve] for curve in curves], axis=0)
-    axis.plot(mean(x), mean("accuracy"), linewidth=1.8, marker="o", markersize=3, label=arm, **style)
-  axis.set(xlabel="responses drawn" if x == "samples" else "FLOPs: drawing, scoring, updates", ylabel="accuracy, validation")
+    axis.plot(mean(x), mean(y), linewidth=1.8, marker="o", markersize=3, label=arm, **style)
+  axis.set(xlabel=_LEARNED[x], ylabel=_LEARNED[y])
   axis.legend(frameon=False)
-  return _svg(figure, f"accuracy of RL against {x}")
+  return _svg(figure, f"{y} of RL against {x}")
 
 
 def pass_figure(rows: dict[str, list[dict]]) -> str:

@@ -49,7 +49,10 @@ def run_stage(run: Run):
             "machine": report_lib.machine(run)}
   report = report_lib.finite(report)
   by_arm = {arm: [curves[m] for m in members] for arm, members in arms.items()}
+  paid = {arm: x for arm, x in by_arm.items() if arm != "outcome"}
   drawn = {"samples": figures.learning_figure(by_arm, "samples"), "flops": figures.learning_figure(by_arm, "flops"),
+           "outcome": figures.learning_figure(by_arm, "samples", "outcome"),
+           **({"process": figures.learning_figure(paid, "samples", "process")} if paid else {}),
            "pass_at_n": figures.pass_figure({name: found["pass_at_n"] for name, found in report["policies"].items()})}
   path = run.root / "rl_report"
   texts = {f"{name}.svg": svg for name, svg in drawn.items()} | {"report.json": json.dumps(report, indent=1, allow_nan=False) + "\n"}
@@ -65,15 +68,20 @@ def run_stage(run: Run):
 
 
 def curve(rows: list[dict], per_step: int) -> list[dict]:
-  """Evaluations in order: samples and FLOPs spent until then, accuracy, greedy accuracy.
+  """Evaluations in order: samples and FLOPs spent until then, accuracy, greedy accuracy; and of the responses drawn since
+  the last one the outcome reward of each and the process reward of each step (0 where none is paid), on average.
 
   rows: of curves.jsonl, with one row for every iteration's FLOPs.
   """
-  spent, found = 0.0, []
+  spent, drawn, found = 0.0, [], []
   for row in rows:
-    spent += row.get("flops", 0.0)
-    if "valid_accuracy" in row:
-      found.append({"samples": row["step"] * per_step, "flops": spent, "accuracy": row["valid_accuracy"], "greedy": row["valid_greedy"]})
+    if "valid_accuracy" not in row:
+      spent, drawn = spent + row["flops"], [*drawn, row]
+      continue
+    mean = lambda key: float(np.mean([r.get(key, 0.0) for r in drawn]))
+    found.append({"samples": row["step"] * per_step, "flops": spent, "accuracy": row["valid_accuracy"], "greedy": row["valid_greedy"],
+                  "outcome": mean("accuracy"), "process": mean("reward")})
+    drawn = []
   return found
 
 
@@ -98,7 +106,10 @@ def difference(right, first: list[str], second: list[str], draws: int) -> tuple[
 
 
 def sooner(first: list[list[dict]], second: list[list[dict]]) -> dict:
-  """Seed by seed: samples until `first` is where `second` was at best, against the samples `second` took; None if it never is."""
+  """Seed by seed: samples until `first` is where `second` was at best, against the samples `second` took; None if it never is.
+
+  The median is over all seeds, one that never gets there below all others; None where half of them do not.
+  """
   ratios = []
   for mine, theirs in zip(first, second):
     goal = max(point["accuracy"] for point in theirs)
@@ -106,8 +117,8 @@ def sooner(first: list[list[dict]], second: list[list[dict]]) -> dict:
     mine_needed = next((point["samples"] for point in mine if point["accuracy"] >= goal), None)
     ratios.append(needed / mine_needed if mine_needed else None)
   reached = [r for r in ratios if r is not None]
-  return {"times_fewer_samples": ratios, "reached": len(reached), "of": len(ratios),
-          "median": float(np.median(reached)) if reached else None}
+  middle = float(np.median([r or 0.0 for r in ratios]))
+  return {"times_fewer_samples": ratios, "reached": len(reached), "of": len(ratios), "median": middle if 2 * len(reached) > len(ratios) else None}
 
 
 def seconds(rows: list[dict]) -> dict[str, float]:

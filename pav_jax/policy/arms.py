@@ -60,6 +60,10 @@ def check(knobs, mesh):
   for arm in knobs.arms:
     if arm not in ARMS:
       raise UserError(f"rl.arms: {arm!r} is none of {', '.join(ARMS)}")
+    if not knobs.lr_factor[arm] > 0:
+      raise UserError(f"rl.lr_factor.{arm} is {knobs.lr_factor[arm]}, not above 0")
+  if knobs.log_every != 1:
+    raise UserError(f"rl.log_every is {knobs.log_every}: the report adds up what every iteration cost, so it is 1")
   for name in ("group", "updates", "batch_size", "parity_every", "eval_samples", "share", "n_mc", "prover_k"):
     if knobs[name] < 1:
       raise UserError(f"rl.{name} {knobs[name]} is less than 1")
@@ -98,7 +102,7 @@ def run_stage(run: Run):
     arch, reference = architecture.restore(str(start), run.config.policy, vocabulary, run.mesh)
     verifier = architecture.restore(knobs.verifier or str(run.folder("verifier").path / "q" / "best"), run.config.verifier.model,
                                     vocabulary, run.mesh)
-    learners = learners_of(knobs, arch.network, run.mesh)
+    learners = functools.cache(lambda factor: learners_of(knobs, arch.network, run.mesh, factor))
     facts, validation = {}, prepared.read(run.folder("problems/validation"), knobs.eval_problems)
     for seed in knobs.seeds:
       for arm in knobs.arms:
@@ -108,7 +112,7 @@ def run_stage(run: Run):
         if of_arm.alpha and of_arm.prover not in ("monte_carlo", "exact"):
           players = reinforce.Players(arch, reference, *verifier)
         facts[name] = train_arm(run, name, folder.path / name, arena(train, of_arm, seed), arena(validation, of_arm, seed),
-                                players, learners)
+                                players, learners(knobs.lr_factor[arm]))
         paths[name] = folder.path / name / "best"
     test = arena(prepared.read(run.folder("problems/test"), knobs.test_problems), knobs, 0)
     measure(run, folder, test, paths)
@@ -116,17 +120,17 @@ def run_stage(run: Run):
 
 
 class Learners(NamedTuple):
-  """What trains the policy and the value function (None without one): one compilation for all arms and seeds."""
+  """What trains the policy and the value function (None without one): one compilation for all arms of a learning rate and their seeds."""
 
   policy: fit.Learner
   value: fit.Learner | None
 
 
-def learners_of(knobs, network: network_lib.Network, mesh) -> Learners:
-  """What the rl section asks for."""
+def learners_of(knobs, network: network_lib.Network, mesh, lr_factor: float = 1.0) -> Learners:
+  """What the rl section asks for; the policy's learning rate times lr_factor."""
   learner = functools.partial(fit.learner, knobs, mesh, init=network.init, patterns=architecture.SHARDING, updates=knobs.updates)
   policy_loss = losses.policy_loss(network, clip_ratio=knobs.clip_ratio, kl=knobs.kl if knobs.kl_as == "loss" else 0.0)
-  return Learners(learner(loss_fn=policy_loss),
+  return Learners(learner(loss_fn=policy_loss, peak_lr=lr_factor * knobs.peak_lr),
                   learner(loss_fn=losses.value_loss(network), peak_lr=knobs.value_lr) if knobs.baseline == "value" else None)
 
 

@@ -110,6 +110,8 @@ def test_arms_and_options_leave_curves_and_test_records(root, changes):
 @pytest.mark.parametrize("changes, said", [
     ({"arms": ("progress", "wrong")}, "rl.arms: 'wrong' is none of outcome"),
     ({"baseline": "wrong"}, "rl.baseline 'wrong' is none of value"),
+    ({"lr_factor.progress": 0.0}, "rl.lr_factor.progress is 0.0, not above 0"),
+    ({"log_every": 2}, "rl.log_every is 2"),
     ({"group": 0}, "rl.group 0 is less than 1"),
     ({"updates": 2}, "rl.updates > 1 without rl.clip_ratio"),
     ({"microbatches": 3}, "3 micro-batches"),

@@ -1,0 +1,24 @@
+"""What is read off RL's curves, by hand."""
+
+import pytest
+
+from pav_jax.evaluation import learning
+
+
+def test_a_curve_adds_up_what_was_spent_and_means_what_was_drawn_since():
+  row = lambda step, flops, accuracy, **more: {"step": step, "flops": flops, "accuracy": accuracy} | more
+  rows = [row(1, 10.0, 0.25, reward=0.1), row(2, 20.0, 0.75, reward=0.3), {"step": 2, "valid_accuracy": 0.5, "valid_greedy": 0.6},
+          row(3, 5.0, 1.0, reward=-0.2), {"step": 3, "valid_accuracy": 0.7, "valid_greedy": 0.8}]
+  first, second = learning.curve(rows, per_step=4)
+  assert first == {"samples": 8, "flops": 30.0, "accuracy": 0.5, "greedy": 0.6, "outcome": 0.5, "process": pytest.approx(0.2)}
+  assert second == {"samples": 12, "flops": 35.0, "accuracy": 0.7, "greedy": 0.8, "outcome": 1.0, "process": -0.2}
+  assert learning.curve([row(1, 1.0, 0.0), {"step": 1, "valid_accuracy": 0.0, "valid_greedy": 0.0}], 4)[0]["process"] == 0.0
+
+
+def test_how_many_times_sooner():
+  """Where the second is at best (.6 at 30 samples) the first is at 10; one that is never there has no number."""
+  line = lambda *accuracies: [{"samples": 10 * (i + 1), "accuracy": x} for i, x in enumerate(accuracies)]
+  never, second = line(0.1, 0.2, 0.3), line(0.1, 0.2, 0.6)
+  found = learning.sooner([line(0.7, 0.1, 0.2), never, line(0.2, 0.6, 0.1)], [second] * 3)
+  assert found == {"times_fewer_samples": [3.0, None, 1.5], "reached": 2, "of": 3, "median": 1.5}
+  assert learning.sooner([line(0.7), never], [second] * 2)["median"] is None
