@@ -6,7 +6,7 @@ Sections stand in the order of the pipeline. Paths left '' mean the run's own.
 import ml_collections
 
 # What RL may pay for (pav_jax/policy/arms.py).
-ARMS = ("outcome", "progress", "self", "oracle", "random", "vine", "shaping", "value")
+ARMS = ("outcome", "progress", "critic", "outcome_critic", "self", "oracle", "random", "vine", "shaping", "value")
 
 
 def optimizer(**changes) -> ml_collections.ConfigDict:
@@ -60,7 +60,7 @@ def get_config() -> ml_collections.ConfigDict:
       "verifier": {
           "kinds": ("orm", "q", "advantage"), "model": model(), "init_from": "sft", "pretrain": optimizer(num_steps=0),
           "balance": "classes", "text_weight": 0.15, "prover_k": 4, "orm_at_end": False, "own_outcomes": True,
-          "advantage_from_q": True,
+          "every_token": False, "advantage_from_q": True,
           "valid_fraction": 0.05,
           "orm": optimizer(num_steps=1200), "q": optimizer(num_steps=1500), "advantage": optimizer(num_steps=300, peak_lr=1e-3)},
       "search": {

@@ -142,7 +142,8 @@ def _verifier(config, mesh) -> list[Program]:
   found = []
   for kind in config.verifier.kinds:
     knobs = config.verifier[kind]
-    floats = _rows(mesh, knobs.batch_size, config.monte_carlo.max_steps + 1)
+    every_token = kind == "q" and config.verifier.every_token
+    floats = _rows(mesh, knobs.batch_size, 1 + (config.rollouts.max_new if every_token else config.monte_carlo.max_steps))
     batch = verifiers.ValueBatch(_rows(mesh, knobs.batch_size, width, dtype=jnp.int32), _rows(mesh, knobs.batch_size, width),
                                  _rows(mesh, *floats.shape, dtype=jnp.int32), floats, floats)
     learner = _learner(knobs, net, verifiers.value_loss(net.network, config.verifier.text_weight), mesh)
@@ -201,9 +202,8 @@ def _rl(config, mesh) -> list[Program]:
   width, rows = config.problems.max_prompt + config.rollouts.max_new, knobs.batch_size * knobs.group
   token_bt, float_bt = _rows(mesh, rows, width, dtype=jnp.int32), _rows(mesh, rows, width - 1)
   batch = losses.RolloutBatch(token_bt, *[float_bt] * 5)
-  position_bz = _rows(mesh, rows, config.monte_carlo.max_steps + 1, dtype=jnp.int32)
   read = lambda: reinforce.read_all.lower(
-      mesh, net.network, judge.network, net.params, net.params, None if value is None else value.params, judge.params, token_bt, position_bz)
+      mesh, net.network, judge.network, net.params, net.params, None if value is None else value.params, judge.params, token_bt)
   policies = 2 if value is None else 3
   flops = rows * (2 * size.forward_flops(net.config, 0, width, width) + (policies - 2) * size.forward_flops(net.config, 0, width)
                   + size.forward_flops(judge.config, 0, width))

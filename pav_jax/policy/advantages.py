@@ -11,7 +11,7 @@ from pav_jax.errors import UserError
 from pav_jax.values import equations
 
 REWARDS = ("advantage", "shaping", "value")
-BASELINES = ("value", "leave_one_out", "group", "none")
+BASELINES = ("value", "verifier", "leave_one_out", "group", "none")
 
 
 def process_rewards(q_bz, outcome_b, *, reward: str, outcome_last: bool, clip: float):
@@ -54,6 +54,22 @@ def per_token(step_bs, end_bs, width: int):
   return np.where(at_bst.any(axis=1), np.take_along_axis(np.asarray(step_bs, np.float32), first_bt, axis=1), 0)
 
 
+def critic(q_pi_bt, q_mu_bt, start_bs, end_bs, alpha: float):
+  """What a verifier that is read at every token expects a token's step to be paid, given the tokens before it, float32 (b, t):
+
+    Q^pi(s_t) + alpha (Q^mu(s_t) - Q^mu(s_{h-1}))
+
+  the effective reward with the step's end replaced by the place where it
+  stands. Once the choice in a step is made, the reward less this is 0, and the
+  tokens that only carry it out are not paid for it. As a function of the past
+  alone it moves no gradient, however wrong it is.
+
+  q_pi_bt, q_mu_bt: values of the tokens up to the one before; start_bs: Q^mu
+  before each step; end_bs: as in `per_token`.
+  """
+  return (q_pi_bt + alpha * (q_mu_bt - per_token(start_bs, end_bs, q_mu_bt.shape[1]))).astype(np.float32)
+
+
 def leave_one_out(reward_pn):
   """reward_pn minus the mean of the problem's other responses: unbiased, as that mean does not depend on this one."""
   n = reward_pn.shape[1]
@@ -69,13 +85,14 @@ def centred(reward_bt, mask_bt, value_bt, *, baseline: str, group: int):
   tokens'. Rows of one problem stand together, `group` of them.
 
     value          reward minus the value function's value_bt of the state before the token
+    verifier       the same, value_bt being `critic`
     leave_one_out  reward minus the mean R of the problem's other responses
     group          (reward - mean R of the group) / (its deviation of R + 1e-6), as GRPO's
     none           reward
   """
   if baseline == "none":
     return reward_bt * mask_bt
-  if baseline == "value":
+  if baseline in ("value", "verifier"):
     return (reward_bt - value_bt) * mask_bt
   if baseline not in BASELINES:
     raise UserError(f"rl.baseline {baseline!r} is none of {', '.join(BASELINES)}")

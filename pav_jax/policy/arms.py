@@ -2,6 +2,8 @@
 
   outcome    alpha = 0: ORM-RL
   progress   the config as it is: PAV-RL
+  critic     the same, its baseline the verifier at every token (advantages.py, `critic`)
+  outcome_critic  ORM-RL with that baseline
   self       mu = pi, by the run's own verifier of Q
   oracle     the demonstrator's exact values in the verifier's place, on `arithmetic`
   random     advantages of the same size, dealt at random
@@ -44,7 +46,8 @@ from pav_jax.training import state as state_lib
 from pav_jax.training.run import Run
 from pav_jax.training.run import epoch_rows
 
-ARMS = {"outcome": {"alpha": 0.0}, "progress": {}, "self": {"prover": "q"}, "oracle": {"prover": "exact"},
+ARMS = {"outcome": {"alpha": 0.0}, "progress": {}, "critic": {"baseline": "verifier"},
+        "outcome_critic": {"alpha": 0.0, "baseline": "verifier"}, "self": {"prover": "q"}, "oracle": {"prover": "exact"},
         "random": {"prover": "random"}, "vine": {"prover": "monte_carlo"}, "shaping": {"reward": "shaping"},
         "value": {"reward": "value"}}
 
@@ -109,7 +112,7 @@ def run_stage(run: Run):
         of_arm = knobs.copy_and_resolve_references()
         of_arm.update(ARMS[arm])
         name, players = f"{arm}/{seed}", reinforce.Players(arch, reference, None, None)
-        if of_arm.alpha and of_arm.prover not in ("monte_carlo", "exact"):
+        if of_arm.baseline == "verifier" or of_arm.alpha and of_arm.prover not in ("monte_carlo", "exact"):
           players = reinforce.Players(arch, reference, *verifier)
         facts[name] = train_arm(run, name, folder.path / name, arena(train, of_arm, seed), arena(validation, of_arm, seed),
                                 players, learners(knobs.lr_factor[arm]))

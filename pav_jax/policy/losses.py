@@ -30,9 +30,14 @@ def log_probs(network: Network, params, token_bt):
   return network.log_probs(params, network.hidden(params, token_bt)[:, :-1], token_bt[:, 1:])
 
 
+def scores(network: Network, params, token_bt):
+  """float32 (b, t): the scoring token's logit after every token."""
+  return network.scores(params, network.hidden(params, token_bt))
+
+
 def values(network: Network, params, token_bt):
   """float32 (b, t - 1): the value function after token t, of the reward token t + 1 gets: the scoring token's logit, as it is."""
-  return network.scores(params, network.hidden(params, token_bt)[:, :-1])
+  return scores(network, params, token_bt)[:, :-1]
 
 
 def policy_loss(network: Network, *, clip_ratio: float, kl: float):

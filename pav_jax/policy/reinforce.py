@@ -45,7 +45,6 @@ from pav_jax.training import mesh as mesh_lib
 from pav_jax.training import step as step_lib
 from pav_jax.training.state import TrainState
 from pav_jax.values import monte_carlo
-from pav_jax.verifiers import score
 
 
 class Players(NamedTuple):
@@ -84,13 +83,12 @@ class Arena:
 
 
 @functools.partial(jax.jit, static_argnames=("mesh", "network", "verifier"))
-def read_all(mesh, network, verifier, params, reference, value_params, verifier_params, token_bt, position_bz):
-  """(old_bt, reference_bt, value_bt, q_bz) of whole rows; q is None without a verifier."""
+def read_all(mesh, network, verifier, params, reference, value_params, verifier_params, token_bt):
+  """(old_bt, reference_bt, value_bt, q_bt) of whole rows; q, after every token, is None without a verifier."""
   log_probs, values = (mesh_lib.on(mesh, functools.partial(f, network)) for f in (losses.log_probs, losses.values))
-  q_bz = None if verifier is None else jax.nn.sigmoid(
-      mesh_lib.on(mesh, score.logits_at)(verifier, verifier_params, token_bt, position_bz))
+  q_bt = None if verifier is None else jax.nn.sigmoid(mesh_lib.on(mesh, functools.partial(losses.scores, verifier))(verifier_params, token_bt))
   value_bt = jnp.zeros(()) if value_params is None else values(value_params, token_bt)
-  return log_probs(params, token_bt), log_probs(reference, token_bt), value_bt, q_bz
+  return log_probs(params, token_bt), log_probs(reference, token_bt), value_bt, q_bt
 
 
 class Read(NamedTuple):
@@ -118,9 +116,11 @@ def read(arena: Arena, players: Players, params, value_params, rollouts: collect
   end_bz, joined = monte_carlo.prefix_ends(rollouts.token_bt, rollouts.length_b, arena.vocabulary, config.monte_carlo.max_steps)
   there_bz = end_bz > -2
   verifier = None if players.verifier is None else players.verifier.network
-  put = mesh_lib.put_rows((token_bt, np.where(there_bz, start_b[:, None] + end_bz, 0).astype(np.int32)), arena.mesh)
-  old_bt, reference_bt, value_bt, q_bz = mesh_lib.fetch(read_all(
-      arena.mesh, players.policy.network, verifier, params, players.reference, value_params, players.verifier_params, *put))
+  old_bt, reference_bt, value_bt, q_bt = mesh_lib.fetch(read_all(
+      arena.mesh, players.policy.network, verifier, params, players.reference, value_params, players.verifier_params,
+      mesh_lib.put_rows(token_bt, arena.mesh)))
+  at_ends = lambda x_bt: np.take_along_axis(x_bt, np.where(there_bz, start_b[:, None] + end_bz, 0), axis=1)
+  q_bz = None if q_bt is None else at_ends(q_bt)
   outcome_b = (rollouts.verdict_b == grading.Verdict.CORRECT).astype(np.float32)
   figures = {"accuracy": float(outcome_b.mean()), "steps_joined": float(joined)}
   if knobs.prover == "monte_carlo" and knobs.alpha:
@@ -145,6 +145,9 @@ def read(arena: Arena, players: Players, params, value_params, rollouts: collect
   mask_bt = (at_bt >= start_b[:, None] - 1) & (at_bt < (start_b + rollouts.length_b)[:, None] - 1)
   shifted_bs = np.where(there_bz[:, 1:], end_bz[:, 1:] + start_b[:, None] - 1, -1)
   reward_bt = mask_bt * (outcome_b[:, None] + knobs.alpha * advantages.per_token(process_bs, shifted_bs, width - 1))
+  if knobs.baseline == "verifier":
+    q_mu_bt = provers.q_mu(q_bt, knobs.prover, knobs.prover_k)
+    value_bt = advantages.critic(q_bt[:, :-1], q_mu_bt[:, :-1], at_ends(q_mu_bt)[:, :-1], shifted_bs, knobs.alpha)
   return Read(rollouts, end_bz[:, 1:], token_bt, mask_bt.astype(np.float32), old_bt, reference_bt,
               np.broadcast_to(value_bt, mask_bt.shape), process_bs, reward_bt.astype(np.float32), figures)
 

@@ -43,6 +43,18 @@ def targets(kind: str, q_bz: np.ndarray, end_bz: np.ndarray, *, prover_k: int, o
   raise UserError(f"verifier kind {kind!r} is none of {', '.join(KINDS)}")
 
 
+def every_token(x_bz: np.ndarray, end_bz: np.ndarray, width: int) -> np.ndarray:
+  """x (b, 1 + width): at the bare prompt, then at each response token what x_bz says at the end of its step; 0 after the last.
+
+  A value at the end of a step, the rest of which the policy drew, is an
+  unbiased sample of the value inside of it: Q is a martingale.
+  """
+  step_bt = (end_bz[:, None, :] < np.arange(width)[None, :, None]).sum(axis=2, where=end_bz[:, None, :] > -2)
+  inside_bt = step_bt < (end_bz > -2).sum(axis=1, keepdims=True)
+  x_bt = np.take_along_axis(x_bz, np.minimum(step_bt, x_bz.shape[1] - 1), axis=1) * inside_bt
+  return np.concatenate([x_bz[:, :1], x_bt], axis=1).astype(np.float32)
+
+
 class Labels(NamedTuple):
   """Soft targets and weights (b, z), float32; shift: log-odds that the balance adds to what a network learns from them."""
 

@@ -4,7 +4,8 @@
      here on the training problems (the paper starts from pretrained Gemma 9B);
      the verifier of A^mu may start from that of Q^pi (`advantage_from_q`).
   2. A row is prompt + seed response; in one causal pass the logit of the
-     scoring token is read at every labelled prefix.
+     scoring token is read at every labelled prefix; that of Q, if asked for
+     (`every_token`; ours), at every token of the step that ends there, too.
   3. Labels are Q-hat; for Q^pi a seed's own ending counts as one continuation
      more of each of its prefixes (`own_outcomes`; ours, not the paper's).
   4. The loss is the binary cross-entropy against the soft label, right and
@@ -70,12 +71,17 @@ def value_loss(network: Network, text_weight: float, shift: float = 0.0):
   return loss_fn
 
 
-def value_rows(problems: prepared.Problems, rollouts: collect.Rollouts, end_bz, target_bz, weight_bz) -> ValueBatch:
-  """All training rows; a prefix without a label has weight 0."""
+def value_rows(problems: prepared.Problems, rollouts: collect.Rollouts, end_bz, target_bz, weight_bz, every_token: bool = False) -> ValueBatch:
+  """All training rows; a prefix without a label has weight 0. every_token: its tokens share its label and its weight."""
   start_b = problems.prompt_length_p[rollouts.problem_b]
   token_bt = prepared.join_rows(problems.prompt_pt[rollouts.problem_b], start_b, rollouts.token_bt, rollouts.length_b)
   at_bt = np.arange(token_bt.shape[1])[None]
   text_bt = (at_bt >= start_b[:, None]) & (at_bt < (start_b + rollouts.length_b)[:, None])
+  if every_token:
+    width = rollouts.token_bt.shape[1]
+    tokens_bz = np.pad(np.maximum(np.diff(end_bz, axis=1), 1), ((0, 0), (1, 0)), constant_values=1)
+    target_bz, weight_bz = (targets_lib.every_token(x_bz, end_bz, width) for x_bz in (target_bz, weight_bz / tokens_bz))
+    end_bz = np.where(weight_bz > 0, np.arange(-1, width), -2)
   position_bz = np.where(end_bz == -2, 0, start_b[:, None] + end_bz)
   return ValueBatch(token_bt, text_bt.astype(np.float32), position_bz.astype(np.int32),
                     target_bz, weight_bz)
@@ -128,9 +134,10 @@ def run_stage(run: Run):
     outcomes_bz = labels.continuations_bz if kind == "q" else np.ones(target_bz.shape)
     balanced = targets_lib.balance(target_bz, outcomes_bz, knobs.balance)
     shifted = arch.shifted(balanced.shift)
-    rows = value_rows(problems, rollouts, values.end_bz, balanced.target_bz, balanced.weight_bz)
+    rows = value_rows(problems, rollouts, values.end_bz, balanced.target_bz, balanced.weight_bz, kind == "q" and knobs.every_token)
     # A seed of which only the outcome is known is the ORM's alone.
-    useful_b = (rows.weight_bz > 0).sum(axis=1) >= (2 if kind == "q" else 1)
+    labels_b = (balanced.weight_bz > 0).sum(axis=1)
+    useful_b = labels_b >= (2 if kind == "q" else 1)
     if not useful_b[train_b].any() or not useful_b[valid_b].any():
       raise UserError(f"verifier {kind}: none of {len(train_b)} training or of {len(valid_b)} validation responses "
                       f"has a label")
@@ -146,5 +153,5 @@ def run_stage(run: Run):
         valid_rows=pick(valid_b), path=folder.path / kind, what=f"verifier {kind}", seed=run.config.seed + 3,
         start_params=architecture.load(kind_path, arch, run.mesh))
     facts[kind] |= {"train_rows": int(useful_b[train_b].sum()), "valid_rows": int(useful_b[valid_b].sum()),
-                    "labels": int((rows.weight_bz[train_b] > 0).sum())}
+                    "labels": int(labels_b[train_b].sum())}
   folder.finish(0, facts)

@@ -85,3 +85,23 @@ def test_provers_read_the_verifier_and_the_control_knows_nothing():
   np.testing.assert_array_equal(np.sort(dealt_bs[there_bs]), np.sort(step_bs[there_bs]))
   assert not dealt_bs[~there_bs].any()
   assert abs(np.corrcoef(dealt_bs[there_bs], step_bs[there_bs])[0, 1]) < 0.2
+
+
+def test_the_critic_pays_choices_and_not_their_carrying_out():
+  """Two steps of two tokens; the first token decides. alpha 2, Q^pi = Q^mu:
+
+       before token    0    1    2    3      (after the last: .9)
+       Q              .5   .2   .2   .9
+       step begins at .5   .5   .2   .2
+       critic         .5  -.4   .2  2.3
+       paid (Rex 1)    1 + 2 (.2 - .5) = .4 twice, 1 + 2 (.9 - .2) = 2.4 twice
+       what is left  -.1   .8  2.2   .1                                     """
+  q_bt, end_bs = np.array([[0.5, 0.2, 0.2, 0.9]]), np.array([[1, 3]])
+  critic_bt = advantages.critic(q_bt, q_bt, np.array([[0.5, 0.2]]), end_bs, 2.0)
+  np.testing.assert_allclose(critic_bt, [[0.5, -0.4, 0.2, 2.3]], rtol=1e-6)
+  step_bs, _ = advantages.process_rewards([[0.5, 0.2, 0.9]], [1.0], reward="advantage", outcome_last=False, clip=np.inf)
+  reward_bt = 1 + 2 * advantages.per_token(step_bs, end_bs, 4)
+  left_bt = advantages.centred(reward_bt, np.ones((1, 4)), critic_bt, baseline="verifier", group=1)
+  np.testing.assert_allclose(left_bt, [[-0.1, 0.8, 2.2, 0.1]], atol=1e-6)
+  # What is left of the process is paid for the choice alone; with Rex as the last value nothing is left behind it.
+  np.testing.assert_allclose(left_bt - (1 - q_bt), 2 * np.array([[-0.3, 0, 0.7, 0]]), atol=1e-6)

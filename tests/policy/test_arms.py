@@ -92,7 +92,7 @@ def test_killed_and_started_again_it_gives_the_same_bit_for_bit(root, tmp_path, 
 
 @pytest.mark.parametrize("changes", [
     {"arms": ("outcome", "random", "oracle"), "kl_as": "penalty", "entropy": 0.01},
-    {"arms": ("vine",), "baseline": "group", "updates": 2, "clip_ratio": 0.2, "microbatches": 2}])
+    {"arms": ("vine",), "baseline": "group", "updates": 2, "clip_ratio": 0.2, "microbatches": 2}, {"arms": ("critic", "outcome_critic")}])
 def test_arms_and_options_leave_curves_and_test_records(root, changes):
   rl(root, **changes)
   folder = records.Folder(root / "rl")
@@ -104,7 +104,7 @@ def test_arms_and_options_leave_curves_and_test_records(root, changes):
     assert [row["step"] for row in rows if "valid_accuracy" in row] == [2, 4]
     told = [row for row in rows if "kl" in row]
     assert [row["step"] for row in told] == [1, 2, 3, 4] and all(row["parity"] < 1e-4 and row["flops"] > 0 for row in told)
-    assert ("reward" in told[0]) == (arm != "outcome")
+    assert ("reward" in told[0]) == (not arm.startswith("outcome"))
 
 
 @pytest.mark.parametrize("changes, said", [

@@ -98,3 +98,11 @@ def test_one_side_alone(how):
 def test_an_unknown_balance():
   with pytest.raises(UserError, match="'maybe' is none of buckets, classes, none"):
     targets.balance(Q_BZ, np.ones(Q_BZ.shape), "maybe")
+
+
+def test_every_token_has_the_label_of_its_step():
+  """  token   0   1   2   3   4          token   0   1   2   3   4
+       step    1   1   2   2   2                  1   -   -   -   -
+       label  .2  .2  .7  .7  .7                 .4   -   -   -   -   """
+  end_bz, x_bz = np.array([[-1, 1, 4], [-1, 0, -2]]), np.array([[0.5, 0.2, 0.7], [0.1, 0.4, 0.0]])
+  np.testing.assert_allclose(targets.every_token(x_bz, end_bz, 5), [[0.5, 0.2, 0.2, 0.7, 0.7, 0.7], [0.1, 0.4, 0, 0, 0, 0]])
