@@ -6,7 +6,7 @@ Sections stand in the order of the pipeline. Paths left '' mean the run's own.
 import ml_collections
 
 # What RL may pay for (pav_jax/policy/arms.py).
-ARMS = ("outcome", "progress", "critic", "outcome_critic", "self", "oracle", "random", "vine", "shaping", "value")
+ARMS = ("outcome", "progress", "outcome_critic", "self", "oracle", "random", "vine", "shaping", "value")
 
 
 def optimizer(**changes) -> ml_collections.ConfigDict:
@@ -75,7 +75,7 @@ def get_config() -> ml_collections.ConfigDict:
           "arms": ("outcome", "progress"), "lr_factor": dict.fromkeys(ARMS, 1.0), "seeds": (0,), "init_from": "rft",
           "verifier": "", "num_problems": -1, "group": 4, "updates": 1,
           "alpha": 1.0, "prover": "best_of_k", "prover_k": 4, "n_mc": 4, "reward": "advantage", "outcome_last": False,
-          "clip": float("inf"), "baseline": "leave_one_out", "value_lr": 1e-3, "value_warmup": 20, "kl": 0.001, "kl_as": "loss", "entropy": 0.0,
+          "clip": float("inf"), "baseline": "leave_one_out", "critic": False, "value_lr": 1e-3, "value_warmup": 20, "kl": 0.001, "kl_as": "loss", "entropy": 0.0,
           "clip_ratio": 0.0, "rows": 128, "share": 4, "parity_every": 50, "parity_tolerance": 1e-4,
           "eval_problems": 200, "eval_n": 8, "test_problems": 200, "eval_samples": 128,
           "watch": {"responses": 256, "share": 0.2, "factor": 2.0, "kl": 1.0}},

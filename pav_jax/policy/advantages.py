@@ -11,7 +11,7 @@ from pav_jax.errors import UserError
 from pav_jax.values import equations
 
 REWARDS = ("advantage", "shaping", "value")
-BASELINES = ("value", "verifier", "leave_one_out", "group", "none")
+BASELINES = ("value", "leave_one_out", "group", "none")
 
 
 def process_rewards(q_bz, outcome_b, *, reward: str, outcome_last: bool, clip: float):
@@ -84,15 +84,14 @@ def centred(reward_bt, mask_bt, value_bt, *, baseline: str, group: int):
   reward_bt: effective rewards. A response's own reward R is the mean of its
   tokens'. Rows of one problem stand together, `group` of them.
 
-    value          reward minus the value function's value_bt of the state before the token
-    verifier       the same, value_bt being `critic`
+    value, critic  reward minus value_bt of the state before the token: the value function's, or `critic`
     leave_one_out  reward minus the mean R of the problem's other responses
     group          (reward - mean R of the group) / (its deviation of R + 1e-6), as GRPO's
     none           reward
   """
   if baseline == "none":
     return reward_bt * mask_bt
-  if baseline in ("value", "verifier"):
+  if baseline in ("value", "critic"):
     return (reward_bt - value_bt) * mask_bt
   if baseline not in BASELINES:
     raise UserError(f"rl.baseline {baseline!r} is none of {', '.join(BASELINES)}")

@@ -2,8 +2,7 @@
 
   outcome    alpha = 0: ORM-RL
   progress   the config as it is: PAV-RL
-  critic     the same, its baseline the verifier at every token (advantages.py, `critic`)
-  outcome_critic  ORM-RL with that baseline
+  outcome_critic  alpha = 0, but the verifier at every token as baseline (`rl.critic`), which ORM-RL has not
   self       mu = pi, by the run's own verifier of Q
   oracle     the demonstrator's exact values in the verifier's place, on `arithmetic`
   random     advantages of the same size, dealt at random
@@ -46,9 +45,9 @@ from pav_jax.training import state as state_lib
 from pav_jax.training.run import Run
 from pav_jax.training.run import epoch_rows
 
-ARMS = {"outcome": {"alpha": 0.0}, "progress": {}, "critic": {"baseline": "verifier"},
-        "outcome_critic": {"alpha": 0.0, "baseline": "verifier"}, "self": {"prover": "q"}, "oracle": {"prover": "exact"},
-        "random": {"prover": "random"}, "vine": {"prover": "monte_carlo"}, "shaping": {"reward": "shaping"},
+ARMS = {"outcome": {"alpha": 0.0, "critic": False}, "progress": {}, "outcome_critic": {"alpha": 0.0, "critic": True},
+        "self": {"prover": "q"}, "oracle": {"prover": "exact"}, "random": {"prover": "random"},
+        "vine": {"prover": "monte_carlo", "critic": False}, "shaping": {"reward": "shaping"},
         "value": {"reward": "value"}}
 
 
@@ -105,36 +104,44 @@ def run_stage(run: Run):
     arch, reference = architecture.restore(str(start), run.config.policy, vocabulary, run.mesh)
     verifier = architecture.restore(knobs.verifier or str(run.folder("verifier").path / "q" / "best"), run.config.verifier.model,
                                     vocabulary, run.mesh)
-    learners = functools.cache(lambda factor: learners_of(knobs, arch.network, run.mesh, factor))
+    learners = functools.cache(lambda factor, baseline: learners_of(knobs, arch.network, run.mesh, baseline, factor))
     facts, validation = {}, prepared.read(run.folder("problems/validation"), knobs.eval_problems)
     for seed in knobs.seeds:
       for arm in knobs.arms:
-        of_arm = knobs.copy_and_resolve_references()
-        of_arm.update(ARMS[arm])
+        of_arm = knobs_of(knobs, arm)
         name, players = f"{arm}/{seed}", reinforce.Players(arch, reference, None, None)
-        if of_arm.baseline == "verifier" or of_arm.alpha and of_arm.prover not in ("monte_carlo", "exact"):
+        if of_arm.baseline == "critic" or of_arm.alpha and of_arm.prover not in ("monte_carlo", "exact"):
           players = reinforce.Players(arch, reference, *verifier)
         facts[name] = train_arm(run, name, folder.path / name, arena(train, of_arm, seed), arena(validation, of_arm, seed),
-                                players, learners(knobs.lr_factor[arm]))
+                                players, learners(knobs.lr_factor[arm], of_arm.baseline))
         paths[name] = folder.path / name / "best"
     test = arena(prepared.read(run.folder("problems/test"), knobs.test_problems), knobs, 0)
     measure(run, folder, test, paths)
   folder.finish(len(paths), {"policies": list(paths), "training": facts})
 
 
+def knobs_of(knobs, arm: str):
+  """The rl section as the arm has it; its baseline is "critic" where the verifier takes the baseline's place."""
+  found = knobs.copy_and_resolve_references()
+  found.update(ARMS[arm])
+  if found.critic:
+    found.baseline = "critic"
+  return found
+
+
 class Learners(NamedTuple):
-  """What trains the policy and the value function (None without one): one compilation for all arms of a learning rate and their seeds."""
+  """What trains the policy and the value function (None without one): one compilation for all arms of a learning rate and baseline."""
 
   policy: fit.Learner
   value: fit.Learner | None
 
 
-def learners_of(knobs, network: network_lib.Network, mesh, lr_factor: float = 1.0) -> Learners:
-  """What the rl section asks for; the policy's learning rate times lr_factor."""
+def learners_of(knobs, network: network_lib.Network, mesh, baseline: str, lr_factor: float = 1.0) -> Learners:
+  """What the rl section asks for, under this baseline; the policy's learning rate times lr_factor."""
   learner = functools.partial(fit.learner, knobs, mesh, init=network.init, patterns=architecture.SHARDING, updates=knobs.updates)
   policy_loss = losses.policy_loss(network, clip_ratio=knobs.clip_ratio, kl=knobs.kl if knobs.kl_as == "loss" else 0.0)
   return Learners(learner(loss_fn=policy_loss, peak_lr=lr_factor * knobs.peak_lr),
-                  learner(loss_fn=losses.value_loss(network), peak_lr=knobs.value_lr) if knobs.baseline == "value" else None)
+                  learner(loss_fn=losses.value_loss(network), peak_lr=knobs.value_lr) if baseline == "value" else None)
 
 
 def train_arm(run: Run, name: str, path: pathlib.Path, arena, validation, players: reinforce.Players, learners: Learners) -> dict:

@@ -6,7 +6,8 @@
      function and the policy read them in one jitted pass (`read_all`). At the
      first iteration and every `parity_every` the policy's log-probabilities
      must be the sampler's.
-  3. Every token of step h is paid Rex + alpha A^mu (advantages.py), less a baseline.
+  3. Every token of step h is paid Rex + alpha A^mu (advantages.py), less a baseline: a learned value function of the
+     tokens before it as in the paper, the other responses' mean, or the verifier, read at every token (`rl.critic`).
   4. The policy, then the value function, take `updates` steps (training/step.py);
      before the first, the value function learns the first batch for
      `value_warmup` steps, and the policy does not move in that iteration.
@@ -145,7 +146,7 @@ def read(arena: Arena, players: Players, params, value_params, rollouts: collect
   mask_bt = (at_bt >= start_b[:, None] - 1) & (at_bt < (start_b + rollouts.length_b)[:, None] - 1)
   shifted_bs = np.where(there_bz[:, 1:], end_bz[:, 1:] + start_b[:, None] - 1, -1)
   reward_bt = mask_bt * (outcome_b[:, None] + knobs.alpha * advantages.per_token(process_bs, shifted_bs, width - 1))
-  if knobs.baseline == "verifier":
+  if knobs.baseline == "critic":
     q_mu_bt = provers.q_mu(q_bt, knobs.prover, knobs.prover_k)
     value_bt = advantages.critic(q_bt[:, :-1], q_mu_bt[:, :-1], at_ends(q_mu_bt)[:, :-1], shifted_bs, knobs.alpha)
   return Read(rollouts, end_bz[:, 1:], token_bt, mask_bt.astype(np.float32), old_bt, reference_bt,

@@ -101,7 +101,7 @@ def test_the_critic_pays_choices_and_not_their_carrying_out():
   np.testing.assert_allclose(critic_bt, [[0.5, -0.4, 0.2, 2.3]], rtol=1e-6)
   step_bs, _ = advantages.process_rewards([[0.5, 0.2, 0.9]], [1.0], reward="advantage", outcome_last=False, clip=np.inf)
   reward_bt = 1 + 2 * advantages.per_token(step_bs, end_bs, 4)
-  left_bt = advantages.centred(reward_bt, np.ones((1, 4)), critic_bt, baseline="verifier", group=1)
+  left_bt = advantages.centred(reward_bt, np.ones((1, 4)), critic_bt, baseline="critic", group=1)
   np.testing.assert_allclose(left_bt, [[-0.1, 0.8, 2.2, 0.1]], atol=1e-6)
   # What is left of the process is paid for the choice alone; with Rex as the last value nothing is left behind it.
   np.testing.assert_allclose(left_bt - (1 - q_bt), 2 * np.array([[-0.3, 0, 0.7, 0]]), atol=1e-6)

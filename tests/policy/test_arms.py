@@ -92,7 +92,7 @@ def test_killed_and_started_again_it_gives_the_same_bit_for_bit(root, tmp_path, 
 
 @pytest.mark.parametrize("changes", [
     {"arms": ("outcome", "random", "oracle"), "kl_as": "penalty", "entropy": 0.01},
-    {"arms": ("vine",), "baseline": "group", "updates": 2, "clip_ratio": 0.2, "microbatches": 2}, {"arms": ("critic", "outcome_critic")}])
+    {"arms": ("vine",), "baseline": "group", "updates": 2, "clip_ratio": 0.2, "microbatches": 2}, {"arms": ("progress", "outcome_critic"), "critic": True, "baseline": "value"}])
 def test_arms_and_options_leave_curves_and_test_records(root, changes):
   rl(root, **changes)
   folder = records.Folder(root / "rl")
