@@ -6,7 +6,10 @@ iteration sees one problem.
   for stage in problems sft rollouts values verifier rl; do
     python -m pav_jax.main --config=configs/sparse.py --config.stage=$stage --workdir=runs/sparse; done
 
-RL starts from the SFT policy by default (`rl.init_from`): after RFT most responses are right already.
+RL starts from the SFT policy (`rl.init_from`): after RFT most responses are right already. Every batch is used for four
+updates. The verifier learns at every token, and PAV-RL takes it for its baseline there; ORM-RL, which has no process
+verifier, the other responses' mean. Expected: PAV-RL is where ORM-RL is after 1,200 responses after some 240 and ends 20
+points higher; half an hour on 2 cores.
 """
 
 from configs import default
@@ -21,7 +24,8 @@ def get_config():
   for section in (config.policy, config.verifier.model):
     section.vocab_size = 440
   config.vocabulary.size = 440
-  config.verifier.kinds = ("q",)
-  config.rl.update(dict(init_from="sft", num_steps=300, eval_every=15, save_every=150, batch_size=1,
-                        rows=512, peak_lr=2e-4, alpha=3.0, seeds=(0, 1, 2, 3, 4), arms=("outcome", "progress", "self", "oracle", "random")))
+  config.verifier.update(dict(kinds=("q",), every_token=True))
+  config.rl.update(dict(
+      init_from="sft", num_steps=300, eval_every=10, save_every=150, batch_size=1, rows=512, peak_lr=1e-4, updates=4, clip_ratio=0.2,
+      alpha=3.0, critic=True, seeds=(0, 1, 2, 3, 4), arms=("outcome", "progress", "outcome_critic", "self", "random"), eval_n=4))
   return config
