@@ -36,7 +36,8 @@ def test_keys_and_types_are_the_defaults(config):
 
 
 def test_every_arm_has_its_rate():
-  assert list(default.get_config().rl.lr_factor) == sorted(arms.ARMS)
+  rl = default.get_config().rl
+  assert list(rl.lr_factor) == list(rl.kl_factor) == sorted(arms.ARMS)
 
 
 @pytest.mark.parametrize("size, peak_lr, alpha", [("2b", 5e-6, 0.5), ("9b", 5e-6, 0.5), ("27b", 5e-7, 0.2)])

@@ -194,7 +194,7 @@ def _values(config, mesh) -> list[Program]:
 def _rl(config, mesh) -> list[Program]:
   """Policy, reference, value function and verifier together, each where it lies during the whole run."""
   knobs, net, judge = config.rl, _net(config.policy, mesh), _net(config.verifier.model, mesh)
-  learners = arms.learners_of(knobs, net.network, mesh, knobs.baseline)
+  learners = arms.learners_of(knobs, net.network, mesh, peak_lr=knobs.peak_lr, kl=knobs.kl, baseline=knobs.baseline)
   value = None if learners.value is None else learners.value.like
   here = {"policy and its optimiser": learners.policy.like, "reference": net.params, "verifier": judge.params}
   here |= {} if value is None else {"value function and its optimiser": value}

@@ -62,8 +62,9 @@ def check(knobs, mesh):
   for arm in knobs.arms:
     if arm not in ARMS:
       raise UserError(f"rl.arms: {arm!r} is none of {', '.join(ARMS)}")
-    if not knobs.lr_factor[arm] > 0:
-      raise UserError(f"rl.lr_factor.{arm} is {knobs.lr_factor[arm]}, not above 0")
+    for name in ("lr_factor", "kl_factor"):
+      if not knobs[name][arm] > 0:
+        raise UserError(f"rl.{name}.{arm} is {knobs[name][arm]}, not above 0")
   if knobs.log_every != 1:
     raise UserError(f"rl.log_every is {knobs.log_every}: the report adds up what every iteration cost, so it is 1")
   for name in ("group", "updates", "batch_size", "parity_every", "eval_samples", "share", "n_mc", "prover_k"):
@@ -104,7 +105,7 @@ def run_stage(run: Run):
     arch, reference = architecture.restore(str(start), run.config.policy, vocabulary, run.mesh)
     verifier = architecture.restore(knobs.verifier or str(run.folder("verifier").path / "q" / "best"), run.config.verifier.model,
                                     vocabulary, run.mesh)
-    learners = functools.cache(lambda factor, baseline: learners_of(knobs, arch.network, run.mesh, baseline, factor))
+    learners = functools.cache(lambda lr, kl, baseline: learners_of(knobs, arch.network, run.mesh, peak_lr=lr, kl=kl, baseline=baseline))
     facts, validation = {}, prepared.read(run.folder("problems/validation"), knobs.eval_problems)
     for seed in knobs.seeds:
       for arm in knobs.arms:
@@ -113,7 +114,7 @@ def run_stage(run: Run):
         if of_arm.baseline == "critic" or of_arm.alpha and of_arm.prover not in ("monte_carlo", "exact"):
           players = reinforce.Players(arch, reference, *verifier)
         facts[name] = train_arm(run, name, folder.path / name, arena(train, of_arm, seed), arena(validation, of_arm, seed),
-                                players, learners(knobs.lr_factor[arm], of_arm.baseline))
+                                players, learners(of_arm.peak_lr, of_arm.kl, of_arm.baseline))
         paths[name] = folder.path / name / "best"
     test = arena(prepared.read(run.folder("problems/test"), knobs.test_problems), knobs, 0)
     measure(run, folder, test, paths)
@@ -121,26 +122,27 @@ def run_stage(run: Run):
 
 
 def knobs_of(knobs, arm: str):
-  """The rl section as the arm has it; its baseline is "critic" where the verifier takes the baseline's place."""
+  """The rl section as the arm has it, tuned; its baseline is "critic" where the verifier takes the baseline's place."""
   found = knobs.copy_and_resolve_references()
   found.update(ARMS[arm])
+  found.peak_lr, found.kl = knobs.lr_factor[arm] * knobs.peak_lr, knobs.kl_factor[arm] * knobs.kl
   if found.critic:
     found.baseline = "critic"
   return found
 
 
 class Learners(NamedTuple):
-  """What trains the policy and the value function (None without one): one compilation for all arms of a learning rate and baseline."""
+  """What trains the policy and the value function (None without one): one compilation for all arms that agree in `learners_of`."""
 
   policy: fit.Learner
   value: fit.Learner | None
 
 
-def learners_of(knobs, network: network_lib.Network, mesh, baseline: str, lr_factor: float = 1.0) -> Learners:
-  """What the rl section asks for, under this baseline; the policy's learning rate times lr_factor."""
+def learners_of(knobs, network: network_lib.Network, mesh, *, peak_lr: float, kl: float, baseline: str) -> Learners:
+  """What the rl section asks for, with the arm's own learning rate of the policy, KL and baseline."""
   learner = functools.partial(fit.learner, knobs, mesh, init=network.init, patterns=architecture.SHARDING, updates=knobs.updates)
-  policy_loss = losses.policy_loss(network, clip_ratio=knobs.clip_ratio, kl=knobs.kl if knobs.kl_as == "loss" else 0.0)
-  return Learners(learner(loss_fn=policy_loss, peak_lr=lr_factor * knobs.peak_lr),
+  policy_loss = losses.policy_loss(network, clip_ratio=knobs.clip_ratio, kl=kl if knobs.kl_as == "loss" else 0.0)
+  return Learners(learner(loss_fn=policy_loss, peak_lr=peak_lr),
                   learner(loss_fn=losses.value_loss(network), peak_lr=knobs.value_lr) if baseline == "value" else None)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from pav_jax import main
 from pav_jax.errors import UserError
+from pav_jax.policy import arms
 from pav_jax.policy import reinforce
 from pav_jax.policy import rft
 from pav_jax.problems import grading
@@ -111,6 +112,7 @@ def test_arms_and_options_leave_curves_and_test_records(root, changes):
     ({"arms": ("progress", "wrong")}, "rl.arms: 'wrong' is none of outcome"),
     ({"baseline": "wrong"}, "rl.baseline 'wrong' is none of value"),
     ({"lr_factor.progress": 0.0}, "rl.lr_factor.progress is 0.0, not above 0"),
+    ({"kl_factor.progress": -1.0}, "rl.kl_factor.progress is -1.0"),
     ({"log_every": 2}, "rl.log_every is 2"),
     ({"group": 0}, "rl.group 0 is less than 1"),
     ({"updates": 2}, "rl.updates > 1 without rl.clip_ratio"),
@@ -181,3 +183,11 @@ def test_a_verifier_that_loves_one_line_is_flagged(root, monkeypatch, capsys):
   told = [json.loads(line) for line in (root / "rl" / "progress" / "0" / "alarms.jsonl").read_text().splitlines()]
   assert told and any(row["alarm"].split()[0] in ("repeated", "commonest") for row in told), told
   assert "rl progress/0: iteration" in capsys.readouterr().err
+
+
+def test_an_arm_has_its_own_rate_kl_and_baseline():
+  knobs = miniature(**{"rl.peak_lr": 0.5, "rl.lr_factor.progress": 3.0, "rl.kl": 0.25, "rl.kl_factor.progress": 2.0, "rl.critic": True,
+                       "rl.baseline": "group"}).rl
+  mine, outcome = arms.knobs_of(knobs, "progress"), arms.knobs_of(knobs, "outcome")
+  assert (mine.peak_lr, mine.kl, mine.baseline, mine.alpha) == (1.5, 0.5, "critic", knobs.alpha)
+  assert (outcome.peak_lr, outcome.kl, outcome.baseline, outcome.alpha) == (0.5, 0.25, "group", 0.0)
