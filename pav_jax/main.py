@@ -6,8 +6,11 @@
 is done), one of problems, sft, rollouts, values, verifier, search, report;
 `rl`, which goes on from the verifier; `evaluate`, which needs only problems
 and a checkpoint; or `didactic`, a figure of configs/didactic, which needs
-nothing and is these configs' only stage. A user's mistake ends with one line
-on stderr and exit status 2, an interruption with 130; in both cases what was
+nothing and is these configs' only stage.
+
+Whatever ends a run ends it with one line on stderr, and with exit status 2 for
+a user's mistake, 130 for Ctrl-C, 143 for SIGTERM (a training loop saves its
+state first), 1 for another host that was lost and for a bug of ours. What was
 finished stays, and the same command goes on from there.
 """
 
@@ -19,14 +22,18 @@ import os
 import pathlib
 import sys
 import traceback
+from collections.abc import Callable
 
 from absl import flags
 from absl import logging
 from ml_collections import config_dict
 from ml_collections import config_flags
 
+from pav_jax.errors import LostHost
 from pav_jax.errors import REQUIRED
 from pav_jax.errors import UserError
+from pav_jax.training.preemption import NOTICE
+from pav_jax.training.preemption import Preempted
 
 STAGES = {
     "problems": "pav_jax.problems.prepare",
@@ -158,23 +165,40 @@ def main() -> int:
     config, workdir = parse(sys.argv)
     if _MODE.value == "compile":
       compile_for(config, _TOPOLOGY.value, workdir)
-    else:
-      run(config, workdir, hosts_spec=_HOSTS.value)
-      if _HOSTS.value:
-        importlib.import_module("pav_jax.training.hosts").leave()
+      return 0
   except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     return 2
+  return to_the_end(functools.partial(run, config, workdir, _HOSTS.value), several=bool(_HOSTS.value))
+
+
+def to_the_end(task: Callable[[], None], several: bool) -> int:
+  """Does the task; the exit status it comes to. Unless that is 0, a line on stderr, and the other processes hear of it."""
+  NOTICE.listen()
+  try:
+    task()
+    if several:
+      importlib.import_module("pav_jax.training.hosts").leave()
+    return 0
+  except UserError as error:
+    status, line = 2, f"error: {error}"
   except KeyboardInterrupt:
-    print("interrupted: the same command goes on from here", file=sys.stderr)
-    return 130
-  except Exception:
-    if not _HOSTS.value:
+    status, line = 130, "interrupted: the same command goes on from here"
+  except Preempted as notice:
+    status, line = 143, f"preempted: {notice}; the same command goes on from here"
+  except LostHost as error:
+    status, line = 1, f"error: {error}"
+  except Exception as error:
+    if not several:
       raise
     # Python's own way out waits for the others, who may be waiting for this process.
     traceback.print_exc()
-    return 1
-  return 0
+    said = " ".join(str(error).split())[:300]
+    status, line = 1, f"error: {type(error).__name__}: {said} (or another host is gone, which ends what all compute together)"
+  print(line, file=sys.stderr, flush=True)
+  if several:
+    importlib.import_module("pav_jax.training.hosts").part(status, line)
+  return status
 
 
 if __name__ == "__main__":

@@ -17,9 +17,7 @@
 """
 
 import functools
-import json
 import pathlib
-import sys
 from typing import NamedTuple
 
 import jax
@@ -33,10 +31,10 @@ from pav_jax.policy import losses
 from pav_jax.policy import provers
 from pav_jax.policy import reinforce
 from pav_jax.policy import rft
+from pav_jax.policy import watch
 from pav_jax.problems import grading
 from pav_jax.problems import prepared
 from pav_jax.training import fit
-from pav_jax.training import hosts
 from pav_jax.training import loop
 from pav_jax.training import mesh as mesh_lib
 from pav_jax.training import metrics
@@ -142,21 +140,14 @@ def train_arm(run: Run, name: str, path: pathlib.Path, arena, validation, player
   state, value = born(learners.policy.tx), None if learners.value is None else born(learners.value.tx)
   state = state._replace(opt_state={"policy": state.opt_state} | ({} if value is None else {"value": value}))
   rows = epoch_rows(len(arena.problems.id_p), knobs.batch_size, arena.seed_of(7))
-  alarms = path / "alarms.jsonl"
-  def alarm(n, line):
-    if not hosts.first():
-      return
-    print(f"rl {name}: iteration {n}: {line}", file=sys.stderr)
-    with alarms.open("a", encoding="utf-8") as file:
-      file.write(json.dumps({"step": n, "alarm": line}) + "\n")
-  path.mkdir(parents=True, exist_ok=True)
+  alarms = watch.Alarms(path / "alarms.jsonl", f"rl {name}")
   trainer = reinforce.Trainer(arena, players, lambda n: rows(n).astype(np.int32), learners.policy.step,
-                              None if learners.value is None else learners.value.step, alarm)
+                              None if learners.value is None else learners.value.step, alarms)
   found = loop.train(
       state, trainer.step, lambda n: rows(n).astype(np.int32), key, num_steps=knobs.num_steps,
       evaluate=lambda params: validate(validation, arch, params), eval_every=knobs.eval_every, save_every=knobs.save_every,
-      log_every=knobs.log_every, path=path, meta=arch.meta(), mesh=run.mesh, what=f"rl {name}")
-  return found | {"alarms": alarms.read_text().count("\n") if alarms.exists() else 0}
+      keep=knobs.keep, log_every=knobs.log_every, path=path, meta=arch.meta(), mesh=run.mesh, what=f"rl {name}", memory=trainer)
+  return found | {"alarms": alarms.count}
 
 
 def validate(arena, arch, params) -> dict[str, float]:

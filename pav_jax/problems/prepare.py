@@ -11,6 +11,7 @@
 """
 
 import itertools
+import os
 import shutil
 
 import numpy as np
@@ -45,7 +46,9 @@ def run_stage(run: Run):
   tasks.check_prompt(knobs.prompt)
   vocabulary_path = run.root / "problems" / "vocabulary.model"
   if not vocabulary_path.exists():
-    _make_vocabulary(run.config.vocabulary, knobs, source, tasks, vocabulary_path)
+    partial = vocabulary_path.with_suffix(".partial")
+    _make_vocabulary(run.config.vocabulary, knobs, source, tasks, partial)
+    os.replace(partial, vocabulary_path)
   vocabulary = vocabulary_lib.load(vocabulary_path)
   for split, (folder, done) in started.items():
     if done:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import pathlib
 import sys
 from collections.abc import Iterable
@@ -23,7 +24,9 @@ class Curves:
     if hosts.first():
       path.parent.mkdir(parents=True, exist_ok=True)
       kept = [row for row in read_curves(path) if row["step"] <= from_step]
-      path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+      partial = path.with_suffix(".partial")
+      partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
+      os.replace(partial, path)
     hosts.meet(f"curves of {path}")
 
   def write(self, step: int, **values: float):

@@ -51,7 +51,7 @@ def trainer():
       return {"loss": valid_losses[at[len(evaluated) - 1]]}
     first = checkpoint.Checkpoints(path / "latest").latest() or 0
     at = [n for n in valid_losses if n > first]
-    found = loop.train(create(), step_fn, batch, key, num_steps=NUM_STEPS, evaluate=evaluate, eval_every=3, save_every=4,
+    found = loop.train(create(), step_fn, batch, key, num_steps=NUM_STEPS, evaluate=evaluate, eval_every=3, save_every=4, keep=2,
                        log_every=1, path=path, meta=META, mesh=mesh, what="test")
     return found, evaluated
   train.like = lambda: create()
@@ -59,7 +59,7 @@ def trainer():
 
 
 def _final(path, trainer):
-  return checkpoint.Checkpoints(path / "latest").restore(trainer.like())
+  return checkpoint.Checkpoints(path / "latest").restore(trainer.like())[0]
 
 
 @pytest.fixture(scope="module")
