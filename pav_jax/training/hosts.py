@@ -91,9 +91,10 @@ def part(status: int, line: str):
 
 
 def _see_off():
-  """The service goes with the first process, and JAX then aborts who still talks to it."""
+  """The service goes with the first process, and JAX then aborts who still talks to it: all take their leave first."""
   try:
     _client().wait_at_barrier(f"{_ENDED}/all", 1000 * (_GRACE_S + 3))
+    jax.distributed.shutdown()
   except RuntimeError:
     pass  # who is dead already does not come
 
