@@ -1,6 +1,8 @@
 """A toy training run for the tests of faults: one process or one of several, as main runs a stage.
 
-  python tests/faults/toy.py WORKDIR HOSTS STEPS [what happens: die|fail|linger, INDEX, STEP]
+  python tests/faults/toy.py WORKDIR HOSTS STEPS [WHAT INDEX STEP]
+
+WHAT happens on process INDEX (-1: all) before that step: die, fail or term.
 """
 
 import os
@@ -29,6 +31,7 @@ def _loss(params, batch, key):
 
 def train(workdir: pathlib.Path, spec: str, num_steps: int, at_step=lambda n: None):
   """Trains a linear model; at_step(n) is called before every step."""
+  hosts._HEARTBEAT_S = 10  # who waits for it should not wait long
   hosts.join(spec)
   mesh = mesh_lib.make_mesh(data=-1, fsdp=1, model=1)
   tx = state_lib.optimizer(peak_lr=0.1, warmup_steps=2, num_steps=100, b1=0.9, b2=0.95, clip_norm=1.0, weight_decay=0.0)
@@ -42,28 +45,21 @@ def train(workdir: pathlib.Path, spec: str, num_steps: int, at_step=lambda n: No
              save_every=10**6, keep=2, log_every=1, path=workdir, meta={}, mesh=mesh, what="toy")
 
 
-def happens(workdir: pathlib.Path, what: str, index: int, step: int):
+def happens(what: str, index: int, step: int):
   """at_step for `train`: at that step, on that process (-1: all), this happens."""
   def at_step(n):
-    (workdir / f"step{jax.process_index()}").write_text(str(n))
     if n != step or index not in (-1, jax.process_index()):
       return
-    if what == "die":
-      os.kill(os.getpid(), signal.SIGKILL)
     if what == "fail":
       raise UserError("a mistake that this host alone can see")
-    if what == "term":
-      os.kill(os.getpid(), signal.SIGTERM)
-    if what == "wait":  # for whoever else is waited for
-      hosts.meet("never")
+    os.kill(os.getpid(), {"die": signal.SIGKILL, "term": signal.SIGTERM}[what])
   return at_step
 
 
 if __name__ == "__main__":
   root, spec, steps, *rest = sys.argv[1:]
-  root = pathlib.Path(root)
-  event = happens(root, rest[0], int(rest[1]), int(rest[2])) if rest else lambda n: None
-  status = main.to_the_end(lambda: train(root, spec, int(steps), event), several=bool(spec))
+  event = happens(rest[0], int(rest[1]), int(rest[2])) if rest else lambda n: None
+  status = main.to_the_end(lambda: train(pathlib.Path(root), spec, int(steps), event), several=bool(spec))
   sys.stdout.flush()
   sys.stderr.flush()
   os._exit(status)
