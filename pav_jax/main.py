@@ -14,6 +14,7 @@ state first), 1 for another host that was lost and for a bug of ours. What was
 finished stays, and the same command goes on from there.
 """
 
+import contextlib
 import dataclasses
 import functools
 import importlib
@@ -26,12 +27,14 @@ from collections.abc import Callable
 
 from absl import flags
 from absl import logging
+from etils import epath
 from ml_collections import config_dict
 from ml_collections import config_flags
 
 from pav_jax.errors import LostHost
 from pav_jax.errors import REQUIRED
 from pav_jax.errors import UserError
+from pav_jax.training import files
 from pav_jax.training.preemption import NOTICE
 from pav_jax.training.preemption import Preempted
 
@@ -86,7 +89,7 @@ def parse(argv: list[str]):
     raise UserError(f"config.stage {config.stage!r} is none of pipeline, {', '.join([*STAGES, *ALONE])}")
   if (config.stage == "didactic") != ("figure" in config):
     raise UserError(f"config.stage {config.stage!r} is not for {path}: configs/didactic has didactic, and nothing else")
-  return config, pathlib.Path(_WORKDIR.value).absolute() if _WORKDIR.value else None
+  return config, files.path(_WORKDIR.value) if _WORKDIR.value else None
 
 
 def _require(section, path: str):
@@ -110,7 +113,7 @@ def _load(path: str):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.get_config(*([argument] if argument else []))
-  except (AttributeError, ImportError, KeyError, SyntaxError, TypeError, ValueError) as error:
+  except (AttributeError, ImportError, KeyError, NameError, OSError, SyntaxError, TypeError, ValueError) as error:
     raise UserError(f"--config={path}: {type(error).__name__}: {' '.join(str(error).split())}") from error
 
 
@@ -124,22 +127,26 @@ def _tuple(key: str, value: tuple, default) -> tuple:
     raise UserError(f"--config.{key}: {value} is not a tuple of {kind.__name__}") from error
 
 
-def run(config, workdir: pathlib.Path, hosts_spec: str = ""):
+def run(config, workdir: str | os.PathLike, hosts_spec: str = ""):
   """Runs config.stage in workdir, as one of several processes if hosts_spec says so (training/hosts.py)."""
-  try:
-    workdir.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise UserError(f"--workdir {workdir}: {error.strerror}") from error
+  workdir = files.folder(files.path(workdir))
   # The libraries' own chatter (tfds, orbax) would bury what we say; ours goes to stderr by itself.
   logging.set_verbosity(logging.ERROR)
   # Imported late: a mistake on the command line is answered at once.
   import jax
   from pav_jax.training import hosts
-  from pav_jax.training import mesh
-  from pav_jax.training.run import Run
   hosts.join(hosts_spec)
   if hosts.several() and config.stage == "didactic":
     raise UserError("--hosts: stage didactic runs on one host")
+  with contextlib.ExitStack() as stack:
+    hosts.by_the_first(lambda: stack.enter_context(files.lock(workdir)), "the lock of the workdir")
+    _run_stages(config, workdir)
+
+
+def _run_stages(config, workdir: epath.Path):
+  from pav_jax.training import hosts
+  from pav_jax.training import mesh
+  from pav_jax.training.run import Run
   stages = ALONE | {name: (module,) for name, module in STAGES.items()} | {"pipeline": tuple(STAGES.values())}
   for module in stages[config.stage]:
     run_stage = importlib.import_module(module).run_stage
@@ -150,7 +157,7 @@ def run(config, workdir: pathlib.Path, hosts_spec: str = ""):
       run_stage(this)
 
 
-def compile_for(config, topology: str, workdir: pathlib.Path | None):
+def compile_for(config, topology: str, workdir: epath.Path | None):
   """The stage's programs through the TPU compiler; needs no TPU, and none is looked for. Figures go to workdir/compile.jsonl, too."""
   # The compiler's library asks the machine which TPU it has, and complains at length of having none.
   os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost",

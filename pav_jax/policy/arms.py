@@ -17,9 +17,9 @@
 """
 
 import functools
-import pathlib
 from typing import NamedTuple
 
+from etils import epath
 import jax
 import numpy as np
 
@@ -34,6 +34,7 @@ from pav_jax.policy import rft
 from pav_jax.policy import watch
 from pav_jax.problems import grading
 from pav_jax.problems import prepared
+from pav_jax.training import files
 from pav_jax.training import fit
 from pav_jax.training import loop
 from pav_jax.training import mesh as mesh_lib
@@ -92,7 +93,7 @@ def run_stage(run: Run):
   vocabulary = prepared.vocabulary(run.folder("problems/train"))
   train = prepared.read(run.folder("problems/train"), knobs.num_problems)
   own = knobs.init_from in ("sft", "rft")
-  start = run.folder(knobs.init_from).path / "best" if own else pathlib.Path(knobs.init_from)
+  start = run.folder(knobs.init_from).path / "best" if own else files.path(knobs.init_from)
   paths = {"sft": run.folder("sft").path / "best", knobs.init_from if own else "start": start}
   with grading.Grader(run.config.grading.workers, run.config.grading.timeout_s) as grader:
     arena = lambda problems, knobs, seed: reinforce.Arena(
@@ -132,7 +133,7 @@ def learners_of(knobs, network: network_lib.Network, mesh, lr_factor: float = 1.
                   learner(loss_fn=losses.value_loss(network), peak_lr=knobs.value_lr) if knobs.baseline == "value" else None)
 
 
-def train_arm(run: Run, name: str, path: pathlib.Path, arena, validation, players: reinforce.Players, learners: Learners) -> dict:
+def train_arm(run: Run, name: str, path: epath.Path, arena, validation, players: reinforce.Players, learners: Learners) -> dict:
   """Trains one arm with one seed; the loop's answer: best validation loss (1 - accuracy) and when."""
   knobs, arch, reference = arena.knobs, players.policy, players.reference
   key = jax.random.key(run.config.seed)  # nothing is drawn from it: parameters are given, losses exact
@@ -160,7 +161,7 @@ def validate(arena, arch, params) -> dict[str, float]:
           f"pass_at_{knobs.eval_n}": float(drawn_pn.any(axis=1).mean())}
 
 
-def measure(run: Run, folder, arena, paths: dict[str, pathlib.Path]):
+def measure(run: Run, folder, arena, paths: dict[str, epath.Path]):
   """A shard for every policy: greedy_p and right_pn of the test problems."""
   problem_p = np.arange(len(arena.problems.id_p), dtype=np.int32)
   n = arena.knobs.eval_samples

@@ -6,14 +6,14 @@ stands in every solution) is no alarm in it.
 """
 
 import json
-import os
-import pathlib
 import sys
 from collections.abc import Mapping
 
+from etils import epath
 import numpy as np
 
 from pav_jax.problems import grading
+from pav_jax.training import files
 from pav_jax.training import hosts
 from pav_jax.training import metrics
 
@@ -21,7 +21,7 @@ from pav_jax.training import metrics
 class Alarms:
   """A line on stderr and in a file for each alarm of a run, by the first process; one of a kind."""
 
-  def __init__(self, path: pathlib.Path, what: str):
+  def __init__(self, path: epath.Path, what: str):
     self._path, self._what, self._told = path, what, set()
 
   def restart(self, step: int):
@@ -29,10 +29,7 @@ class Alarms:
     kept = [row for row in metrics.read_curves(self._path) if row["step"] < step]
     self._told = {row["alarm"].split()[0] for row in kept}
     if hosts.first():
-      self._path.parent.mkdir(parents=True, exist_ok=True)
-      partial = self._path.with_suffix(".partial")
-      partial.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-      os.replace(partial, self._path)
+      files.write(self._path, "".join(json.dumps(row) + "\n" for row in kept))
 
   def tell(self, step: int, line: str):
     """An alarm of iteration `step`, unless there has been one of that first word."""
@@ -41,8 +38,7 @@ class Alarms:
     self._told.add(line.split()[0])
     if hosts.first():
       print(f"{self._what}: iteration {step}: {line}", file=sys.stderr)
-      with self._path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"step": step, "alarm": line}) + "\n")
+      files.append(self._path, json.dumps({"step": step, "alarm": line}) + "\n")
 
   @property
   def count(self) -> int:

@@ -12,16 +12,17 @@ A step is written beside its place and moved there when it is whole.
 """
 
 import os
-import pathlib
 import sys
 from collections.abc import Callable
 from typing import Any
 
+from etils import epath
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from pav_jax.errors import UserError
+from pav_jax.training import files
 from pav_jax.training import hosts
 from pav_jax.training import mesh as mesh_lib
 from pav_jax.training.state import TrainState
@@ -35,8 +36,7 @@ class Checkpoints:
   """The checkpoints of one training run; keeps the newest `keep`, or the best by the loss given."""
 
   def __init__(self, path: str | os.PathLike, *, keep: int = 1, by_loss: bool = False):
-    # Orbax reports success for relative paths and fails in the background.
-    self.path = pathlib.Path(path).absolute()
+    self.path = files.path(path)  # Absolute: orbax reports success for a relative one, and fails in the background.
     self._manager = ocp.CheckpointManager(
         self.path, item_names=ITEMS,
         options=ocp.CheckpointManagerOptions(
@@ -120,9 +120,9 @@ class Checkpoints:
     self._manager.close()
 
 
-def _step_folder(path: str | os.PathLike) -> pathlib.Path:
+def _step_folder(path: str | os.PathLike) -> epath.Path:
   """The step folder meant by a path: the folder itself, or the newest whole step inside it."""
-  path = pathlib.Path(path).absolute()
+  path = files.path(path)
   if not path.is_dir():
     raise UserError(f"checkpoint {path}: no such folder")
   whole = lambda folder: all((folder / name).is_dir() for name in ITEMS)
@@ -139,7 +139,7 @@ def read_meta(path: str | os.PathLike) -> dict:
   return _read_json(_step_folder(path), "meta")
 
 
-def _read_json(folder: pathlib.Path, item: str) -> dict:
+def _read_json(folder: epath.Path, item: str) -> dict:
   try:
     return ocp.JsonCheckpointHandler().restore(folder / item)
   except _DAMAGE as error:

@@ -11,11 +11,11 @@
 """
 
 import math
-import pathlib
 from collections.abc import Callable
 from typing import Any
 from typing import Protocol
 
+from etils import epath
 import jax
 
 from pav_jax.errors import UserError
@@ -39,7 +39,7 @@ class Memory(Protocol):
 
 def train(state: TrainState, step_fn: Callable, batch_fn: Callable, key, *, num_steps: int,
           evaluate: Callable, eval_every: int, save_every: int, keep: int, log_every: int,
-          path: pathlib.Path, meta: dict, mesh, what: str, memory: Memory | None = None) -> dict:
+          path: epath.Path, meta: dict, mesh, what: str, memory: Memory | None = None) -> dict:
   """Trains to num_steps and returns {'loss': best validation loss, 'step': where it was reached}.
 
   step_fn(state, batch, key) -> (state, metrics); batch_fn(n) -> host arrays of
