@@ -5,13 +5,13 @@ and a value is seen when its upload has ended. `Bucket.refuse` plays a bucket th
 """
 
 import base64
-import binascii
 import hashlib
 import http.server
 import itertools
 import json
 import re
 import struct
+import sys
 import threading
 import urllib.parse
 
@@ -24,8 +24,7 @@ class Bucket:
   def __init__(self):
     self.objects, self.uploads, self.refuse = {}, {}, 0
     self._generations, self._lock = itertools.count(1), threading.Lock()
-    self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("_Handler", (_Handler,), {"bucket": self}))
-    self._server.daemon_threads = True
+    self._server = _Server(("127.0.0.1", 0), type("_Bound", (_Handler,), {"bucket": self}))
     self.url = f"http://127.0.0.1:{self._server.server_port}"
 
   def __enter__(self) -> "Bucket":
@@ -39,8 +38,9 @@ class Bucket:
   @property
   def environment(self) -> dict[str, str]:
     """What makes the clients of a process come here, without credentials."""
+    # The last one: gcsfs would ask over another protocol, gRPC, whether the bucket has folders after all.
     return {"STORAGE_EMULATOR_HOST": self.url, "TENSORSTORE_GCS_HTTP_URL": self.url, "GOOGLE_AUTH_TOKEN_FOR_TESTING": "none",
-            "NO_GCE_CHECK": "true"}
+            "NO_GCE_CHECK": "true", "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
 
   def put(self, name: str, content: bytes, generation: str | None = None) -> dict | None:
     """The description of a new object; None where the name's generation is not the given one (0: no object)."""
@@ -60,6 +60,14 @@ class Bucket:
             "md5Hash": code(hashlib.md5(content).digest()), "crc32c": code(struct.pack(">I", google_crc32c.value(content))),
             "etag": str(generation), "timeCreated": "2026-01-01T00:00:00.000Z", "updated": "2026-01-01T00:00:00.000Z",
             "mediaLink": f"{self.url}/download/storage/v1/b/{bucket}/o/{urllib.parse.quote(rest, safe='')}?alt=media"}
+
+
+class _Server(http.server.ThreadingHTTPServer):
+  daemon_threads = True
+
+  def handle_error(self, request, client_address):
+    if not isinstance(sys.exception(), ConnectionError):  # Clients hang up when they have what they wanted.
+      super().handle_error(request, client_address)
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):

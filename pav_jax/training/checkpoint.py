@@ -8,9 +8,10 @@ read without the optimiser:
   meta     JSON: the architecture, the vocabulary's fingerprint, what it was trained for
   sums     JSON: a checksum of every array's bits; what lies under them has none
 
-A step is written beside its place and moved there when it is whole.
+A step is written beside its place and moved there when it is whole (in a bucket: marked when it is whole).
 """
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -28,8 +29,21 @@ from pav_jax.training import mesh as mesh_lib
 from pav_jax.training.state import TrainState
 
 ITEMS = ("params", "rest", "meta", "sums")
-# What orbax raises for a file that is not what it should be.
-_DAMAGE = (ValueError, OSError, KeyError, TypeError)
+
+
+class _Damaged(Exception):
+  """A file is not what it should be; says why, in one line."""
+
+
+@contextlib.contextmanager
+def _reading():
+  """What orbax and tensorstore raise for such a file has no common base: anything but what the devices say."""
+  try:
+    yield
+  except jax.errors.JaxRuntimeError:
+    raise
+  except Exception as error:
+    raise _Damaged(_first_line(error)) from error
 
 
 class Checkpoints:
@@ -37,11 +51,11 @@ class Checkpoints:
 
   def __init__(self, path: str | os.PathLike, *, keep: int = 1, by_loss: bool = False):
     self.path = files.path(path)  # Absolute: orbax reports success for a relative one, and fails in the background.
-    self._manager = ocp.CheckpointManager(
-        self.path, item_names=ITEMS,
-        options=ocp.CheckpointManagerOptions(
-            max_to_keep=keep, create=True, cleanup_tmp_directories=True, keep_checkpoints_without_metrics=not by_loss,
-            best_fn=(lambda metrics: metrics["loss"]) if by_loss else None, best_mode="min"))
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep, create=True, cleanup_tmp_directories=True, keep_checkpoints_without_metrics=not by_loss,
+        best_fn=(lambda metrics: metrics["loss"]) if by_loss else None, best_mode="min")
+    with files.told(self.path, "made a folder of checkpoints"):
+      self._manager = ocp.CheckpointManager(self.path, item_names=ITEMS, options=options)
 
   def save(self, state: TrainState, meta: dict, loss: float | None = None):
     """Takes a copy and returns; it is written in the background. A step that is there, or a later one, stays as it is.
@@ -54,7 +68,7 @@ class Checkpoints:
           step, metrics=None if loss is None else {"loss": loss},
           args=ocp.args.Composite(
               **{name: ocp.args.StandardSave(tree) for name, tree in items.items()},
-              meta=ocp.args.JsonSave(meta), sums=ocp.args.JsonSave(_sums(items))))
+              meta=ocp.args.JsonSave(files.sealed(meta)), sums=ocp.args.JsonSave(_sums(items))))
     self._told(write)
 
   def wait(self):
@@ -64,7 +78,7 @@ class Checkpoints:
   def _told(self, write: Callable[[], None]):
     try:
       write()
-    except (OSError, ValueError) as error:  # ValueError: how the library beneath orbax tells of a full disk
+    except Exception if files.is_remote(self.path) else (OSError, ValueError) as error:  # ValueError: how the library beneath orbax tells of a full disk
       raise UserError(f"checkpoint in {self.path} cannot be written: {_first_line(error)}") from error
 
   def latest(self) -> int | None:
@@ -94,15 +108,17 @@ class Checkpoints:
     if missing:
       return None, f"it has no {' and no '.join(missing)}"
     try:
-      found = self._manager.restore(step, args=ocp.args.Composite(
-          **{name: ocp.args.StandardRestore(_abstract(tree)) for name, tree in _items(like).items()},
-          meta=ocp.args.JsonRestore(), sums=ocp.args.JsonRestore()))
-    except _DAMAGE as error:
-      return None, _first_line(error)
+      with _reading():
+        found = self._manager.restore(step, args=ocp.args.Composite(
+            **{name: ocp.args.StandardRestore(_abstract(tree)) for name, tree in _items(like).items()},
+            meta=ocp.args.JsonRestore(), sums=ocp.args.JsonRestore()))
+        meta = files.opened(found.meta, "its meta")
+    except _Damaged as error:
+      return None, str(error)
     changed = _changed(_sums({"params": found.params, "rest": found.rest}), found.sums)
     if changed:
       return None, changed
-    return (TrainState(found.rest["step"], found.params, found.rest["opt_state"]), found.meta), ""
+    return (TrainState(found.rest["step"], found.params, found.rest["opt_state"]), meta), ""
 
   def _set_aside(self, steps: list[int], reasons: list[str], good: int):
     for step, reason in zip(steps, reasons):
@@ -125,7 +141,8 @@ def _step_folder(path: str | os.PathLike) -> epath.Path:
   path = files.path(path)
   if not path.is_dir():
     raise UserError(f"checkpoint {path}: no such folder")
-  whole = lambda folder: all((folder / name).is_dir() for name in ITEMS)
+  # In a bucket, where nothing is moved, a whole step is one that says so.
+  whole = lambda folder: all((folder / name).is_dir() for name in ITEMS) and ocp.utils.is_checkpoint_finalized(folder)
   if whole(path):
     return path
   steps = [p for p in path.iterdir() if p.name.isdigit() and whole(p)]
@@ -136,14 +153,16 @@ def _step_folder(path: str | os.PathLike) -> epath.Path:
 
 def read_meta(path: str | os.PathLike) -> dict:
   """What was written beside the parameters: architecture, vocabulary, purpose."""
-  return _read_json(_step_folder(path), "meta")
+  folder = _step_folder(path)
+  return files.opened(_read_json(folder, "meta"), folder / "meta")
 
 
 def _read_json(folder: epath.Path, item: str) -> dict:
   try:
-    return ocp.JsonCheckpointHandler().restore(folder / item)
-  except _DAMAGE as error:
-    raise UserError(f"checkpoint {folder}: its {item} cannot be read: {_first_line(error)}") from error
+    with _reading():
+      return ocp.JsonCheckpointHandler().restore(folder / item)
+  except _Damaged as error:
+    raise UserError(f"checkpoint {folder}: its {item} cannot be read: {error}") from error
 
 
 def load_params(path: str | os.PathLike, like) -> Any:
@@ -155,18 +174,20 @@ def load_params(path: str | os.PathLike, like) -> Any:
   folder = _step_folder(path)
   with ocp.StandardCheckpointer() as checkpointer:
     try:
-      stored = checkpointer.metadata(folder / "params").item_metadata.tree
-    except (*_DAMAGE, AttributeError) as error:
-      raise UserError(f"checkpoint {folder} is damaged: {_first_line(error)}") from error
+      with _reading():
+        stored = checkpointer.metadata(folder / "params").item_metadata.tree
+    except _Damaged as error:
+      raise UserError(f"checkpoint {folder} is damaged: {error}") from error
     have, want = ({name: (tuple(x.shape), x.dtype) for name, x in _leaves(tree)} for tree in (stored, like))
     for name in sorted(have.keys() | want.keys()):
       shapes = [leaves[name][0] if name in leaves else "absent" for leaves in (have, want)]
       if shapes[0] != shapes[1]:
         raise UserError(f"checkpoint {folder} is of another architecture: {name} is {shapes[0]}, the model's is {shapes[1]}")
     try:
-      params = checkpointer.restore(folder / "params", _abstract(like))
-    except _DAMAGE as error:
-      raise UserError(f"checkpoint {folder} is damaged: {_first_line(error)}") from error
+      with _reading():
+        params = checkpointer.restore(folder / "params", _abstract(like))
+    except _Damaged as error:
+      raise UserError(f"checkpoint {folder} is damaged: {error}") from error
   # An array that was asked for in another type has other bits.
   sums = {name: x for name, x in _sums({"params": params}).items()
           if have[name.removeprefix("params/")][1] == want[name.removeprefix("params/")][1]}

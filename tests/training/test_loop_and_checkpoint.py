@@ -1,5 +1,7 @@
 """Stopped and started again a run is the same run, bit for bit; and every bad checkpoint is one line."""
 
+import collections
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -143,3 +145,29 @@ def test_a_truncated_checkpoint_is_told_in_one_line(trainer, tmp_path):
   with pytest.raises(UserError) as raised:
     checkpoint.load_params(tmp_path / "damaged", jax.eval_shape(lambda: state).params)
   assert "is damaged" in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_a_bit_that_flips_anywhere_in_a_checkpoint_is_told_or_changes_nothing(trainer, tmp_path):
+  state = jax.tree.map(lambda x: x + jnp.asarray(0.5, x.dtype) if x.ndim else x, trainer.like())  # nothing at zero, which is not stored
+  written = checkpoint.Checkpoints(tmp_path / "ck")
+  written.save(state, META)
+  written.close()
+  rng, seen = np.random.default_rng(0), collections.Counter()
+  for file in sorted(p for p in (tmp_path / "ck").rglob("*") if p.is_file()):
+    content = file.read_bytes()
+    for at in rng.integers(0, len(content), 6) if content else ():
+      file.write_bytes(content[:at] + bytes([content[at] ^ 1 << rng.integers(8)]) + content[at + 1:])
+      try:
+        params, meta = checkpoint.load_params(tmp_path / "ck", jax.eval_shape(lambda: state).params), checkpoint.read_meta(tmp_path / "ck")
+        reader = checkpoint.Checkpoints(tmp_path / "ck")
+        found, _ = reader.restore(state)
+        reader.close()
+        for x, y in ((params, state.params), (found, state)):
+          jax.tree.map(np.testing.assert_array_equal, x, y)
+        assert META.items() <= meta.items()  # the name of its checksum may be another key
+        seen["same"] += 1
+      except UserError as error:
+        assert "\n" not in str(error) and str(tmp_path / "ck" / "0") in str(error)
+        seen[f"told of {file.parent.name}"] += 1
+      file.write_bytes(content)
+  assert seen["told of d"] > 10 and seen["told of meta"] > 3, seen
