@@ -68,8 +68,12 @@ def run_stage(run: Run):
 @contextlib.contextmanager
 def _scratch() -> Iterator[epath.Path]:
   """A local folder while the block lasts: for TensorFlow, which reads files and not bytes."""
-  with tempfile.TemporaryDirectory(prefix="pav_jax_") as folder:
-    yield files.path(folder)
+  try:
+    folder = tempfile.TemporaryDirectory(prefix="pav_jax_")
+  except OSError as error:
+    raise UserError(f"no temporary folder can be made (TMPDIR): {files.reason(error)}") from error
+  with folder:
+    yield files.path(folder.name)
 
 
 def _make_vocabulary(section, knobs, source, tasks, path):
