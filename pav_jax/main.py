@@ -133,7 +133,6 @@ def run(config, workdir: str | os.PathLike, hosts_spec: str = ""):
   # The libraries' own chatter (tfds, orbax) would bury what we say; ours goes to stderr by itself.
   logging.set_verbosity(logging.ERROR)
   # Imported late: a mistake on the command line is answered at once.
-  import jax
   from pav_jax.training import hosts
   hosts.join(hosts_spec)
   if hosts.several() and config.stage == "didactic":

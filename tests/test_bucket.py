@@ -126,7 +126,7 @@ def test_a_user_s_problems_are_read_from_a_bucket(bucket):
   for path in ("gs://bucket/own/MATH.tar.gz", "gs://bucket/own"):
     [problem] = problem_lib.read_math(path, "test")
     assert (problem.id, problem.answer) == ("math/test/algebra/7.json", "2")
-  with pytest.raises(UserError, match="gs://bucket/own/train.jsonl cannot be read: "):
+  with pytest.raises(UserError, match="gs://bucket/own/train.jsonl cannot be read: no such file or bucket"):
     list(problem_lib.read_jsonl("gs://bucket/own/train.jsonl"))
 
 

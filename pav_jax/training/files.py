@@ -65,7 +65,7 @@ def told(path: epath.Path, what: str) -> Iterator[None]:
 
 def reason(error: BaseException) -> str:
   """What an error says, in one line."""
-  text = getattr(error, "strerror", None) or str(error)
+  text = getattr(error, "strerror", None) or ("no such file or bucket" if isinstance(error, FileNotFoundError) else str(error))
   return " ".join(str(text).split())[:300] or type(error).__name__
 
 
