@@ -20,7 +20,7 @@ from tests.training.test_files import HOLD
 
 pytestmark = pytest.mark.slow
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 TINY = "from tests import fakes\nfrom tests.test_pipeline import miniature as get_config\n"
 
 
