@@ -21,11 +21,11 @@ import platform
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
 import time
+import traceback
 
 ROOT = pathlib.Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
@@ -34,8 +34,8 @@ sys.path.insert(0, str(ROOT))
 FOLDERS = {"problems": ("problems", "tfds"), "sft": ("sft",), "rollouts": ("rollouts",), "values": ("values",),
            "verifier": ("verifier",), "search": ("search",), "report": ("report",), "rft": ("rft",), "rl": ("rl", "rl_report")}
 CHANGES = {
-    "arithmetic.dials.min_length": 1, "arithmetic.dials.max_length": 1, "arithmetic.dials.modulus": 2,
-    "arithmetic.dials.operations": ("+1",), "arithmetic.train_size": 60, "problems.problems_per_shard": 12,
+    "arithmetic.dials.min_length": 1, "arithmetic.dials.max_length": 1, "arithmetic.dials.modulus": 3,
+    "arithmetic.dials.lure": 0.0, "arithmetic.dials.lured": 0.0, "arithmetic.train_size": 60, "problems.problems_per_shard": 12,
     "problems.max_prompt": 40, "problems.max_solution": 24, "grading.workers": 1,
     "sft.num_steps": 60, "sft.batch_size": 16, "sft.eval_every": 5, "sft.save_every": 5, "sft.warmup_steps": 5, "sft.peak_lr": 1e-2,
     "rollouts.num_problems": 24, "rollouts.problems_per_shard": 3, "monte_carlo.responses_per_shard": 8,
@@ -108,6 +108,8 @@ def forked(task, log: pathlib.Path) -> int:
       os.dup2(out.fileno(), 1)
       os.dup2(out.fileno(), 2)
     status = task()
+  except BaseException:
+    traceback.print_exc()
   finally:
     sys.stdout.flush()
     sys.stderr.flush()

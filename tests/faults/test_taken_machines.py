@@ -59,14 +59,14 @@ def test_a_machine_that_is_taken_saves_and_goes_on_alike(tmp_path):
 
 
 def test_several_hosts_of_which_one_hears_of_it_save_the_same_step(tmp_path):
-  assert [status for status, _ in _run(tmp_path / "whole", 800, hosts=2)] == [0, 0]
-  ended = _run(tmp_path / "taken", 800, "term", 1, 20, hosts=2)
+  assert [status for status, _ in _run(tmp_path / "whole", 400, hosts=2)] == [0, 0]
+  ended = _run(tmp_path / "taken", 400, "term", 1, 20, hosts=2)
   [step] = _steps(tmp_path / "taken")
-  assert 20 < step < 800
+  assert 20 < step < 400
   for status, said in ended:
     assert status == 143 and f"preempted: toy: saved at step {step}; the same command goes on from here" in said, said
-  assert [status for status, _ in _run(tmp_path / "taken", 800, hosts=2)] == [0, 0]
-  _same(tmp_path / "whole", tmp_path / "taken", 800)
+  assert [status for status, _ in _run(tmp_path / "taken", 400, hosts=2)] == [0, 0]
+  _same(tmp_path / "whole", tmp_path / "taken", 400)
 
 
 @pytest.mark.parametrize("who", [0, 1])
