@@ -47,9 +47,10 @@ def join(spec: str):
     raise UserError(f"--hosts={spec}: {' '.join(str(error).split())}") from error
   except RuntimeError as error:
     raise LostHost(f"--hosts={spec}: {' '.join(str(error).split())}") from error
+  # JAX has put its own handler of SIGTERM in the place of ours; it is what tells the other hosts.
+  theirs = ctypes.CFUNCTYPE(None, ctypes.c_int)(_handler(signal.SIGTERM, None))
+  NOTICE.listen(pass_on=theirs if several() else None)
   if several():
-    # JAX has put its own handler of SIGTERM in the place of ours; it is what tells the other hosts.
-    NOTICE.listen(pass_on=ctypes.CFUNCTYPE(None, ctypes.c_int)(_handler(signal.SIGTERM, None)))
     _handler(signal.SIGABRT, _aborted)
     threading.Thread(target=_hear_of_ends, daemon=True).start()
 

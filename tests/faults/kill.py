@@ -19,6 +19,7 @@ import os
 import pathlib
 import platform
 import random
+import re
 import shutil
 import signal
 import sys
@@ -36,15 +37,15 @@ FOLDERS = {"problems": ("problems", "tfds"), "sft": ("sft",), "rollouts": ("roll
 CHANGES = {
     "arithmetic.dials.min_length": 1, "arithmetic.dials.max_length": 1, "arithmetic.dials.modulus": 3,
     "arithmetic.dials.lure": 0.0, "arithmetic.dials.lured": 0.0, "arithmetic.train_size": 60, "problems.problems_per_shard": 12,
-    "problems.max_prompt": 40, "problems.max_solution": 24, "grading.workers": 1,
-    "sft.num_steps": 60, "sft.batch_size": 16, "sft.eval_every": 5, "sft.save_every": 5, "sft.warmup_steps": 5, "sft.peak_lr": 1e-2,
+    "problems.max_prompt": 40, "problems.max_solution": 24, "grading.workers": 1, "verifier.kinds": ("orm", "q"),
+    "sft.num_steps": 30, "sft.batch_size": 16, "sft.eval_every": 5, "sft.save_every": 5, "sft.warmup_steps": 5, "sft.peak_lr": 1e-2,
     "rollouts.num_problems": 24, "rollouts.problems_per_shard": 3, "monte_carlo.responses_per_shard": 8,
-    "search.num_seeds": 2, "rft.num_steps": 12, "rft.batch_size": 4, "rft.eval_every": 3, "rft.save_every": 2, "rft.warmup_steps": 1,
+    "search.num_seeds": 2, "search.widths": (1,), "search.provers": ("best_of_k",), "rft.num_steps": 12, "rft.batch_size": 4, "rft.eval_every": 3, "rft.save_every": 2, "rft.warmup_steps": 1,
     "rft.log_every": 1, "rft.valid_fraction": 0.3,
     **{f"rl.{name}": x for name, x in {
         "num_steps": 6, "batch_size": 2, "warmup_steps": 1, "eval_every": 2, "save_every": 2, "group": 2, "rows": 4, "share": 2,
         "eval_problems": 4, "eval_n": 2, "test_problems": 3, "eval_samples": 2, "value_warmup": 2, "baseline": "value",
-        "watch.responses": 8, "watch.share": 0.05, "watch.factor": 1.05, "watch.kl": 1e-4}.items()}}
+        "arms": ("progress",), "watch.responses": 8, "watch.share": 0.05, "watch.factor": 1.05, "watch.kl": 1e-4}.items()}}
 
 
 @dataclasses.dataclass
@@ -74,7 +75,7 @@ class Writes:
   def __call__(self, event: str, arguments):
     writes = event in ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree", "shutil.copyfile") or (
         event == "open" and isinstance(arguments[1], str) and arguments[1].strip("br+") not in ("",))
-    if not writes or not str(arguments[0]).startswith(self._root):
+    if not writes or not str(arguments[0]).startswith(self._root) or str(arguments[0]).endswith("/.lock"):
       return
     self.count += 1
     self.first_at = self.first_at or time.monotonic()
@@ -121,6 +122,7 @@ def stage_task(stage: str, root: pathlib.Path, cache: pathlib.Path, aim: Aim | N
   import jax
   from pav_jax import main
   from pav_jax.policy import rft
+  from pav_jax.training import files
   from pav_jax.training import mesh as mesh_lib
   from pav_jax.training.run import Run
   from tests.test_pipeline import miniature
@@ -133,7 +135,7 @@ def stage_task(stage: str, root: pathlib.Path, cache: pathlib.Path, aim: Aim | N
   sys.addaudithook(writes)
   task = functools.partial(main.run, config, root)
   if stage == "rft":
-    task = lambda: rft.run_stage(Run(config, root, mesh_lib.make_mesh(**config.mesh)))
+    task = lambda: rft.run_stage(Run(config, files.path(root), mesh_lib.make_mesh(**config.mesh)))
   status = main.to_the_end(task, several=False)
   if noted is not None:
     noted.write_text(json.dumps(dataclasses.asdict(Undisturbed(writes.first_at - start, time.monotonic() - start, writes.count))))
@@ -165,14 +167,14 @@ def content(folder: pathlib.Path) -> dict:
     elif path.suffix == ".jsonl":
       found[name] = [without_times(json.loads(line)) for line in path.read_text().splitlines()]
     else:
-      found[name] = path.read_bytes()
+      found[name] = re.sub(rb"(seconds for this page</t[dh]><t[dh][^>]*>)[^<]*", rb"\1", path.read_bytes())
   return found
 
 
 def without_times(value):
   """JSON without what two undisturbed runs would not share."""
   if isinstance(value, dict):
-    return {k: without_times(x) for k, x in value.items() if not k.endswith("_s") and k != "versions"}
+    return {k: without_times(x) for k, x in value.items() if not k.endswith("_s") and not k.startswith("seconds") and k != "versions"}
   return [without_times(x) for x in value] if isinstance(value, list) else value
 
 
