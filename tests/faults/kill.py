@@ -210,8 +210,8 @@ def alive(pid: int) -> bool:
     return False
 
 
-def attempt(stage: str, root: pathlib.Path, base: pathlib.Path, aim: Aim) -> int | None:
-  """Starts a stage and kills it; its status if it ended before. Raises AssertionError if a process of its own outlives it."""
+def attempt(stage: str, root: pathlib.Path, base: pathlib.Path, aim: Aim) -> tuple[int | None, list[int]]:
+  """Starts a stage and kills it; its status if it ended before, and processes of its own that outlive it by 20 seconds."""
   pid = forked(functools.partial(stage_task, stage, root, base / "cache", aim, None), base / "log.txt")
   end, started = time.monotonic() + aim.after_s, set()
   while True:
@@ -227,33 +227,55 @@ def attempt(stage: str, root: pathlib.Path, base: pathlib.Path, aim: Aim) -> int
   limit = time.monotonic() + 20
   while (left := [x for x in started if alive(x)]) and time.monotonic() < limit:
     time.sleep(0.05)
-  assert not left, f"{stage}: processes {left} outlive the run"
-  return None if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL else os.waitstatus_to_exitcode(status)
+  killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+  return None if killed else os.waitstatus_to_exitcode(status), left
+
+
+def undisturbed(stage: str, base: pathlib.Path) -> Undisturbed:
+  """Runs a stage in base/whole, if that has not been done, and once more with its programs compiled, which is what is noted."""
+  noted = base / f"{stage}.json"
+  if not noted.exists():
+    (base / "whole").mkdir(parents=True, exist_ok=True)
+    for root in (base / "whole", base / "again"):
+      if root.name == "again":
+        shutil.copytree(base / "whole", root, ignore=shutil.ignore_patterns(*FOLDERS[stage]))
+      _, status = os.waitpid(forked(functools.partial(stage_task, stage, root, base / "cache", None, noted), base / "log.txt"), 0)
+      assert status == 0, (base / "log.txt").read_text()[-3000:]
+    shutil.rmtree(base / "again")
+  return Undisturbed(**json.loads(noted.read_text()))
 
 
 def disturb(stage: str, base: pathlib.Path, was: Undisturbed, kills: int, rng: random.Random) -> dict:
-  """Kills a stage so often; the counts. Raises AssertionError at the first difference."""
-  whole, killed = base / "whole", base / "killed"
-  counts = {"kills": 0, "at_a_write": 0, "ends": 0}
+  """Kills a stage so often, or up to the first thing that is wrong; the counts, and what that was."""
+  killed, log = base / "killed", base / "log.txt"
+  killed.mkdir(exist_ok=True)
+  for folder in FOLDERS[stage]:
+    shutil.rmtree(killed / folder, ignore_errors=True)
+  counts = {"kills": 0, "at_a_write": 0, "ends": 0, "wrong": ""}
   start = time.monotonic()
-  while counts["kills"] < kills or any((killed / folder).exists() for folder in FOLDERS[stage]):
+  while not counts["wrong"] and (counts["kills"] < kills or any((killed / folder).exists() for folder in FOLDERS[stage])):
     aim = Aim(after_s=rng.uniform(0.9 * was.first_s, was.seconds))
     if counts["kills"] >= kills:
       aim = Aim()
     elif rng.random() < 0.5:
       aim = Aim(write=rng.randint(1, was.writes), later_s=rng.choice((0.0, rng.uniform(0, 0.05))))
-    status = attempt(stage, killed, base, aim)
-    if status is None:
+    status, left = attempt(stage, killed, base, aim)
+    if left:
+      counts["wrong"] = f"processes {left} outlive the run"
+    elif status is None:
       counts["kills"] += 1
       counts["at_a_write"] += bool(aim.write)
-      continue
-    said = (base / "log.txt").read_text()[-2000:]
-    assert status == 0, f"{stage} ended with status {status} after {counts['kills']} kills: {said}"
-    _, status = os.waitpid(forked(functools.partial(compare, stage, whole, killed), base / "differences.txt"), 0)
-    assert status == 0, f"{stage} after {counts['kills']} kills: {(base / 'differences.txt').read_text()}"
-    counts["ends"] += 1
-    for folder in FOLDERS[stage]:
-      shutil.rmtree(killed / folder, ignore_errors=True)
+    elif status:
+      counts["wrong"] = f"ended with status {status}: {log.read_text()[-2000:]}"
+    else:
+      differences = base / "differences.txt"
+      differences.unlink(missing_ok=True)
+      _, status = os.waitpid(forked(functools.partial(compare, stage, base / "whole", killed), differences), 0)
+      if status:
+        counts["wrong"] = f"after {counts['kills']} kills: {differences.read_text()[-2000:]}"
+      counts["ends"] += 1
+      for folder in FOLDERS[stage]:
+        shutil.rmtree(killed / folder, ignore_errors=True)
   return counts | {"seconds": round(time.monotonic() - start, 1)}
 
 
@@ -264,36 +286,29 @@ def main() -> int:
   parser.add_argument("--kills", type=int, default=20, help="Of each stage.")
   parser.add_argument("--seed", type=int, default=0)
   parser.add_argument("--results", default="", help="A file to add a JSON line to for each stage.")
-  parser.add_argument("--workdir", default="", help="Where all of it happens; left out: a temporary folder.")
+  parser.add_argument("--workdir", default="", help="Where all of it happens and is kept, the undisturbed run for another time; left out: a temporary folder.")
   options = parser.parse_args()
   wanted = options.stages.split(",")
   preload()
+  status = 0
   with tempfile.TemporaryDirectory() as temporary:
     base = pathlib.Path(options.workdir or temporary).absolute()
-    (base / "whole").mkdir(parents=True)
-    (base / "killed").mkdir()
     for stage in list(FOLDERS)[:max(map(list(FOLDERS).index, wanted)) + 1]:
-      noted = base / f"{stage}.json"
-      task = functools.partial(stage_task, stage, base / "whole", base / "cache", None, noted)
-      _, status = os.waitpid(forked(task, base / "log.txt"), 0)
-      assert status == 0, (base / "log.txt").read_text()[-3000:]
-      # Once more from the cache of programs: that is how long the attempts take.
-      shutil.copytree(base / "whole", base / "again", ignore=shutil.ignore_patterns(*FOLDERS[stage]))
-      _, status = os.waitpid(forked(functools.partial(stage_task, stage, base / "again", base / "cache", None, noted), base / "log.txt"), 0)
-      shutil.rmtree(base / "again")
-      was = Undisturbed(**json.loads(noted.read_text()))
+      was = undisturbed(stage, base)
       if stage in wanted:
-        counts = disturb(stage, base, was, options.kills, random.Random(f"{options.seed} {stage}"))
-        line = {"stage": stage, **counts, "equal": True, "seed": options.seed, "undisturbed_s": round(was.seconds, 1),
-                "writes": was.writes, "hardware": f"1 core, {cpu()}", "python": platform.python_version()}
+        line = {"stage": stage, **disturb(stage, base, was, options.kills, random.Random(f"{options.seed} {stage}")),
+                "seed": options.seed, "undisturbed_s": round(was.seconds, 1), "writes": was.writes,
+                "hardware": f"1 core, {cpu()}", "python": platform.python_version()}
+        status = status or bool(line["wrong"])
         print(json.dumps(line), flush=True)
         if options.results:
           with open(options.results, "a", encoding="utf-8") as out:
             out.write(json.dumps(line) + "\n")
       for folder in FOLDERS[stage]:
+        shutil.rmtree(base / "killed" / folder, ignore_errors=True)
         if (base / "whole" / folder).exists():
           shutil.copytree(base / "whole" / folder, base / "killed" / folder)
-  return 0
+  return int(status)
 
 
 def cpu() -> str:

@@ -93,4 +93,4 @@ def test_the_driver_that_kills(tmp_path):
                          f"--results={tmp_path / 'kills.jsonl'}"], capture_output=True, text=True, timeout=300)
   assert done.returncode == 0, done.stdout + done.stderr
   lines = [json.loads(line) for line in (tmp_path / "kills.jsonl").read_text().splitlines()]
-  assert [line["stage"] for line in lines] == ["sft", "rollouts"] and all(line["kills"] == 3 and line["ends"] for line in lines)
+  assert [line["stage"] for line in lines] == ["sft", "rollouts"] and all(line["kills"] == 3 and line["ends"] and not line["wrong"] for line in lines)
