@@ -46,7 +46,7 @@ class Kept:
 
   def __init__(self, path: epath.Path):
     self._path = path
-    self._rows = metrics.read_curves(path, key="optimizer")
+    self._rows = metrics.read_curves(path, key=None)
 
   def row(self, make, **name) -> dict:
     """The row of that name, made by make() if it is not there."""

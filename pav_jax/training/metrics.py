@@ -37,10 +37,10 @@ class Curves:
     files.append(self._path, json.dumps({"step": step, **finite}) + "\n")
 
 
-def read_curves(path: epath.Path, key: str = "step") -> list[dict]:
+def read_curves(path: epath.Path, key: str | None = "step") -> list[dict]:
   """The rows a stage has written, each with the key; none if the file is not there. A torn last line is left out.
 
-  UserError for a line that is no such row.
+  UserError for any other line that is no JSON object, or lacks the key.
   """
   path = files.path(path)
   if not files.exists(path):
@@ -51,8 +51,8 @@ def read_curves(path: epath.Path, key: str = "step") -> list[dict]:
       row = json.loads(line)
     except ValueError as error:
       row = error
-    if not isinstance(row, dict) or key not in row:
-      raise UserError(f"{path} is damaged: line {number} is no row with {key!r}; mend it, or take it out")
+    if not isinstance(row, dict) or key is not None and key not in row:
+      raise UserError(f"{path} is damaged: line {number} is no row" + f" with {key!r}" * (key is not None) + "; mend it, or take it out")
     rows.append(row)
   return rows
 
