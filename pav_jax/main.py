@@ -19,6 +19,7 @@ import dataclasses
 import functools
 import importlib
 import importlib.util
+import inspect
 import os
 import pathlib
 import sys
@@ -130,8 +131,9 @@ def _tuple(key: str, value: tuple, default) -> tuple:
 def run(config, workdir: str | os.PathLike, hosts_spec: str = ""):
   """Runs config.stage in workdir, as one of several processes if hosts_spec says so (training/hosts.py)."""
   workdir = files.folder(files.path(workdir))
-  # The libraries' own chatter (tfds, orbax) would bury what we say; ours goes to stderr by itself.
-  logging.set_verbosity(logging.ERROR)
+  # The libraries' own chatter (tfds, orbax) would bury what we say; ours goes to stderr by itself. What they cannot do they
+  # raise, too: orbax with a traceback beforehand, from each of its threads.
+  logging.set_verbosity(logging.FATAL)
   # Imported late: a mistake on the command line is answered at once.
   from pav_jax.training import hosts
   hosts.join(hosts_spec)
@@ -175,7 +177,14 @@ def main() -> int:
   except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     return 2
+  sys.unraisablehook = functools.partial(_unraisable, sys.unraisablehook)
   return to_the_end(functools.partial(run, config, workdir, _HOSTS.value), several=bool(_HOSTS.value))
+
+
+def _unraisable(usual: Callable, told):
+  """Where a save has failed, and said so, what orbax and tensorstore have still under way fails after it: no news."""
+  if not inspect.iscoroutine(told.object) and str(told.exc_value) != "Event loop is closed":
+    usual(told)
 
 
 def to_the_end(task: Callable[[], None], several: bool) -> int:

@@ -43,7 +43,7 @@ def _reading():
   except jax.errors.JaxRuntimeError:
     raise
   except Exception as error:
-    raise _Damaged(_first_line(error)) from error
+    raise _Damaged(files.reason(error)) from error
 
 
 class Checkpoints:
@@ -79,7 +79,7 @@ class Checkpoints:
     try:
       write()
     except Exception if files.is_remote(self.path) else (OSError, ValueError) as error:  # ValueError: how the library beneath orbax tells of a full disk
-      raise UserError(f"checkpoint in {self.path} cannot be written: {_first_line(error)}") from error
+      raise UserError(f"checkpoint in {self.path} cannot be written: {files.reason(error)}") from error
 
   def latest(self) -> int | None:
     """The newest step that is whole on disk, None if there is none."""
@@ -225,7 +225,3 @@ def _changed(sums: dict[str, int], stored: dict[str, int]) -> str:
 def _abstract(tree):
   return jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None)), tree)
-
-
-def _first_line(error: Exception) -> str:
-  return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

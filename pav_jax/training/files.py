@@ -64,9 +64,10 @@ def told(path: epath.Path, what: str) -> Iterator[None]:
 
 
 def reason(error: BaseException) -> str:
-  """What an error says, in one line."""
+  """What an error says, in one line that is not too long: it begins with what was done, and ends with why that failed."""
   text = getattr(error, "strerror", None) or ("no such file or bucket" if isinstance(error, FileNotFoundError) else str(error))
-  return " ".join(str(text).split())[:300] or type(error).__name__
+  line = next((" ".join(line.split()) for line in str(text).splitlines() if line.strip()), type(error).__name__)
+  return line if len(line) <= 300 else f"{line[:100]} ... {line[-195:]}"
 
 
 def folder(path: epath.Path) -> epath.Path:
