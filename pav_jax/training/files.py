@@ -9,7 +9,6 @@ renamed.
 
 import contextlib
 import datetime
-import errno
 import fcntl
 import hashlib
 import importlib.util
@@ -17,6 +16,7 @@ import json
 import logging
 import os
 import socket
+import sys
 from collections.abc import Iterator
 
 from etils import epath
@@ -175,12 +175,12 @@ def lock(workdir: epath.Path) -> Iterator[None]:
       file = stack.enter_context(open(place, "ab+", buffering=0))
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-      if error.errno != errno.EWOULDBLOCK:
-        raise UserError(f"{place} cannot be locked: {reason(error)}") from error
+    except BlockingIOError as error:
       file.seek(0)
       raise UserError(f"--workdir {workdir}: another run is in it ({file.read().decode().strip()}); "
                       "wait for it to end, or choose another --workdir") from error
+    except OSError as error:  # A shared disk without locks is no reason not to run.
+      print(f"{place} cannot be locked ({reason(error)}): a second run in this workdir would not be noticed", file=sys.stderr)
     since = datetime.datetime.now(datetime.UTC).isoformat(" ", "seconds")[:19]
     with told(place, "written"):
       file.truncate(0)

@@ -1,5 +1,6 @@
 """Files are whole or not there, and what a disk or another run stands in the way of is told in a line."""
 
+import errno
 import json
 import os
 import pathlib
@@ -150,6 +151,16 @@ def test_a_second_run_is_told_of_the_first_until_it_is_gone(tmp_path):
     assert f"process {os.getpid()} on" in (tmp_path / ".lock").read_text()
   with files.lock(files.path(tmp_path)):  # let go at the block's end
     pass
+
+
+def test_a_disk_without_locks_is_told_and_used(tmp_path, monkeypatch, capsys):
+  def none(*_):
+    raise OSError(errno.ENOLCK, "No locks available")
+  monkeypatch.setattr("fcntl.flock", none)
+  with files.lock(files.path(tmp_path)):
+    pass
+  assert capsys.readouterr().err == (f"{tmp_path}/.lock cannot be locked (No locks available): "
+                                     "a second run in this workdir would not be noticed\n")
 
 
 def test_a_lock_that_cannot_be_written_is_told(tmp_path):
