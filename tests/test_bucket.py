@@ -20,6 +20,8 @@ from pav_jax.training import mesh as mesh_lib
 from pav_jax.training import metrics
 from pav_jax.training import records
 from pav_jax.training import state as state_lib
+from tests.didactic.test_stage import _config as figure
+from tests.policy.test_arms import TINY
 from tests.test_pipeline import STAGES
 from tests.test_pipeline import miniature
 
@@ -130,6 +132,12 @@ def test_a_user_s_problems_are_read_from_a_bucket(bucket):
     list(problem_lib.read_jsonl("gs://bucket/own/train.jsonl"))
 
 
+def test_a_figure_in_a_bucket(bucket):
+  for again in (False, True):
+    main.run(figure("map", again=again), "gs://bucket/didactic")
+    assert _names(bucket, "bucket/didactic/map") == ["manifest.json", "map.svg", "plan.json"]
+
+
 @pytest.fixture(scope="module")
 def run(bucket, tmp_path_factory):
   """The pipeline, run in a bucket from an empty folder; both."""
@@ -182,3 +190,13 @@ def test_a_run_in_a_bucket_goes_on_and_is_evaluated_by_path(run, bucket, tmp_pat
   capsys.readouterr()
   main.run(miniature(stage="evaluate", **{"evaluate.checkpoint": f"{run[0]}/sft/best", "policy.init_from": f"{run[0]}/sft/best"}), tmp_path)
   assert json.loads(capsys.readouterr().out.splitlines()[-1])["checkpoint"] == "gs://bucket/run/sft/best"
+
+
+@pytest.mark.slow
+def test_rl_in_a_bucket(run, bucket):
+  changes = {"arms": ("outcome",), "init_from": "sft", "watch.factor": 1.0001, "watch.responses": 4}
+  main.run(miniature(stage="rl", **{f"rl.{name}": x for name, x in (TINY | changes).items()}), run[0])
+  names = _names(bucket, "bucket/run")
+  assert {"rl/outcome/0/curves.jsonl", "rl/outcome/0/alarms.jsonl", "rl/manifest.json", "rl_report/report.json", "rl_report/samples.svg"} <= set(names)
+  told = records.Folder(f"{run[0]}/rl").manifest()["facts"]["training"]["outcome/0"]["alarms"]
+  assert len(metrics.read_curves(f"{run[0]}/rl/outcome/0/alarms.jsonl")) == told
