@@ -139,13 +139,14 @@ class Checkpoints:
 def _step_folder(path: str | os.PathLike) -> epath.Path:
   """The step folder meant by a path: the folder itself, or the newest whole step inside it."""
   path = files.path(path)
-  if not path.is_dir():
-    raise UserError(f"checkpoint {path}: no such folder")
   # In a bucket, where nothing is moved, a whole step is one that says so.
   whole = lambda folder: all((folder / name).is_dir() for name in ITEMS) and ocp.utils.is_checkpoint_finalized(folder)
-  if whole(path):
-    return path
-  steps = [p for p in path.iterdir() if p.name.isdigit() and whole(p)]
+  with files.told(path, "read"):
+    if not path.is_dir():
+      raise UserError(f"checkpoint {path}: no such folder")
+    if whole(path):
+      return path
+    steps = [p for p in path.iterdir() if p.name.isdigit() and whole(p)]
   if not steps:
     raise UserError(f"checkpoint {path}: neither a checkpoint of pav_jax nor a folder of them")
   return max(steps, key=lambda p: int(p.name))
