@@ -50,6 +50,7 @@ class Checkpoints:
   """The checkpoints of one training run; keeps the newest `keep`, or the best by the loss given."""
 
   def __init__(self, path: str | os.PathLike, *, keep: int = 1, by_loss: bool = False):
+    self._keep = keep
     self.path = files.path(path)  # Absolute: orbax reports success for a relative one, and fails in the background.
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep, create=True, cleanup_tmp_directories=True, keep_checkpoints_without_metrics=not by_loss,
@@ -131,8 +132,10 @@ class Checkpoints:
       self._manager.reload()
 
   def close(self):
-    """Waits for what is being written. Raises UserError where it cannot be."""
+    """Waits for what is being written, and for what is no longer kept to be gone. Raises UserError where it cannot be written."""
     self.wait()
+    for step in sorted(self._manager.all_steps())[:-self._keep]:  # one that a kill has left half deleted
+      self._manager.delete(step)
     self._manager.close()
 
 

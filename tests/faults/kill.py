@@ -70,7 +70,7 @@ class Writes:
   """Counts what Python is told of a process's writes below a folder, and kills it at one of them."""
 
   def __init__(self, root: pathlib.Path, aim: Aim | None):
-    self._root, self._aim, self.count, self.first_at = str(root), aim, 0, 0.0
+    self._root, self._aim, self.count, self.first_at = f"{root}/", aim, 0, 0.0
 
   def __call__(self, event: str, arguments):
     writes = event in ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree", "shutil.copyfile") or (

@@ -81,6 +81,19 @@ def test_what_was_being_written_is_not_there(tmp_path):
   assert sorted(p.name for p in tmp_path.iterdir()) == ["1", "3"]
 
 
+def test_what_a_kill_left_half_deleted_goes_at_the_end(tmp_path):
+  best = checkpoint.Checkpoints(tmp_path, by_loss=True)
+  best.save(_state(2), META, 0.5)
+  best.close()
+  shutil.copytree(tmp_path / "2", tmp_path / "1")
+  for path in tmp_path.glob("1/*/*"):
+    path.unlink() if path.is_file() else shutil.rmtree(path)
+  again = checkpoint.Checkpoints(tmp_path, by_loss=True)
+  assert again.latest() == 2
+  again.close()
+  assert [p.name for p in tmp_path.iterdir()] == ["2"]
+
+
 def _without(folder, item):
   shutil.rmtree(folder / item)
 
