@@ -130,6 +130,7 @@ def stage_task(stage: str, root: pathlib.Path, cache: pathlib.Path, aim: Aim | N
   # A kill must not leave half a program to those that come after.
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 1e9 if noted is None else 0.0)
   jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+  sys.argv[1:] = []  # which the report tells
   config = miniature(stage="rl" if stage == "rft" else stage, **CHANGES)
   writes, start = Writes(root, aim), time.monotonic()
   sys.addaudithook(writes)
@@ -167,7 +168,7 @@ def content(folder: pathlib.Path) -> dict:
     elif path.suffix == ".jsonl":
       found[name] = [without_times(json.loads(line)) for line in path.read_text().splitlines()]
     else:
-      found[name] = re.sub(rb"(seconds for this page</t[dh]><t[dh][^>]*>)[^<]*", rb"\1", path.read_bytes())
+      found[name] = re.sub(rb"(seconds for this page</td>\s*<td[^>]*>)[^<]*", rb"\1", path.read_bytes())
   return found
 
 
