@@ -140,7 +140,7 @@ def on_a_disk(tmp_path):
   def act(run, left, *arguments):
     # Compiled as here, or the last bits differ.
     environment = os.environ | {
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": str(jax.config.jax_disable_most_optimizations),
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": str(jax.config.read("jax_disable_most_optimizations")),
         "PLACE": str(place), "RUN": str(run), "OUT": str(out), "LEFT": "" if left is None else str(left)}
     subprocess.run(["unshare", "-rm", "bash", "-c", ON_A_DISK, "bash", *_command(tmp_path, place / "run", *arguments)], cwd=ROOT,
                    env=environment, check=True, timeout=600)
