@@ -15,7 +15,10 @@ setuptools.setup(
     install_requires=[
         "absl-py",
         "chex",
+        "etils[epath]",
         "flax",
+        # gs://: what etils and orbax reach Cloud Storage with.
+        "gcsfs",
         "gemma",
         "jax",
         # Answers are compared by math-verify; the extra names the ANTLR runtime it parses LaTeX with.

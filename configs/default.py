@@ -14,7 +14,7 @@ def optimizer(**changes) -> ml_collections.ConfigDict:
   knobs = ml_collections.ConfigDict({
       "num_steps": 600, "batch_size": 32, "microbatches": 1, "peak_lr": 3e-3, "warmup_steps": 50,
       "b1": 0.9, "b2": 0.95, "clip_norm": 1.0, "weight_decay": 0.0,
-      "eval_every": 200, "save_every": 500, "log_every": 20})
+      "eval_every": 200, "save_every": 500, "keep": 2, "log_every": 20})
   knobs.update(changes)
   return knobs
 

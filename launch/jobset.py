@@ -17,6 +17,9 @@ from slices import Slice
 
 GROUP, VERSION, PLURAL = "jobset.x-k8s.io", "v1alpha2", "jobsets"
 _SECONDS = (10, 60)  # to connect, to answer
+# A container's first process, here bash, is sent SIGTERM alone, and would keep it to itself.
+_PASS_ON = ("set -m; {{ trap : TERM; {command}; }} & set +m; trap 'kill -TERM -- -$!' TERM; wait $!; status=$?; "
+            "while [ $status -gt 128 ] && kill -0 $! 2>/dev/null; do wait $!; status=$?; done; exit $status")
 
 
 def make(name: str, command: str, tpu: Slice, *, image: str, namespace: str, service_account: str, spot: bool,
@@ -29,7 +32,7 @@ def make(name: str, command: str, tpu: Slice, *, image: str, namespace: str, ser
   """
   selector = {"cloud.google.com/gke-tpu-accelerator": tpu.accelerator, "cloud.google.com/gke-tpu-topology": tpu.topology}
   # In a container's command Kubernetes reads $(NAME) as a variable, and $$ as $.
-  container = {"name": "main", "image": image, "command": ["bash", "-c", command.replace("$", "$$")],
+  container = {"name": "main", "image": image, "command": ["bash", "-c", _PASS_ON.format(command=command).replace("$", "$$")],
                "env": [{"name": "PYTHONUNBUFFERED", "value": "1"}],
                "resources": {"limits": {"google.com/tpu": str(tpu.chips_per_host)}}}
   pod = {"restartPolicy": "Never", "nodeSelector": selector, "containers": [container]}
@@ -40,14 +43,17 @@ def make(name: str, command: str, tpu: Slice, *, image: str, namespace: str, ser
   if service_account:
     pod["serviceAccountName"] = service_account
   # One pod an index, and no second try for a pod by itself: the others would wait for a process that is gone.
+  mistake = {"action": "FailJob", "onExitCodes": {"containerName": "main", "operator": "In", "values": [2]}}
   job = {"parallelism": tpu.hosts, "completions": tpu.hosts, "completionMode": "Indexed", "backoffLimit": 0,
-         "template": {"spec": pod}}
+         "podFailurePolicy": {"rules": [mistake]}, "template": {"spec": pod}}
   metadata = {"name": name, "namespace": namespace}
   if tpu.hosts > 1:
     # A node pool is a slice: all pods go to one of them, and it takes no other set's.
     metadata["annotations"] = {"alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"}
+  policy = {"maxRestarts": max_restarts,
+            "rules": [{"name": "mistake", "action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}]}
   return {"apiVersion": f"{GROUP}/{VERSION}", "kind": "JobSet", "metadata": metadata,
-          "spec": {"network": {"enableDNSHostnames": True}, "failurePolicy": {"maxRestarts": max_restarts},
+          "spec": {"network": {"enableDNSHostnames": True}, "failurePolicy": policy,
                    "replicatedJobs": [{"name": "host", "replicas": 1, "template": {"spec": job}}]}}
 
 

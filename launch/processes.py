@@ -5,8 +5,8 @@
      A process by itself is given no --hosts. The units of a sweep run one after
      another: they would have the same devices.
   2. The first process that fails ends the others and what would come after them;
-     its exit status is ours. So does an interruption, which the processes hear
-     of as such.
+     its exit status is ours. So does an interruption. They are told by SIGTERM, and
+     have the time that a machine which is taken away would leave them.
 """
 
 import asyncio
@@ -22,14 +22,16 @@ from xmanager import xm
 from xmanager import xm_local
 from xmanager.xm_local import executables
 
-_GRACE = 10  # seconds between asking a process to end and ending it
+_GRACE = 30  # seconds between asking a process to end and ending it
 
 
 def hosts(unit: Unit, processes: int) -> list[str]:
   """The line of shell that each process of a work unit runs."""
   ports = [f"127.0.0.1:{port}" for port in _free_ports(len(unit.stages))]
-  return [commands.chain([[*stage, f"--hosts={port},{processes},{index}"] if processes > 1 else stage
-                          for stage, port in zip(unit.stages, ports)], python=sys.executable) for index in range(processes)]
+  # `trap`: bash, which is told as well, waits for what it has started.
+  return ["trap : TERM; " + commands.chain([[*stage, f"--hosts={port},{processes},{index}"] if processes > 1 else stage
+                                            for stage, port in zip(unit.stages, ports)], python=sys.executable)
+          for index in range(processes)]
 
 
 def _free_ports(count: int) -> list[int]:
@@ -120,10 +122,10 @@ async def _first_failure(running: list[asyncio.subprocess.Process]) -> int:
 
 
 async def _end(running: list[asyncio.subprocess.Process]):
-  """Interrupts processes with all they have started, and kills those that do not end by themselves."""
+  """Tells processes and all they have started to end, and kills those that do not end by themselves."""
   waits = [asyncio.ensure_future(process.wait()) for process in running]
   for process in running:
-    os.killpg(process.pid, signal.SIGINT)  # XManager starts each in a session of its own
+    os.killpg(process.pid, signal.SIGTERM)  # XManager starts each in a session of its own
   if waits:
     await asyncio.wait(waits, timeout=_GRACE)
   for process in running:

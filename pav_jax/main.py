@@ -6,27 +6,38 @@
 is done), one of problems, sft, rollouts, values, verifier, search, report;
 `rl`, which goes on from the verifier; `evaluate`, which needs only problems
 and a checkpoint; or `didactic`, a figure of configs/didactic, which needs
-nothing and is these configs' only stage. A user's mistake ends with one line
-on stderr and exit status 2, an interruption with 130; in both cases what was
+nothing and is these configs' only stage.
+
+Whatever ends a run ends it with one line on stderr, and with exit status 2 for
+a user's mistake, 130 for Ctrl-C, 143 for SIGTERM (a training loop saves its
+state first), 1 for another host that was lost and for a bug of ours. What was
 finished stays, and the same command goes on from there.
 """
 
+import contextlib
 import dataclasses
 import functools
 import importlib
 import importlib.util
+import inspect
 import os
 import pathlib
 import sys
 import traceback
+from collections.abc import Callable
 
 from absl import flags
 from absl import logging
+from etils import epath
 from ml_collections import config_dict
 from ml_collections import config_flags
 
+from pav_jax.errors import LostHost
 from pav_jax.errors import REQUIRED
 from pav_jax.errors import UserError
+from pav_jax.training import files
+from pav_jax.training.preemption import NOTICE
+from pav_jax.training.preemption import Preempted
 
 STAGES = {
     "problems": "pav_jax.problems.prepare",
@@ -79,7 +90,7 @@ def parse(argv: list[str]):
     raise UserError(f"config.stage {config.stage!r} is none of pipeline, {', '.join([*STAGES, *ALONE])}")
   if (config.stage == "didactic") != ("figure" in config):
     raise UserError(f"config.stage {config.stage!r} is not for {path}: configs/didactic has didactic, and nothing else")
-  return config, pathlib.Path(_WORKDIR.value).absolute() if _WORKDIR.value else None
+  return config, files.path(_WORKDIR.value) if _WORKDIR.value else None
 
 
 def _require(section, path: str):
@@ -103,7 +114,7 @@ def _load(path: str):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.get_config(*([argument] if argument else []))
-  except (AttributeError, ImportError, KeyError, SyntaxError, TypeError, ValueError) as error:
+  except (AttributeError, ImportError, KeyError, NameError, OSError, SyntaxError, TypeError, ValueError) as error:
     raise UserError(f"--config={path}: {type(error).__name__}: {' '.join(str(error).split())}") from error
 
 
@@ -117,22 +128,26 @@ def _tuple(key: str, value: tuple, default) -> tuple:
     raise UserError(f"--config.{key}: {value} is not a tuple of {kind.__name__}") from error
 
 
-def run(config, workdir: pathlib.Path, hosts_spec: str = ""):
+def run(config, workdir: str | os.PathLike, hosts_spec: str = ""):
   """Runs config.stage in workdir, as one of several processes if hosts_spec says so (training/hosts.py)."""
-  try:
-    workdir.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise UserError(f"--workdir {workdir}: {error.strerror}") from error
-  # The libraries' own chatter (tfds, orbax) would bury what we say; ours goes to stderr by itself.
-  logging.set_verbosity(logging.ERROR)
+  workdir = files.folder(files.path(workdir))
+  # The libraries' own chatter (tfds, orbax) would bury what we say; ours goes to stderr by itself. What they cannot do they
+  # raise, too: orbax with a traceback beforehand, from each of its threads.
+  logging.set_verbosity(logging.FATAL)
   # Imported late: a mistake on the command line is answered at once.
-  import jax
   from pav_jax.training import hosts
-  from pav_jax.training import mesh
-  from pav_jax.training.run import Run
   hosts.join(hosts_spec)
   if hosts.several() and config.stage == "didactic":
     raise UserError("--hosts: stage didactic runs on one host")
+  with contextlib.ExitStack() as stack:
+    hosts.by_the_first(lambda: stack.enter_context(files.lock(workdir)), "the lock of the workdir")
+    _run_stages(config, workdir)
+
+
+def _run_stages(config, workdir: epath.Path):
+  from pav_jax.training import hosts
+  from pav_jax.training import mesh
+  from pav_jax.training.run import Run
   stages = ALONE | {name: (module,) for name, module in STAGES.items()} | {"pipeline": tuple(STAGES.values())}
   for module in stages[config.stage]:
     run_stage = importlib.import_module(module).run_stage
@@ -143,7 +158,7 @@ def run(config, workdir: pathlib.Path, hosts_spec: str = ""):
       run_stage(this)
 
 
-def compile_for(config, topology: str, workdir: pathlib.Path | None):
+def compile_for(config, topology: str, workdir: epath.Path | None):
   """The stage's programs through the TPU compiler; needs no TPU, and none is looked for. Figures go to workdir/compile.jsonl, too."""
   # The compiler's library asks the machine which TPU it has, and complains at length of having none.
   os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost",
@@ -158,23 +173,47 @@ def main() -> int:
     config, workdir = parse(sys.argv)
     if _MODE.value == "compile":
       compile_for(config, _TOPOLOGY.value, workdir)
-    else:
-      run(config, workdir, hosts_spec=_HOSTS.value)
-      if _HOSTS.value:
-        importlib.import_module("pav_jax.training.hosts").leave()
+      return 0
   except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     return 2
+  sys.unraisablehook = functools.partial(_unraisable, sys.unraisablehook)
+  return to_the_end(functools.partial(run, config, workdir, _HOSTS.value), several=bool(_HOSTS.value))
+
+
+def _unraisable(usual: Callable, told):
+  """Where a save has failed, and said so, what orbax and tensorstore have still under way fails after it: no news."""
+  if not inspect.iscoroutine(told.object) and str(told.exc_value) != "Event loop is closed":
+    usual(told)
+
+
+def to_the_end(task: Callable[[], None], several: bool) -> int:
+  """Does the task; the exit status it comes to. Unless that is 0, a line on stderr, and the other processes hear of it."""
+  NOTICE.listen()
+  try:
+    task()
+    if several:
+      importlib.import_module("pav_jax.training.hosts").leave()
+    return 0
+  except UserError as error:
+    status, line = 2, f"error: {error}"
   except KeyboardInterrupt:
-    print("interrupted: the same command goes on from here", file=sys.stderr)
-    return 130
-  except Exception:
-    if not _HOSTS.value:
+    status, line = 130, "interrupted: the same command goes on from here"
+  except Preempted as notice:
+    status, line = 143, f"preempted: {notice}; the same command goes on from here"
+  except LostHost as error:
+    status, line = 1, f"error: {error}"
+  except Exception as error:
+    if not several:
       raise
     # Python's own way out waits for the others, who may be waiting for this process.
     traceback.print_exc()
-    return 1
-  return 0
+    said = " ".join(str(error).split())[:300]
+    status, line = 1, f"error: {type(error).__name__}: {said} (or another host is gone, which ends what all compute together)"
+  print(line, file=sys.stderr, flush=True)
+  if several:
+    importlib.import_module("pav_jax.training.hosts").part(status, line)
+  return status
 
 
 if __name__ == "__main__":

@@ -19,3 +19,22 @@ def data_dir() -> pathlib.Path:
   if not path.is_dir():
     pytest.skip(f"real data is absent: no folder {path} (set PAV_JAX_DATA)")
   return path
+
+
+@pytest.fixture(scope="session")
+def done(tmp_path_factory) -> pathlib.Path:
+  """The whole path on problems of two lines (tests/test_pipeline.py), run once for all tests, which leave it as it is."""
+  from pav_jax import main
+  from tests.test_pipeline import miniature
+  path = tmp_path_factory.mktemp("run")
+  main.run(miniature(), path)
+  return path
+
+
+@pytest.fixture(scope="session")
+def bucket():
+  """A bucket server (tests/bucket.py) that this process and those it starts take for Cloud Storage."""
+  from tests.bucket import Bucket
+  with Bucket() as found:
+    os.environ.update(found.environment)  # for good: clients are kept as long as the process lives
+    yield found

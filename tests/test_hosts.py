@@ -32,11 +32,12 @@ from tests.test_pipeline import miniature
 import os, pathlib
 root, spec, *stages = sys.argv[1:]
 os.chdir(root)  # evaluate.checkpoint
-try:
+def all_stages():
   for n, stage in enumerate(stages):
     main.run(miniature(stage=stage, **{"mesh.model": 2, **CHANGES}), pathlib.Path(root), "" if n else spec)
-except main.UserError as error:
-  sys.exit(f"error: {error}")
+status = main.to_the_end(all_stages, several=bool(spec))
+sys.stderr.flush()
+os._exit(status)
 """
 
 
@@ -113,13 +114,13 @@ def test_two_hosts_make_the_records_of_one(two, tmp_path):
 def test_a_mistake_on_the_first_host_ends_all(tmp_path):
   (tmp_path / "problems").write_text("a file where a folder should be")
   status, said = _processes(tmp_path, "problems")
-  assert status == [1, 1], said
+  assert status == [2, 2], said
   assert said[0].splitlines()[-1].startswith("error: ") and said[1].splitlines()[-1] == "error: problems failed on the first host", said
 
 
 def test_a_mistake_of_all_is_told_by_all(tmp_path):
   status, said = _processes(tmp_path, "report")
-  assert status == [1, 1] and all("not finished" in x.splitlines()[-1] for x in said), said
+  assert status == [2, 2] and all("not finished" in x.splitlines()[-1] for x in said), said
 
 
 def test_two_hosts_learn_what_one_learns(two, tmp_path):
@@ -140,7 +141,7 @@ def test_two_hosts_learn_what_one_learns(two, tmp_path):
 
 def test_a_stage_for_one_host_says_so(tmp_path):
   status, said = _processes(tmp_path, "didactic")
-  assert status == [1, 1] and all("stage didactic runs on one host" in x.splitlines()[-1] for x in said), said
+  assert status == [2, 2] and all("stage didactic runs on one host" in x.splitlines()[-1] for x in said), said
 
 
 @pytest.mark.parametrize("spec", ["elsewhere", "1.2.3.4:5,2,2", "1.2.3.4:5,2", "1.2.3.4,2,0"])

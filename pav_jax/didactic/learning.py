@@ -5,8 +5,8 @@ start from the same SFT policies and draw with the same keys. Intervals are 95 %
 """
 
 import json
-import pathlib
 
+from etils import epath
 import jax
 import numpy as np
 
@@ -14,6 +14,7 @@ from pav_jax.didactic import made as made_lib
 from pav_jax.didactic import provers
 from pav_jax.didactic import sequence
 from pav_jax.didactic import train
+from pav_jax.training import files
 from pav_jax.training import metrics
 
 
@@ -43,9 +44,9 @@ def arrivals(learned: train.Learned, target: float) -> np.ndarray:
 class Kept:
   """Rows of a figure as they come, a JSON line each: an interrupted figure goes on after its last whole arm."""
 
-  def __init__(self, path: pathlib.Path):
+  def __init__(self, path: epath.Path):
     self._path = path
-    self._rows = metrics.read_curves(path)
+    self._rows = metrics.read_curves(path, key=None)
 
   def row(self, make, **name) -> dict:
     """The row of that name, made by make() if it is not there."""
@@ -53,8 +54,7 @@ class Kept:
       if name.items() <= row.items():
         return row
     self._rows.append(make())
-    # Written whole each time: a torn last line of an earlier run is gone by it.
-    self._path.write_text("".join(json.dumps(row) + "\n" for row in self._rows))
+    files.write(self._path, "".join(json.dumps(row) + "\n" for row in self._rows))
     return self._rows[-1]
 
 

@@ -9,7 +9,6 @@
 
 import os
 import platform
-import shutil
 import time
 
 from pav_jax.didactic import figures
@@ -18,6 +17,7 @@ from pav_jax.didactic import searching
 from pav_jax.didactic import theory
 from pav_jax.didactic import verdicts
 from pav_jax.errors import UserError
+from pav_jax.training import files
 from pav_jax.training.run import Run
 
 FIGURES = {
@@ -42,8 +42,9 @@ def run_stage(run: Run):
     raise UserError(f"config.figure is none of {', '.join(FIGURES)}: give --config=configs/didactic/....py")
   _check(config)
   folder = run.folder(config.figure)
-  if config.again and folder.path.exists():
-    shutil.rmtree(folder.path)
+  if config.again and files.exists(folder.path):
+    with files.told(folder.path, "removed"):
+      folder.path.rmtree()
   folder, finished = run.start(config.figure, sections=[k for k in config if k not in _OUTSIDE], inputs=[])
   compute, draw = FIGURES[config.figure]
   if not finished:
@@ -53,7 +54,7 @@ def run_stage(run: Run):
                       "machine": {"cores": os.cpu_count(), "platform": platform.platform()}})
   facts = folder.manifest()["facts"]
   path = folder.path / f"{config.figure}.svg"
-  path.write_text(draw(facts["results"]))
+  files.write(path, draw(facts["results"]))
   print(f"{config.figure}: {facts['seconds']} s; {folder.path / 'manifest.json'}, {path}")
   print("\n".join(verdicts.verdicts(config.figure, facts["results"])))
 

@@ -24,6 +24,7 @@ from pav_jax.problems import prepared
 from pav_jax.rollouts import collect
 from pav_jax.rollouts import jobs as jobs_lib
 from pav_jax.search import best_of_n
+from pav_jax.training import files
 from pav_jax.training import hosts
 from pav_jax.training import metrics
 from pav_jax.training.run import Run
@@ -63,9 +64,7 @@ def run_stage(run: Run):
     figures |= _judgement(run, problems, rollouts, right_pn.reshape(-1), vocabulary)
   if not hosts.first():
     return
-  out = run.root / "evaluate"
-  out.mkdir(exist_ok=True)
-  (out / "evaluate.json").write_text(json.dumps(figures, indent=1) + "\n")
+  files.write(run.root / "evaluate" / "evaluate.json", json.dumps(figures, indent=1) + "\n")
   print(json.dumps(figures))
 
 

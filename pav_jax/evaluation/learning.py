@@ -10,15 +10,14 @@
 """
 
 import json
-import os
 
 import numpy as np
 
-from pav_jax.errors import UserError
 from pav_jax.evaluation import figures
 from pav_jax.evaluation import intervals
 from pav_jax.evaluation import report as report_lib
 from pav_jax.search import best_of_n
+from pav_jax.training import files
 from pav_jax.training import metrics
 from pav_jax.training import records
 from pav_jax.training.run import Run
@@ -56,13 +55,8 @@ def run_stage(run: Run):
            "pass_at_n": figures.pass_figure({name: found["pass_at_n"] for name, found in report["policies"].items()})}
   path = run.root / "rl_report"
   texts = {f"{name}.svg": svg for name, svg in drawn.items()} | {"report.json": json.dumps(report, indent=1, allow_nan=False) + "\n"}
-  try:
-    path.mkdir(exist_ok=True)
-    for name, content in texts.items():
-      (path / f"{name}.partial").write_text(content, encoding="utf-8")
-      os.replace(path / f"{name}.partial", path / name)
-  except OSError as error:
-    raise UserError(f"{path} cannot be written: {error.strerror}") from error
+  for name, content in texts.items():
+    files.write(path / name, content)
   print(short_table(report))
   print(f"\n{path}")
 

@@ -19,12 +19,15 @@ import shlex
 import sys
 import time
 
+from etils import epath
+
 from pav_jax.errors import UserError
 from pav_jax.evaluation import diagnostics
 from pav_jax.evaluation import figures
 from pav_jax.evaluation import page
 from pav_jax.evaluation import tables
 from pav_jax.evaluation import verdicts
+from pav_jax.training import files
 from pav_jax.training import hosts
 from pav_jax.training import metrics
 from pav_jax.training import records
@@ -76,8 +79,8 @@ def read_stages(run: Run) -> dict[str, dict]:
       raise UserError(f"report: {folder.path} was made with a config that has a section this one lacks: "
                       f"{', '.join(sections)}") from error
     path = folder.path / "manifest.json"
-    ended = path.stat().st_mtime
-    seconds = ended - (folder.path / "plan.json").stat().st_mtime
+    ended = files.modified(path)
+    seconds = ended - files.modified(folder.path / "plan.json")
     found[name] = {
         "manifest": f"{name}/manifest.json", "sha256": folder.digest(), "stage": stage, "command": command(stage),
         **{k: manifest[k] for k in ("counts", "facts", "versions", "inputs")},
@@ -127,20 +130,14 @@ def draw(report: dict, curves_of: dict[str, list[dict]]) -> dict[str, str]:
   return found
 
 
-def write(path: pathlib.Path, report: dict, drawn: dict[str, str]) -> pathlib.Path:
+def write(path: epath.Path, report: dict, drawn: dict[str, str]) -> epath.Path:
   """The page, its figures and the JSON, each whole or not at all; returns the page's path."""
   text = {"index.html": page.render(report, drawn)}
   listed = {**report, "verdicts": [s for sentences in report["verdicts"].values() for s in sentences]}
   text |= {f"{name}.svg": svg for name, svg in drawn.items()}
   text["report.json"] = json.dumps(listed, indent=1, allow_nan=False) + "\n"
-  try:
-    path.mkdir(parents=True, exist_ok=True)
-    for name, content in text.items():
-      partial = path / f"{name}.partial"
-      partial.write_text(content, encoding="utf-8")
-      os.replace(partial, path / name)
-  except OSError as error:
-    raise UserError(f"{path} cannot be written: {error.strerror}") from error
+  for name, content in text.items():
+    files.write(path / name, content)
   return path / "index.html"
 
 

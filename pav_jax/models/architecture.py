@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Callable
 
 import jax
@@ -13,6 +12,7 @@ from pav_jax.models import gemma
 from pav_jax.models import network as network_lib
 from pav_jax.models import size
 from pav_jax.training import checkpoint
+from pav_jax.training import files
 from pav_jax.training import mesh as mesh_lib
 
 # Parameters by path; optimiser moments mirror the parameters' paths. Widths over fsdp,
@@ -123,8 +123,9 @@ def restore(path: str, section, vocabulary, mesh):
 
 def is_official(path: str) -> bool:
   """Whether a folder looks like a published Gemma checkpoint rather than one of ours."""
-  folder = pathlib.Path(path)
-  return (folder / "_METADATA").exists() and not (folder / "params").is_dir() and not (folder / "meta").is_dir()
+  folder = files.path(path)
+  with files.told(folder, "read"):
+    return (folder / "_METADATA").exists() and not (folder / "params").is_dir() and not (folder / "meta").is_dir()
 
 
 def abstract(arch: Architecture):

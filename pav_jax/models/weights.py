@@ -15,7 +15,6 @@ shape mute, by `transposed_gating`.
 import os
 from typing import NamedTuple
 
-from etils import epath
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
@@ -24,6 +23,7 @@ import numpy as np
 
 from pav_jax.errors import UserError
 from pav_jax.models import gemma
+from pav_jax.training import files
 
 if not hasattr(kauldron_checkpoints, "AbstractPartialLoader"):
   # gemma 3.3 (the last for Python 3.11) still uses the name that kauldron 1.4 dropped.
@@ -144,7 +144,7 @@ def load_official(path: str | os.PathLike, config: gemma.GemmaConfig) -> dict:
   They stay on the host, so that the caller's shardings decide what each chip
   gets. Names and shapes are checked before any weight is read.
   """
-  path = _absolute(path)
+  path = files.path(path)
 
   def checked_placement(metadata):
     # gm asks for shardings once it knows the shapes and before it reads: the place to look at them.
@@ -163,18 +163,12 @@ def load_official(path: str | os.PathLike, config: gemma.GemmaConfig) -> dict:
 
 def save_official(path: str | os.PathLike, params, config: gemma.GemmaConfig) -> None:
   """Writes ours in the published layout, in the type it has; path must not exist yet."""
-  path = _absolute(path)
+  path = files.path(path)
   tree = to_official(params, config)
   try:
     gm.ckpts.save_params(tree, path, wait_until_finished=True)
   except Exception as error:  # as in load_official
     raise UserError(f"{path}: cannot be written ({_line(error)})") from error
-
-
-def _absolute(path):
-  """orbax reports success for a relative path, and fails in the background."""
-  path = epath.Path(path).expanduser()
-  return path if "://" in os.fspath(path) else epath.Path(os.path.abspath(path))
 
 
 def _line(error) -> str:

@@ -11,30 +11,31 @@ The figures are also written as JSON, a line a program.
 """
 
 import json
-import pathlib
 import re
 import sys
 import time
 
+from etils import epath
 import jax
 
 from pav_jax.errors import UserError
 from pav_jax.pods import chips
 from pav_jax.pods import hlo
 from pav_jax.pods import programs
+from pav_jax.training import files
 from pav_jax.training import mesh as mesh_lib
 
 _HEAD = (f"{'program':<38}{'GiB a chip':>11}{'+ besides':>10}{'of':>7}{'TFLOP':>9}{'least GB':>9}{'sent GB':>9}{'in loops':>9}"
          f"{'ms':>9}  bound")
 
 
-def run(config, topology: str, workdir: pathlib.Path | None = None) -> list[dict]:
+def run(config, topology: str, workdir: epath.Path | None = None) -> list[dict]:
   """Compiles the stage's programs for the slice, prints the table, and returns its lines (appended to workdir/compile.jsonl, too).
 
   Raises UserError at the end where a program does not fit, or the config has no program to compile.
   """
   if workdir is not None:
-    workdir.mkdir(parents=True, exist_ok=True)
+    files.folder(workdir)
   chip, stages = chips.chip(topology), programs.stages(config)
   if not stages:
     raise UserError(f"--mode=compile: stage {config.stage} has no program for an accelerator")
@@ -51,8 +52,7 @@ def run(config, topology: str, workdir: pathlib.Path | None = None) -> list[dict
       if line["too_large"]:
         over.append(f"{program.name}: {line['too_large']}")
       if workdir is not None:
-        with (workdir / "compile.jsonl").open("a", encoding="utf-8") as file:
-          file.write(json.dumps(line) + "\n")
+        files.append(workdir / "compile.jsonl", json.dumps(line) + "\n")
   if over:
     raise UserError(f"--topology={topology}: does not fit: " + "; ".join(over))
   return found

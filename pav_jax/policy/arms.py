@@ -18,11 +18,9 @@
 """
 
 import functools
-import json
-import pathlib
-import sys
 from typing import NamedTuple
 
+from etils import epath
 import jax
 import numpy as np
 
@@ -34,10 +32,11 @@ from pav_jax.policy import losses
 from pav_jax.policy import provers
 from pav_jax.policy import reinforce
 from pav_jax.policy import rft
+from pav_jax.policy import watch
 from pav_jax.problems import grading
 from pav_jax.problems import prepared
+from pav_jax.training import files
 from pav_jax.training import fit
-from pav_jax.training import hosts
 from pav_jax.training import loop
 from pav_jax.training import mesh as mesh_lib
 from pav_jax.training import metrics
@@ -97,7 +96,7 @@ def run_stage(run: Run):
   vocabulary = prepared.vocabulary(run.folder("problems/train"))
   train = prepared.read(run.folder("problems/train"), knobs.num_problems)
   own = knobs.init_from in ("sft", "rft")
-  start = run.folder(knobs.init_from).path / "best" if own else pathlib.Path(knobs.init_from)
+  start = run.folder(knobs.init_from).path / "best" if own else files.path(knobs.init_from)
   paths = {"sft": run.folder("sft").path / "best", knobs.init_from if own else "start": start}
   with grading.Grader(run.config.grading.workers, run.config.grading.timeout_s) as grader:
     arena = lambda problems, knobs, seed: reinforce.Arena(
@@ -146,7 +145,7 @@ def learners_of(knobs, network: network_lib.Network, mesh, *, peak_lr: float, kl
                   learner(loss_fn=losses.value_loss(network), peak_lr=knobs.value_lr) if baseline == "value" else None)
 
 
-def train_arm(run: Run, name: str, path: pathlib.Path, arena, validation, players: reinforce.Players, learners: Learners) -> dict:
+def train_arm(run: Run, name: str, path: epath.Path, arena, validation, players: reinforce.Players, learners: Learners) -> dict:
   """Trains one arm with one seed; the loop's answer: best validation loss (1 - accuracy) and when."""
   knobs, arch, reference = arena.knobs, players.policy, players.reference
   key = jax.random.key(run.config.seed)  # nothing is drawn from it: parameters are given, losses exact
@@ -154,21 +153,14 @@ def train_arm(run: Run, name: str, path: pathlib.Path, arena, validation, player
   state, value = born(learners.policy.tx), None if learners.value is None else born(learners.value.tx)
   state = state._replace(opt_state={"policy": state.opt_state} | ({} if value is None else {"value": value}))
   rows = epoch_rows(len(arena.problems.id_p), knobs.batch_size, arena.seed_of(7))
-  alarms = path / "alarms.jsonl"
-  def alarm(n, line):
-    if not hosts.first():
-      return
-    print(f"rl {name}: iteration {n}: {line}", file=sys.stderr)
-    with alarms.open("a", encoding="utf-8") as file:
-      file.write(json.dumps({"step": n, "alarm": line}) + "\n")
-  path.mkdir(parents=True, exist_ok=True)
+  alarms = watch.Alarms(path / "alarms.jsonl", f"rl {name}")
   trainer = reinforce.Trainer(arena, players, lambda n: rows(n).astype(np.int32), learners.policy.step,
-                              None if learners.value is None else learners.value.step, alarm)
+                              None if learners.value is None else learners.value.step, alarms)
   found = loop.train(
       state, trainer.step, lambda n: rows(n).astype(np.int32), key, num_steps=knobs.num_steps,
       evaluate=lambda params: validate(validation, arch, params), eval_every=knobs.eval_every, save_every=knobs.save_every,
-      log_every=knobs.log_every, path=path, meta=arch.meta(), mesh=run.mesh, what=f"rl {name}")
-  return found | {"alarms": alarms.read_text().count("\n") if alarms.exists() else 0}
+      keep=knobs.keep, log_every=knobs.log_every, path=path, meta=arch.meta(), mesh=run.mesh, what=f"rl {name}", memory=trainer)
+  return found | {"alarms": alarms.count}
 
 
 def validate(arena, arch, params) -> dict[str, float]:
@@ -181,7 +173,7 @@ def validate(arena, arch, params) -> dict[str, float]:
           f"pass_at_{knobs.eval_n}": float(drawn_pn.any(axis=1).mean())}
 
 
-def measure(run: Run, folder, arena, paths: dict[str, pathlib.Path]):
+def measure(run: Run, folder, arena, paths: dict[str, epath.Path]):
   """A shard for every policy: greedy_p and right_pn of the test problems."""
   problem_p = np.arange(len(arena.problems.id_p), dtype=np.int32)
   n = arena.knobs.eval_samples

@@ -192,12 +192,12 @@ def cost(seen: Read, arena: Arena, players: Players) -> float:
 class Trainer:
   """One arm of RL: `step` is what training/loop.py calls."""
 
-  def __init__(self, arena: Arena, players: Players, rows, update, update_value, alarm):
-    """update, update_value (None without a value function): jitted steps; rows(n): the problems of batch n; alarm: told each new one."""
-    self._arena, self._players, self._update, self._update_value, self._alarm = arena, players, update, update_value, alarm
+  def __init__(self, arena: Arena, players: Players, rows, update, update_value, alarms: watch.Alarms):
+    """update, update_value (None without a value function): jitted steps; rows(n): the problems of batch n."""
+    self._arena, self._players, self._update, self._update_value, self._alarms = arena, players, update, update_value, alarms
     knobs, value_params = arena.knobs, players.reference if update_value is not None else None
     self._window = -(-knobs.watch.responses // (knobs.batch_size * knobs.group))
-    self._recent, self._told = [], set()
+    self._recent = []
     for n in range(self._window):  # the start's figures, from batches like those that will be set against them
       drawn = arena.draw(players.policy, players.reference, rows(n), knobs.group, arena.seed_of(2, n))
       self._start = self._latest(*watched(read(arena, players, players.reference, value_params, drawn, n), arena), rows(n))
@@ -248,9 +248,17 @@ class Trainer:
     if len(self._recent) < self._window:
       return
     for line in watch.alarms({"reward": 0.0} | latest, {"reward": 0.0} | self._start, share=knobs.share, factor=knobs.factor, kl=knobs.kl):
-      if line.split()[0] not in self._told:
-        self._told.add(line.split()[0])
-        self._alarm(n, line)
+      self._alarms.tell(n, line)
+
+  def tell(self) -> list:
+    """The last responses and their figures, for `recall` (training/loop.py's Memory)."""
+    return [[figures, problem_b.tolist(), responses] for figures, problem_b, responses in self._recent]
+
+  def recall(self, step: int, told: list | None):
+    """Goes on watching where a run of so many iterations stood."""
+    self._alarms.restart(step)
+    self._recent = [(figures, np.array(problem_b), [[tuple(tokens) for tokens in steps] for steps in responses])
+                    for figures, problem_b, responses in told or []]
 
 
 def _parity(seen: Read) -> float:

@@ -5,11 +5,45 @@ started from, on problems of its own: what one task does by nature (a line that
 stands in every solution) is no alarm in it.
 """
 
+import json
+import sys
 from collections.abc import Mapping
 
+from etils import epath
 import numpy as np
 
 from pav_jax.problems import grading
+from pav_jax.training import files
+from pav_jax.training import hosts
+from pav_jax.training import metrics
+
+
+class Alarms:
+  """A line on stderr and in a file for each alarm of a run, by the first process; one of a kind."""
+
+  def __init__(self, path: epath.Path, what: str):
+    self._path, self._what, self._told = path, what, set()
+
+  def restart(self, step: int):
+    """So many iterations stand; what later ones told was told by a part of the run that is lost."""
+    kept = [row for row in metrics.read_curves(self._path) if row["step"] < step]
+    self._told = {row["alarm"].split()[0] for row in kept}
+    if hosts.first():
+      files.write(self._path, "".join(json.dumps(row) + "\n" for row in kept))
+
+  def tell(self, step: int, line: str):
+    """An alarm of iteration `step`, unless there has been one of that first word."""
+    if line.split()[0] in self._told:
+      return
+    self._told.add(line.split()[0])
+    if hosts.first():
+      print(f"{self._what}: iteration {step}: {line}", file=sys.stderr)
+      files.append(self._path, json.dumps({"step": step, "alarm": line}) + "\n")
+
+  @property
+  def count(self) -> int:
+    """How many have been told."""
+    return len(self._told)
 
 
 def figures(prompts: list[tuple[int, ...]], responses: list[list[tuple[int, ...]]], length_b, ended_b, verdict_b) -> dict[str, float]:

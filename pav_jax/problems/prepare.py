@@ -10,14 +10,18 @@
   5. Every reference answer is checked to be one that grading understands.
 """
 
+import contextlib
 import itertools
-import shutil
+import tempfile
+from collections.abc import Iterator
 
+from etils import epath
 import numpy as np
 
 from pav_jax.errors import UserError
 from pav_jax.problems import grading
 from pav_jax.problems import vocabulary as vocabulary_lib
+from pav_jax.training import files
 from pav_jax.training import metrics
 from pav_jax.training.records import Folder
 from pav_jax.training.run import Run
@@ -38,30 +42,44 @@ def run_stage(run: Run):
   knobs = run.config.problems
   dials = dict(run.config.arithmetic.dials) | {"operations": tuple(run.config.arithmetic.dials.operations)}
   sizes = {k: v for k, v in run.config.arithmetic.items() if k != "dials"}
-  source = dict(
-      data_dir=knobs.data_dir or str(run.root / "tfds"), manual_dir=knobs.manual_dir,
-      validation_size=knobs.validation_size, max_malformed=knobs.max_malformed,
-      arithmetic=ArithmeticConfig(dials=Arithmetic(**dials), **sizes))
   tasks.check_prompt(knobs.prompt)
   vocabulary_path = run.root / "problems" / "vocabulary.model"
-  if not vocabulary_path.exists():
-    _make_vocabulary(run.config.vocabulary, knobs, source, tasks, vocabulary_path)
-  vocabulary = vocabulary_lib.load(vocabulary_path)
-  for split, (folder, done) in started.items():
-    if done:
-      continue
-    shutil.copyfile(vocabulary_path, folder.path / "vocabulary.model")
-    mixture = knobs[split]
-    with grading.Grader(run.config.grading.workers, run.config.grading.timeout_s) as grader:
-      shards = _write_split(folder, split, mixture, knobs, source, tasks, vocabulary, vocabulary_path, grader)
-    folder.finish(shards, {"mixture": mixture, "vocabulary": vocabulary.fingerprint})
+  with _scratch() as scratch:
+    if files.is_remote(files.path(knobs.data_dir)):
+      raise UserError(f"problems.data_dir {knobs.data_dir}: TFDS prepares its sets in a local folder")
+    source = dict(
+        data_dir=knobs.data_dir or (scratch if files.is_remote(run.root) else run.root) / "tfds", manual_dir=knobs.manual_dir,
+        validation_size=knobs.validation_size, max_malformed=knobs.max_malformed,
+        arithmetic=ArithmeticConfig(dials=Arithmetic(**dials), **sizes))
+    if not files.exists(vocabulary_path):
+      _make_vocabulary(run.config.vocabulary, knobs, source, tasks, vocabulary_path)
+    vocabulary, local = vocabulary_lib.load(vocabulary_path), scratch / "vocabulary.model"
+    files.write(local, files.read(vocabulary_path))
+    for split, (folder, done) in started.items():
+      if done:
+        continue
+      files.write(folder.path / "vocabulary.model", files.read(local))
+      mixture = knobs[split]
+      with grading.Grader(run.config.grading.workers, run.config.grading.timeout_s) as grader:
+        shards = _write_split(folder, split, mixture, knobs, source, tasks, vocabulary, local, grader)
+      folder.finish(shards, {"mixture": mixture, "vocabulary": vocabulary.fingerprint})
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[epath.Path]:
+  """A local folder while the block lasts: for TensorFlow, which reads files and not bytes."""
+  try:
+    folder = tempfile.TemporaryDirectory(prefix="pav_jax_")
+  except OSError as error:
+    raise UserError(f"no temporary folder can be made (TMPDIR): {files.reason(error)}") from error
+  with folder:
+    yield files.path(folder.name)
 
 
 def _make_vocabulary(section, knobs, source, tasks, path):
-  path.parent.mkdir(parents=True, exist_ok=True)
   if section.path:
     vocabulary_lib.load(section.path)
-    shutil.copyfile(section.path, path)
+    files.write(path, files.read(files.path(section.path)))
     return
   texts = []
   for name in tasks.names(knobs.train):

@@ -37,8 +37,12 @@ def read(folder: Folder, count: int = -1) -> Problems:
 
 
 def vocabulary(folder: Folder) -> vocabulary_lib.Vocabulary:
-  """The vocabulary that the run's ids are of (it travels with the problems)."""
-  return vocabulary_lib.load(folder.path / "vocabulary.model")
+  """The vocabulary that the run's ids are of (it travels with the problems). UserError if it is another by now."""
+  found = vocabulary_lib.load(folder.path / "vocabulary.model")
+  if found.fingerprint != folder.manifest()["facts"]["vocabulary"]:
+    raise UserError(f"{folder.path / 'vocabulary.model'} is damaged: its checksum is not the manifest's; "
+                    "one of the other splits has it, too")
+  return found
 
 
 def join_rows(prompt_bt, prompt_length_b, response_bt, response_length_b, multiple: int = 8) -> np.ndarray:

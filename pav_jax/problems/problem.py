@@ -8,14 +8,19 @@ unique over all the sets: `gsm8k/train/1` (1 is the line),
 
 import dataclasses
 import gzip
+import io
 import json
+import os
 import pathlib
 import re
 import tarfile
 import zlib
 from collections.abc import Collection, Iterable, Iterator
 
+from etils import epath
+
 from pav_jax.errors import UserError
+from pav_jax.training import files
 
 # How an answer is compared; `grading` knows each.
 FAMILIES = ("gsm8k", "math", "arithmetic")
@@ -73,7 +78,7 @@ def sift(rows: Iterable[Problem | Malformed], *, max_malformed: int = 0,
   return problems, malformed
 
 
-def read_gsm8k(path: str | pathlib.Path, split: str, *, strip_notes: bool = True) -> Rows:
+def read_gsm8k(path: str | os.PathLike, split: str, *, strip_notes: bool = True) -> Rows:
   """GSM8K's `train.jsonl` or `test.jsonl`; without the calculator's `<<a=b>>` unless asked to keep them."""
 
   def problem(fields, line):
@@ -87,7 +92,7 @@ def read_gsm8k(path: str | pathlib.Path, split: str, *, strip_notes: bool = True
   return _json_lines(path, problem)
 
 
-def read_jsonl(path: str | pathlib.Path) -> Rows:
+def read_jsonl(path: str | os.PathLike) -> Rows:
   """A user's own problems: `question`, `answer`; optional `solution`, `id`, `dataset` (the grading family, `math`)."""
   stem = pathlib.Path(path).name.split(".")[0]
 
@@ -101,7 +106,7 @@ def read_jsonl(path: str | pathlib.Path) -> Rows:
   return _json_lines(path, problem)
 
 
-def read_math(path: str | pathlib.Path, split: str) -> Rows:
+def read_math(path: str | os.PathLike, split: str) -> Rows:
   """One split of MATH, in order of subject and number.
 
   `path` is the archive (`MATH.tar`, `MATH.tar.gz`), the extracted folder, or
@@ -110,7 +115,7 @@ def read_math(path: str | pathlib.Path, split: str) -> Rows:
   yield from _math_rows(path, (split,))
 
 
-def read_prm800k(math_path: str | pathlib.Path, test_path: str | pathlib.Path, split: str) -> Rows:
+def read_prm800k(math_path: str | os.PathLike, test_path: str | os.PathLike, split: str) -> Rows:
   """PRM800K's split of MATH: `test` is MATH-500, `train` all the other 12,000.
 
   `test_path` is its `math_splits/test.jsonl`, whose `unique_id` names problems
@@ -220,15 +225,16 @@ def _json_lines(path, parse) -> Rows:
 
 
 def _read(path) -> bytes:
-  path = pathlib.Path(path)
+  path = files.path(path)
+  content = files.read(path)
   try:
-    return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    return gzip.decompress(content) if path.suffix == ".gz" else content
   except (OSError, EOFError, zlib.error) as error:
-    raise UserError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+    raise UserError(f"{path} is damaged: {files.reason(error)}") from error
 
 
 def _math_rows(path, splits: tuple[str, ...]) -> Rows:
-  file, members = _math_members(pathlib.Path(path), splits)
+  file, members = _math_members(files.path(path), splits)
   for split in splits:
     if not any(name.startswith(f"{split}/") for name, _ in members):
       raise UserError(f"{file}: no {split}/<subject>/<number>.json in it")
@@ -253,17 +259,20 @@ def _math_order(name: str):
   return split == "test", subject, int(number.removesuffix(".json"))
 
 
-def _math_members(path: pathlib.Path, splits: tuple[str, ...]) -> tuple[pathlib.Path, list[tuple[str, bytes]]]:
+def _math_members(path: epath.Path, splits: tuple[str, ...]) -> tuple[epath.Path, list[tuple[str, bytes]]]:
   """The file or folder that holds MATH, and (name, content) of the splits' problems."""
   if path.is_dir():
     inside = [path / "MATH", path / "MATH.tar.gz", path / "MATH.tar"]
     path = path if (path / splits[0]).is_dir() else next((p for p in inside if p.exists()), path)
+  if path.is_dir():
+    if files.is_remote(path):
+      raise UserError(f"{path}: 12,500 files are not read from a bucket one by one; put MATH.tar.gz there")
+    found = ((str(p.relative_to(path)), p) for p in sorted(pathlib.Path(path).rglob("*.json")))
+    return path, [(m[1], files.read(files.path(p))) for name, p in found if (m := _MATH_NAME.search(name)) and m[2] in splits]
+  content = files.read(path)
   try:
-    if path.is_dir():
-      files = ((str(p.relative_to(path)), p) for p in sorted(path.rglob("*.json")))
-      return path, [(m[1], p.read_bytes()) for name, p in files if (m := _MATH_NAME.search(name)) and m[2] in splits]
-    with tarfile.open(path) as archive:
+    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
       return path, [(m[1], archive.extractfile(member).read()) for member in archive
                     if member.isfile() and (m := _MATH_NAME.search(member.name)) and m[2] in splits]
   except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
-    raise UserError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+    raise UserError(f"{path} is damaged: {files.reason(error)}") from error

@@ -14,6 +14,7 @@ Tasks and mixtures are seqio's, but not in its registry: they hold the run's
 paths, and two runs in a process must not find each other's.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -37,6 +38,7 @@ from pav_jax.problems.datasets import builder as builder_lib
 from pav_jax.problems.datasets import gsm8k as gsm8k_builder
 from pav_jax.problems.datasets import math as math_builder
 from pav_jax.problems.problem import Problem, read_jsonl, sift
+from pav_jax.training import files
 
 # The accelerator is JAX's.
 tf.config.set_visible_devices([], "GPU")
@@ -81,16 +83,33 @@ def _load(name: str, split: str, data_dir, manual_dir, validation_size, max_malf
       raise UserError(f"{name}: no {split} split; a path with {{split}} in it names a file for each")
     problems, malformed = sift(read_jsonl(name.replace("{split}", split)), max_malformed=max_malformed)
     return problems, [str(bad) for bad in malformed]
-  builder = _builder(name, data_dir, max_malformed, arithmetic)
-  if not builder.is_prepared():
+  with _opening(name, data_dir):
+    builder = _builder(name, data_dir, max_malformed, arithmetic)
+    prepared = builder.is_prepared()
+  if not prepared:
     try:
       builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=os.fspath(manual_dir)))
-    except OSError as error:
-      raise UserError(f"{name}: cannot prepare in data_dir {data_dir}: {error}") from error
-  if split == "test" or "validation" in builder.info.splits:
-    return _read(builder, split), builder.info.metadata["malformed"][split]
-  train, validation = _carve(_read(builder, "train"), validation_size, name)
-  return train if split == "train" else validation, builder.info.metadata["malformed"]["train"]
+    except (OSError, tf.errors.OpError) as error:
+      raise UserError(f"{name}: cannot prepare in data_dir {data_dir}: {files.reason(error)}") from error
+  with _opening(name, data_dir):
+    whole = split == "test" or "validation" in builder.info.splits
+    problems, left_out = _read(builder, split if whole else "train"), builder.info.metadata["malformed"][split if whole else "train"]
+  if whole:
+    return problems, left_out
+  train, validation = _carve(problems, validation_size, name)
+  return train if split == "train" else validation, left_out
+
+
+@contextlib.contextmanager
+def _opening(name: str, data_dir) -> Iterator[None]:
+  """What TFDS, TensorFlow and protobuf raise for a damaged set has no common base."""
+  try:
+    yield
+  except UserError:
+    raise
+  except Exception as error:
+    reason = files.reason(error).rpartition("}} ")[2]
+    raise UserError(f"{name}: the set prepared in {data_dir} is damaged ({reason}); remove it, and it is prepared anew") from error
 
 
 def examples(mixture: str, split: str, *, vocabulary_path: Path, prompt: str = PROMPT, data_dir: Path,

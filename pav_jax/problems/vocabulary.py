@@ -7,13 +7,14 @@ which of the two it holds. `encode` adds neither bos nor eos.
 
 import hashlib
 import io
-import pathlib
+import os
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 import sentencepiece
 
 from pav_jax.errors import UserError
+from pav_jax.training import files
 
 # It announces every model it reads.
 sentencepiece.set_min_log_level(2)
@@ -75,16 +76,12 @@ class Vocabulary:
       raise UserError(f"vocabulary {self.path}: {self.size} pieces, but the model embeds only {rows}")
 
 
-def load(path: str | pathlib.Path) -> Vocabulary:
+def load(path: str | os.PathLike) -> Vocabulary:
   """The vocabulary in the file `path`: Gemma's `tokenizer.model`, or one that `train` wrote."""
-  try:
-    model = pathlib.Path(path).read_bytes()
-  except OSError as error:
-    raise UserError(f"vocabulary {path}: {error.strerror}") from error
-  return Vocabulary(model, str(path))
+  return Vocabulary(files.read(files.path(path)), str(path))
 
 
-def train(texts: Iterable[str], size: int, path: str | pathlib.Path) -> Vocabulary:
+def train(texts: Iterable[str], size: int, path: str | os.PathLike) -> Vocabulary:
   """Trains a BPE of exactly `size` pieces and writes it; the same texts give the same file.
 
   Words are cut at white space alone, so that `Ann`, `+5` and `12` can become
@@ -113,8 +110,5 @@ def train(texts: Iterable[str], size: int, path: str | pathlib.Path) -> Vocabula
   vocabulary = Vocabulary(buffer.getvalue(), str(path))
   if vocabulary.size != size:
     raise UserError(f"vocabulary {path}: asked for {size} pieces, got {vocabulary.size}")
-  try:
-    pathlib.Path(path).write_bytes(buffer.getvalue())
-  except OSError as error:
-    raise UserError(f"vocabulary {path}: cannot write: {error.strerror}") from error
+  files.write(files.path(path), buffer.getvalue())
   return vocabulary

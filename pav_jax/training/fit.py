@@ -61,7 +61,7 @@ def fit(run: Run, knobs, *, init, patterns, meta: dict, loss_fn, train_rows, val
   init(key) -> parameters, used where start_params is None; patterns: path
   patterns of their sharding; meta: what a checkpoint says of itself.
   knobs: a config section with num_steps, batch_size, microbatches, peak_lr,
-  warmup_steps, b1, b2, clip_norm, weight_decay, eval_every, save_every,
+  warmup_steps, b1, b2, clip_norm, weight_decay, eval_every, save_every, keep,
   log_every. Rows are NamedTuples of host arrays with equal first axis.
   """
   if knobs.batch_size % (knobs.microbatches * mesh_lib.num_parts(run.mesh)):
@@ -74,5 +74,5 @@ def fit(run: Run, knobs, *, init, patterns, meta: dict, loss_fn, train_rows, val
   return loop.train(
       state, step_fn, lambda n: jax.tree.map(lambda x: x[rows(n)], train_rows), key,
       num_steps=knobs.num_steps, evaluate=mean_loss(loss_fn, valid_rows, knobs.batch_size, run.mesh, what),
-      eval_every=knobs.eval_every, save_every=knobs.save_every, log_every=knobs.log_every,
+      eval_every=knobs.eval_every, save_every=knobs.save_every, keep=knobs.keep, log_every=knobs.log_every,
       path=path, meta=meta, mesh=run.mesh, what=what)

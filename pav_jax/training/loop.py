@@ -1,41 +1,62 @@
 """The one loop. Its order is fixed, because exact resume depends on it:
 
-  1. restore the newest state, if there is one;
+  1. restore the newest state that can be read, if there is one;
   2. for each step n: batch n (a pure function of n), dispatch the update,
      then read the metrics of step n - 1, while the devices work on n;
   3. every `eval_every` steps and at the end: validation loss, and the best
      parameters so far are kept in `best/`;
-  4. every `save_every` steps and at the end: the whole state, in `latest/`.
+  4. every `save_every` steps, at the end, and when the machine is to be taken
+     (SIGTERM): the whole state, in `latest/`, after `best/` is whole; it is
+     written while the next steps are computed.
 """
 
 import math
-import pathlib
 from collections.abc import Callable
+from typing import Any
+from typing import Protocol
 
+from etils import epath
 import jax
 
 from pav_jax.errors import UserError
 from pav_jax.training import mesh as mesh_lib
 from pav_jax.training import metrics as metrics_lib
 from pav_jax.training.checkpoint import Checkpoints
+from pav_jax.training.preemption import NOTICE
+from pav_jax.training.preemption import Preempted
 from pav_jax.training.state import TrainState
 
 
+class Memory(Protocol):
+  """What a step function keeps beside the state for its figures, saved with every state."""
+
+  def tell(self) -> Any:
+    """As JSON values."""
+
+  def recall(self, step: int, told: Any):
+    """What it told when so many steps were done; None where nothing has been saved."""
+
+
 def train(state: TrainState, step_fn: Callable, batch_fn: Callable, key, *, num_steps: int,
-          evaluate: Callable, eval_every: int, save_every: int, log_every: int,
-          path: pathlib.Path, meta: dict, mesh, what: str) -> dict:
+          evaluate: Callable, eval_every: int, save_every: int, keep: int, log_every: int,
+          path: epath.Path, meta: dict, mesh, what: str, memory: Memory | None = None) -> dict:
   """Trains to num_steps and returns {'loss': best validation loss, 'step': where it was reached}.
 
   step_fn(state, batch, key) -> (state, metrics); batch_fn(n) -> host arrays of
-  step n; evaluate(params) -> dict of floats with a 'loss'. Writes
-  path/curves.jsonl, path/best, path/latest. Raises UserError when a loss is
-  not finite; the checkpoints written before stay.
+  step n; evaluate(params) -> dict of floats with a 'loss'; memory: what
+  step_fn keeps beside the state. Writes path/curves.jsonl, path/best, and the
+  newest `keep` states to path/latest. Raises UserError when a loss is not
+  finite (the checkpoints written before stay), Preempted after SIGTERM.
   """
-  latest = Checkpoints(path / "latest")
+  latest = Checkpoints(path / "latest", keep=keep)
   best = Checkpoints(path / "best", by_loss=True)
+  remembered = None
   if latest.latest() is not None:
-    state = latest.restore(state)
+    state, saved = latest.restore(state)
+    remembered = saved.get("memory")
   first = int(state.step)
+  if memory is not None:
+    memory.recall(first, remembered)
   curves = metrics_lib.Curves(path / "curves.jsonl", first)
   seen = [r for r in metrics_lib.read_curves(path / "curves.jsonl") if "valid_loss" in r]
   found = min(({"loss": r["valid_loss"], "step": r["step"]} for r in seen), key=lambda r: r["loss"],
@@ -53,7 +74,8 @@ def train(state: TrainState, step_fn: Callable, batch_fn: Callable, key, *, num_
       curves.write(n, **values)
       bar.set_postfix_str(f"loss {values['loss']:.4f}", refresh=False)
 
-  with bar:
+  with bar, NOTICE.waits():
+    leaving = NOTICE.due(first)  # all hosts begin to count here
     for n in range(first, num_steps):
       state, metrics = step_fn(state, mesh_lib.put_rows(batch_fn(n), mesh), key)
       if pending is not None:
@@ -72,11 +94,16 @@ def train(state: TrainState, step_fn: Callable, batch_fn: Callable, key, *, num_
         if values["loss"] < found["loss"]:
           found = {"loss": values["loss"], "step": n + 1}
           best.save(state, meta, values["loss"])
-      if at_end or (n + 1) % save_every == 0:
+      leaving = NOTICE.due(n + 1) or leaving
+      if at_end or leaving or (n + 1) % save_every == 0:
         if pending is not None:
           read(*pending)
           pending = None
-        latest.save(state, meta)
+        best.wait()  # who goes on from this state does not come by the best one again
+        latest.save(state, meta if memory is None else meta | {"memory": memory.tell()})
+      if leaving and not at_end:
+        latest.wait()
+        raise Preempted(f"{what}: saved at step {n + 1}")
   jax.block_until_ready(state.params)
   for checkpoints in (latest, best):
     checkpoints.close()

@@ -7,25 +7,29 @@ A folder of records is
   00000.json      the shard's checksum, rows and counts, written after it
   manifest.json   written last: the plan, the shards, sums of counts, versions
 
+Each JSON file holds a checksum of itself (files.py).
+
 A stage killed half-way leaves whole shards; started again with the same plan
 it makes only the missing ones. With another plan it refuses, and names the key.
 On several hosts the first one writes.
 """
 
-import hashlib
 import importlib.metadata
+import io
 import json
 import os
-import pathlib
 import platform
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from pav_jax.errors import UserError
+from pav_jax.training import files
 from pav_jax.training import hosts
 
+# Of manifests; one of a later version is refused.
+FORMAT = 1
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -33,7 +37,7 @@ class Folder:
   """One folder of records (or of checkpoints) being made, or made; by this process alone, or by all together."""
 
   def __init__(self, path: str | os.PathLike, alone: bool = False):
-    self.path, self._alone = pathlib.Path(path), alone
+    self.path, self._alone = files.path(path), alone
 
   def _meet(self, what: str):
     if not self._alone:
@@ -52,24 +56,24 @@ class Folder:
     """
     plan = {"stage": stage, "config": json.loads(json.dumps(config)), "inputs": dict(inputs)}
     plan_path = self.path / "plan.json"
-    if plan_path.exists():
-      difference = _difference(_read_json(plan_path), plan)
+    if files.exists(plan_path):
+      difference = _difference(files.read_json(plan_path), plan)
       if difference:
         raise UserError(f"{self.path} holds work made otherwise: {difference}; "
                         "remove that folder and those made from it, or choose another --workdir")
     elif self._writes:
-      _write_json(plan_path, plan)
+      files.write_json(plan_path, plan)
     self._meet("plan")
     return self.done
 
   @property
   def done(self) -> bool:
     """Whether the manifest, which is written last, is there."""
-    return (self.path / "manifest.json").exists()
+    return files.exists(self.path / "manifest.json")
 
   def has_shard(self, index: int) -> bool:
     """Whether shard `index` is whole."""
-    return (self.path / f"{index:05d}.json").exists()
+    return files.exists(self.path / f"{index:05d}.json")
 
   def write_shard(self, index: int, arrays: Mapping[str, np.ndarray], counts: Mapping[str, int]):
     """Writes one shard, on the first host; counts are summed over shards in the manifest."""
@@ -81,54 +85,66 @@ class Folder:
         raise ValueError(f"array {name} of a shard holds objects")
     if not self._writes:
       return
-    path = self.path / f"{index:05d}.npz"
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as f:
-      np.savez_compressed(f, **arrays)
-    os.replace(partial, path)
-    _write_json(path.with_suffix(".json"), {
-        "file": path.name, "sha256": file_digest(path), "rows": max(rows.values(), default=0),
+    path, content = self.path / f"{index:05d}.npz", io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    files.write(path, content.getvalue())
+    files.write_json(path.with_suffix(".json"), {
+        "file": path.name, "sha256": files.digest(content.getvalue()), "rows": max(rows.values(), default=0),
         "arrays": {name: f"{x.dtype}{list(x.shape)}" for name, x in arrays.items()},
         "counts": {name: int(n) for name, n in counts.items()}})
 
   def finish(self, num_shards: int, facts: Mapping | None = None) -> dict:
     """Writes and returns the manifest when all shards are there; facts are further JSON values (figures, choices made)."""
     self._meet("shards")
-    shards = [_read_json(self.path / f"{i:05d}.json") for i in range(num_shards)]
+    shards = [self._description(f"{i:05d}.json", ("file", "sha256", "rows", "counts")) for i in range(num_shards)]
     counts = {}
     for shard in shards:
       for name, n in shard["counts"].items():
         counts[name] = counts.get(name, 0) + n
-    manifest = {**_read_json(self.path / "plan.json"), "counts": counts, "facts": dict(facts or {}),
-                "versions": versions(), "shards": shards}
+    manifest = {**self._description("plan.json", ("stage", "config", "inputs")), "format": FORMAT, "counts": counts,
+                "facts": dict(facts or {}), "versions": versions(), "shards": shards}
     if self._writes:
-      _write_json(self.path / "manifest.json", manifest)
+      files.write_json(self.path / "manifest.json", manifest)
     self._meet("manifest")
     return manifest
 
   def manifest(self) -> dict:
-    """The manifest; UserError if the folder is missing or unfinished."""
+    """The manifest; UserError if the folder is missing or unfinished, or the manifest damaged or of a later version."""
     if not self.done:
-      state = "unfinished" if self.path.exists() else "not there"
+      state = "unfinished" if files.exists(self.path) else "not there"
       raise UserError(f"{self.path} is {state}: run the stage that makes it first")
-    return _read_json(self.path / "manifest.json")
+    manifest = self._description("manifest.json", ("stage", "config", "inputs", "counts", "facts", "versions", "shards"))
+    if manifest.get("format", 1) != FORMAT:
+      raise UserError(f"{self.path / 'manifest.json'} has format {manifest['format']}: a later version of pav_jax "
+                      f"wrote it, this one reads format {FORMAT}")
+    return manifest
+
+  def _description(self, name: str, keys: Sequence[str]) -> dict:
+    """The JSON file of that name, with these keys in it."""
+    found = files.read_json(self.path / name)
+    missing = [key for key in keys if key not in found]
+    if missing:
+      raise UserError(f"{self.path / name} is damaged: it lacks {', '.join(missing)}")
+    return found
 
   def digest(self) -> str:
     """What names this folder's content to the stages made from it."""
     self.manifest()
-    return file_digest(self.path / "manifest.json")
+    return files.digest(files.read(self.path / "manifest.json"))
 
   def read(self) -> dict[str, np.ndarray]:
-    """All shards joined, checksums verified. UserError for a damaged or foreign file."""
+    """All shards joined, checksums verified. UserError for a damaged or foreign file, with the way out."""
     pieces = {}
     for shard in self.manifest()["shards"]:
       path = self.path / shard["file"]
-      if not path.exists():
-        raise UserError(f"{path} is missing")
-      if file_digest(path) != shard["sha256"]:
-        raise UserError(f"{path} is damaged: its checksum is not the manifest's")
+      again = f"; to make it again remove manifest.json and {path.stem}.* there, and run its stage"
+      if not files.exists(path):
+        raise UserError(f"{path} is missing{again}")
+      content = files.read(path)
+      if files.digest(content) != shard["sha256"]:
+        raise UserError(f"{path} is damaged: its checksum is not the manifest's{again}")
       try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
           for name in arrays.files:
             pieces.setdefault(name, []).append(arrays[name])
       except (ValueError, OSError, zipfile.BadZipFile) as error:
@@ -139,30 +155,6 @@ class Folder:
 def versions() -> dict[str, str]:
   """Python and the packages that numbers depend on."""
   return {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in _PACKAGES}
-
-
-def file_digest(path: pathlib.Path) -> str:
-  """sha256 of a file, in hex."""
-  with path.open("rb") as f:
-    return hashlib.file_digest(f, "sha256").hexdigest()
-
-
-def _write_json(path: pathlib.Path, value):
-  """All or nothing: a reader never sees half a file."""
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(path.suffix + ".partial")
-    partial.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
-    os.replace(partial, path)
-  except OSError as error:
-    raise UserError(f"{path} cannot be written: {error.strerror}") from error
-
-
-def _read_json(path: pathlib.Path):
-  try:
-    return json.loads(path.read_text())
-  except (OSError, ValueError) as error:
-    raise UserError(f"{path} cannot be read: {error}") from error
 
 
 def _difference(old, new, name: str = "") -> str:

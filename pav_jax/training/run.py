@@ -1,9 +1,9 @@
 """What a stage is given: the config, the mesh, and the folders of the run."""
 
 import dataclasses
-import pathlib
 from collections.abc import Sequence
 
+from etils import epath
 import numpy as np
 from jax.sharding import Mesh
 
@@ -20,7 +20,7 @@ class Run:
   """
 
   config: object
-  root: pathlib.Path
+  root: epath.Path
   mesh: Mesh
   alone: bool = False
 

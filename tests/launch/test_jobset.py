@@ -17,7 +17,8 @@ from tests.launch.hostile import HOSTILE
 # The fields of JobSet v1alpha2 (api/jobset/v1alpha2/jobset_types.go) that we may use, where Kubernetes' client has no model.
 FIELDS = {"": {"apiVersion", "kind", "metadata", "spec"}, "spec": {"network", "failurePolicy", "replicatedJobs"},
           "network": {"enableDNSHostnames", "subdomain", "publishNotReadyAddresses"},
-          "failurePolicy": {"maxRestarts", "restartStrategy", "rules"}, "replicatedJobs": {"name", "replicas", "template"}}
+          "failurePolicy": {"maxRestarts", "restartStrategy", "rules"},
+          "rules": {"name", "action", "targetReplicatedJobs", "onJobFailureReasons", "onJobFailureMessagePatterns"}, "replicatedJobs": {"name", "replicas", "template"}}
 FLAGS = ["--platform=gke", "--image=REGISTRY/pav_jax:1", "--config=configs/quickstart.py", "--workdir=gs://bucket/run"]
 
 
@@ -36,7 +37,7 @@ def _valid(one):
   assert one["apiVersion"] == "jobset.x-k8s.io/v1alpha2" and one["kind"] == "JobSet"
   spec, [job] = one["spec"], one["spec"]["replicatedJobs"]
   for name, part in ("", one), ("spec", spec), ("network", spec["network"]), ("failurePolicy", spec["failurePolicy"]), (
-      "replicatedJobs", job):
+      "replicatedJobs", job), *(("rules", rule) for rule in spec["failurePolicy"]["rules"]):
     assert part.keys() <= FIELDS[name], name
   assert _lossless(one["metadata"], "V1ObjectMeta") and _lossless(job["template"], "V1JobTemplateSpec")
   return job["template"]["spec"]
@@ -48,7 +49,7 @@ def test_every_slice_is_a_valid_jobset(tpu, hosts, spot):
   one = _make(tpu, spot=spot, service_account="writer", max_restarts=7)
   job = _valid(one)
   assert (job["parallelism"], job["completions"]) == (hosts, hosts)
-  assert one["spec"]["failurePolicy"] == {"maxRestarts": 7}
+  assert one["spec"]["failurePolicy"]["maxRestarts"] == 7
   # Several pods must land on one slice; a pod by itself may have any machine.
   assert ("annotations" in one["metadata"]) == (hosts > 1)
   pod = job["template"]["spec"]
@@ -80,6 +81,11 @@ spec:
     enableDNSHostnames: true
   failurePolicy:
     maxRestarts: 3
+    rules:
+    - name: mistake
+      action: FailJobSet
+      onJobFailureReasons:
+      - PodFailurePolicy
   replicatedJobs:
   - name: host
     replicas: 1
@@ -89,6 +95,14 @@ spec:
         completions: {hosts}
         completionMode: Indexed
         backoffLimit: 0
+        podFailurePolicy:
+          rules:
+          - action: FailJob
+            onExitCodes:
+              containerName: main
+              operator: In
+              values:
+              - 2
         template:
           spec:
             restartPolicy: Never
@@ -101,7 +115,7 @@ spec:
               command:
               - bash
               - -c
-              - python -m pav_jax.main --config=configs/quickstart.py --workdir=gs://bucket/run --hosts=auto
+              - 'set -m; {{ trap : TERM; python -m pav_jax.main --config=configs/quickstart.py --workdir=gs://bucket/run --hosts=auto; }} & set +m; trap ''kill -TERM -- -$$!'' TERM; wait $$!; status=$$?; while [ $$status -gt 128 ] && kill -0 $$! 2>/dev/null; do wait $$!; status=$$?; done; exit $$status'
               env:
               - name: PYTHONUNBUFFERED
                 value: '1'
@@ -129,7 +143,9 @@ def test_hostile_values_reach_main_unchanged(program, tmp_path):
   stages = [["--config=c", *HOSTILE, "--config.stage=sft"], ["--config=c", "--config.stage=values"]]
   job = _valid(_make(command=commands.on(4, stages)))
   command = [_as_a_pod(x, {"HOME": "WRONG"}) for x in job["template"]["spec"]["containers"][0]["command"]]
-  subprocess.run(command, cwd=tmp_path, env={"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "HOME": "WRONG"}, check=True)
+  done = subprocess.run(command, cwd=tmp_path, env={"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "HOME": "WRONG"}, check=False,
+                        capture_output=True, text=True)
+  assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
   assert said() == [["-m", "pav_jax.main", *stage, "--hosts=auto"] for stage in stages]
   assert not (tmp_path / "pwned").exists()
 
@@ -139,6 +155,33 @@ def test_stages_stop_at_the_first_failure_with_its_status(program, tmp_path):
   done = subprocess.run(["bash", "-c", commands.on(1, [["a"], ["b"], ["c"]])], 
                         env={"PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}, check=False)
   assert done.returncode == 5 and said() == [["-m", "pav_jax.main", "a"], ["-m", "pav_jax.main", "b"]]
+
+
+@pytest.mark.parametrize("python, status", [("sys.exit(2)", 2), ("os.kill(os.getpid(), 9)", 137)])
+def test_a_pod_ends_as_its_stage_does(program, tmp_path, python, status):
+  said = program("python", python)
+  [container] = _valid(_make(command=commands.on(4, [["a"], ["b"]])))["template"]["spec"]["containers"]
+  done = subprocess.run([_as_a_pod(x, {}) for x in container["command"]], check=False, capture_output=True,
+                        env={"PATH": f"{tmp_path}/bin:{os.environ['PATH']}"})
+  assert done.returncode == status and len(said()) == 1
+
+
+def test_a_pod_that_is_taken_tells_its_stage_and_waits_for_it(program, tmp_path):
+  """Kubernetes sends SIGTERM to the first process alone."""
+  said = program("python", f"""
+import signal
+def save(*_):
+  pathlib.Path({str(tmp_path / 'saved')!r}).touch(); sys.exit(143)
+signal.signal(signal.SIGTERM, save)
+pathlib.Path({str(tmp_path / 'ready')!r}).touch()
+while True: signal.pause()""")
+  [container] = _valid(_make(command=commands.on(4, [["a"], ["b"]])))["template"]["spec"]["containers"]
+  pod = subprocess.Popen([_as_a_pod(x, {}) for x in container["command"]], env={"PATH": f"{tmp_path}/bin:{os.environ['PATH']}"})
+  while not (tmp_path / "ready").exists():
+    assert pod.poll() is None
+  pod.terminate()
+  assert pod.wait(timeout=60) == 143
+  assert (tmp_path / "saved").exists() and said() == [["-m", "pav_jax.main", "a", "--hosts=auto"]]
 
 
 @pytest.fixture

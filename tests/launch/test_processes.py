@@ -27,9 +27,10 @@ def wait(ready):
     end = time.monotonic() + 60  # who should have been ended, and was not, must not stay for ever
     while not ready() and time.monotonic() < end:
       time.sleep(0.02)
-  except KeyboardInterrupt:
-    (here / f"interrupted{me}").touch()
-    sys.exit(130)
+  except SystemExit:
+    (here / f"told{me}").touch()
+    raise
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 if stage == "waits" or stage == "fails" and me != "2":
   wait(lambda: False)
 if stage == "fails":
@@ -86,7 +87,7 @@ def test_a_process_by_itself_is_told_nothing_of_hosts_and_devices(local):
 def test_the_first_failure_ends_the_others_and_is_the_status(local, tmp_path):
   done, given = local("--processes=3", "--stages=fails,b")
   assert done.returncode == 7, done
-  assert [path.name for path in sorted((tmp_path / "said").glob("interrupted*"))] == ["interrupted0", "interrupted1"]
+  assert [path.name for path in sorted((tmp_path / "said").glob("told*"))] == ["told0", "told1"]
   assert [len(runs) for runs in given] == [1, 1, 1]
 
 
@@ -95,7 +96,7 @@ def test_an_interruption_reaches_every_process(local, tmp_path, by, status):
   waiting = [tmp_path / "said" / f"waits{index}" for index in range(2)]
   done, given = local("--processes=2", "--stages=waits,b", interrupt_at=waiting, by=by)
   assert done.returncode == status and "Traceback" not in done.stderr, done
-  assert (tmp_path / "said/interrupted0").exists() and (tmp_path / "said/interrupted1").exists()
+  assert (tmp_path / "said/told0").exists() and (tmp_path / "said/told1").exists()
   assert [len(runs) for runs in given] == [1, 1]
 
 

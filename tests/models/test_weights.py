@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pav_jax.errors import UserError
+from pav_jax.models import architecture
 from pav_jax.models import gemma
 from pav_jax.models import network
 from pav_jax.models import weights
@@ -76,6 +77,15 @@ def test_a_relative_path_is_written_where_it_points(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   weights.save_official("here", _params(), CONFIG)
   _assert_same(weights.load_official("here", CONFIG), _params())
+
+
+def test_a_checkpoint_in_a_bucket_comes_back(bucket):
+  weights.save_official("gs://bucket/official", _params(), CONFIG)
+  assert "bucket/official/_METADATA" in bucket.objects
+  _assert_same(weights.load_official("gs://bucket/official", CONFIG), _params())
+  assert architecture.is_official("gs://bucket/official")
+  with pytest.raises(UserError, match="gs://bucket/nowhere: no such checkpoint"):
+    weights.load_official("gs://bucket/nowhere", CONFIG)
 
 
 def test_flat_and_nested_checkpoints_hold_the_same(saved, tmp_path):

@@ -71,7 +71,9 @@ def test_killed_and_started_again_it_gives_the_same_bit_for_bit(root, tmp_path, 
   shutil.copytree(root, tmp_path / "other")
   # One checkpoint for both: its path is part of the plan.
   start = str(root / "sft" / "best")
-  rl(root, init_from=start, baseline="value")
+  # Alarms of the third iteration, of the last three: the kill comes after it, the restart before it.
+  changes = {"init_from": start, "baseline": "value", "watch.responses": 12, "watch.share": -1.0}
+  rl(root, **changes)
   step = reinforce.Trainer.step
   def killed(self, state, problem_p, key):
     if int(state.step) == 3:
@@ -79,14 +81,17 @@ def test_killed_and_started_again_it_gives_the_same_bit_for_bit(root, tmp_path, 
     return step(self, state, problem_p, key)
   monkeypatch.setattr(reinforce.Trainer, "step", killed)
   with pytest.raises(KeyboardInterrupt):
-    rl(tmp_path / "other", init_from=start, baseline="value")
+    rl(tmp_path / "other", **changes)
   monkeypatch.setattr(reinforce.Trainer, "step", step)
-  rl(tmp_path / "other", init_from=start, baseline="value")
+  rl(tmp_path / "other", **changes)
   one, two = _tree(root / "rl" / "progress" / "0"), _tree(tmp_path / "other" / "rl" / "progress" / "0")
   assert one.keys() == two.keys() and any("value" in name for name in one)
   for name in one:
     np.testing.assert_array_equal(one[name], two[name], err_msg=name)
   assert _curves(root / "rl" / "progress" / "0") == _curves(tmp_path / "other" / "rl" / "progress" / "0")
+  told = (root / "rl" / "progress" / "0" / "alarms.jsonl").read_text()
+  assert told == (tmp_path / "other" / "rl" / "progress" / "0" / "alarms.jsonl").read_text()
+  assert {json.loads(line)["step"] for line in told.splitlines()} == {2}
   for x, y in zip(records.Folder(root / "rl").read().values(), records.Folder(tmp_path / "other" / "rl").read().values()):
     np.testing.assert_array_equal(x, y)
 

@@ -172,7 +172,7 @@ def test_left_out_rows_do_not_leak_between_runs(paths, tmp_path):
     ({"split": "dev"}, "split 'dev' is none of"),
     ({"prompt": "Question:\n"}, "has no {question}"),
     ({"prompt": "{question} Answer: "}, "must end in a newline"),
-    ({"vocabulary_path": "absent.model"}, "absent.model: No such file"),
+    ({"vocabulary_path": "absent.model"}, "absent.model cannot be read: No such file"),
     ({"shard": 2, "num_shards": 2}, "shard 2 is not in 0..1"),
     ({"start": -1}, "negative"),
     ({"seed": -1}, "negative"),
@@ -198,3 +198,20 @@ def test_real_prm800k(data_dir, tmp_path):
   for row in itertools.islice(tasks.examples("math_prm800k", "train", **settings), 300):
     assert row["response_t"].tolist() == [*pure.encode(row["solution"]), 1]
     assert pure.decode(row["response_t"]) == row["solution"].replace("▁", " ")
+
+
+def test_a_prepared_set_that_is_damaged_is_told_and_can_be_made_again(tmp_path):
+  config = ArithmeticConfig(train_size=9, validation_size=4, test_size=4)
+  load = lambda: tasks.load("arithmetic", "test", data_dir=tmp_path / "data", manual_dir="", arithmetic=config)
+  want = load()
+  for name in ("*-test.tfrecord*", "dataset_info.json", "metadata.json"):
+    [path] = (tmp_path / "data").glob(f"*/*/*/{name}")
+    content = path.read_bytes()
+    for harmed in (content[:len(content) // 2], content[:20] + bytes([content[20] ^ 128]) + content[21:]):
+      path.write_bytes(harmed)
+      with pytest.raises(UserError, match=r"arithmetic: the set prepared in .*data is damaged \(.*\); remove it") as raised:
+        load()
+      assert "\n" not in str(raised.value)
+    path.write_bytes(content)
+  (tmp_path / "data").rename(tmp_path / "away")
+  assert load() == want

@@ -1,14 +1,15 @@
 """What the TFDS builders share: features, finding the publisher's files, reporting malformed rows."""
 
 import dataclasses
-import pathlib
 import urllib.request
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
+from etils import epath
 import tensorflow_datasets as tfds
 
 from pav_jax.errors import UserError
 from pav_jax.problems.problem import Malformed, Problem, sift
+from pav_jax.training import files
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Problem))
 
@@ -28,20 +29,20 @@ def info(builder: tfds.core.DatasetBuilder, description: str, homepage: str, cit
       supervised_keys=("question", "answer"), disable_shuffling=True, metadata=tfds.core.MetadataDict())
 
 
-def find(dl_manager: tfds.download.DownloadManager, names: Collection[str], url: str) -> pathlib.Path:
+def find(dl_manager: tfds.download.DownloadManager, names: Collection[str], url: str) -> epath.Path:
   """The first of `names` in the manual directory, else what `url` gives; a UserError if neither works."""
   try:
-    manual = pathlib.Path(dl_manager.manual_dir)
+    manual = files.path(dl_manager.manual_dir)
   except AssertionError:
     # TFDS says so of a directory that is absent or empty.
     manual = None
   for name in names if manual else ():
-    if (manual / name).exists():
+    if files.exists(manual / name):
       return manual / name
   try:
     # TFDS tries ten times over 200 s before it says that there is no network; this says it at once.
     urllib.request.urlopen(url, timeout=20).close()
-    return pathlib.Path(dl_manager.download(url))
+    return files.path(dl_manager.download(url))
   except Exception as error:  # Whatever the network does, the way out is the same.
     raise UserError(f"none of {', '.join(names)} in the manual directory {manual or '(absent or empty)'}, "
                     f"and {url} cannot be downloaded ({type(error).__name__})") from error

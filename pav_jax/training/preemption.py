@@ -1,0 +1,61 @@
+"""SIGTERM, the word that this machine will be taken: a training loop saves and ends, everything else is left at once.
+
+What is made of shards or written at its end loses nothing by being left. A loop
+loses the steps since its last checkpoint, so it is let come to the end of its
+step. On several hosts the word may reach each at another step, or only one of
+them; JAX's service makes them agree on the step at which all save.
+"""
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable
+
+
+class Preempted(BaseException):
+  """This process was told to end; says what it leaves. No Exception, as KeyboardInterrupt is none: nothing may hold it up."""
+
+
+class _Notice:
+  """What this process has heard. Signals belong to a process, and so does this."""
+
+  def __init__(self):
+    self._heard_at, self._waits, self._pass_on = None, False, None
+
+  def hear(self, number: int, _):
+    """The handler. The first word waits for the loop, if there is one; a later one does not."""
+    # Whoever ends a group of processes may say it twice, by itself and through the shell that started us.
+    if self._heard_at is not None and time.monotonic() < self._heard_at + 1:
+      return
+    if self._waits and self._heard_at is None:
+      self._heard_at = time.monotonic()
+      if self._pass_on is not None:
+        self._pass_on(number)
+      return
+    raise Preempted("what was finished is kept")
+
+  def listen(self, pass_on: Callable[[int], None] | None = None):
+    """Hears SIGTERM from now on; pass_on: who else is told when a loop is to end."""
+    self._pass_on = pass_on
+    signal.signal(signal.SIGTERM, self.hear)
+
+  @contextlib.contextmanager
+  def waits(self):
+    """For a loop that asks `due` at every step: here, the first SIGTERM ends nothing."""
+    self._waits = True
+    try:
+      yield
+    finally:
+      self._waits = False
+    if self._heard_at is not None:
+      raise Preempted("what was finished is kept")
+
+  def due(self, step: int) -> bool:
+    """Whether a loop that has done so many steps is to save and end now; the same on all hosts, which all must ask."""
+    if self._pass_on is None:
+      return self._heard_at is not None
+    from jax.experimental import multihost_utils  # late: this module is there before JAX is
+    return multihost_utils.reached_preemption_sync_point(step)
+
+
+NOTICE = _Notice()

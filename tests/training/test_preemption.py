@@ -1,0 +1,62 @@
+"""SIGTERM: heard at the end of a loop's step, at once elsewhere and the second time."""
+
+import signal
+
+import pytest
+
+from pav_jax.training import preemption
+
+
+@pytest.fixture
+def notice(monkeypatch):
+  """A notice of its own, and its clock."""
+  clock = [100.0]
+  monkeypatch.setattr(preemption.time, "monotonic", lambda: clock[0])
+  one = preemption._Notice()
+  one.clock = clock
+  return one
+
+
+def test_outside_of_a_loop_it_ends_at_once(notice):
+  with pytest.raises(preemption.Preempted):
+    notice.hear(signal.SIGTERM, None)
+
+
+def test_a_loop_is_asked_to_end_and_does(notice):
+  with pytest.raises(preemption.Preempted):
+    with notice.waits():
+      assert not notice.due(1)
+      notice.hear(signal.SIGTERM, None)
+      assert notice.due(2)
+  notice.clock[0] += 5
+  with pytest.raises(preemption.Preempted):
+    notice.hear(signal.SIGTERM, None)
+
+
+def test_a_loop_that_ends_by_itself_after_the_word_is_the_last_thing_done(notice):
+  with pytest.raises(preemption.Preempted):
+    with notice.waits():
+      notice.hear(signal.SIGTERM, None)
+
+
+def test_the_second_word_does_not_wait_but_an_echo_of_the_first_does(notice):
+  with pytest.raises(preemption.Preempted):
+    with notice.waits():
+      notice.hear(signal.SIGTERM, None)
+      notice.clock[0] += 0.5
+      notice.hear(signal.SIGTERM, None)
+      echo = True
+      notice.clock[0] += 1
+      notice.hear(signal.SIGTERM, None)
+      echo = False
+  assert echo
+
+
+def test_other_hosts_are_told_once(notice):
+  told = []
+  notice._pass_on = told.append
+  with pytest.raises(preemption.Preempted):
+    with notice.waits():
+      notice.hear(signal.SIGTERM, None)
+      notice.hear(signal.SIGTERM, None)
+  assert told == [signal.SIGTERM]
