@@ -160,9 +160,9 @@ def _run_stages(config, workdir: epath.Path):
 
 def compile_for(config, topology: str, workdir: epath.Path | None):
   """The stage's programs through the TPU compiler; needs no TPU, and none is looked for. Figures go to workdir/compile.jsonl, too."""
-  # The compiler's library asks the machine which TPU it has, and complains at length of having none.
+  # The compiler's library asks the machine which TPU it has, complains at length of having none, and keeps others off it.
   os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost",
-                 "TPU_ACCELERATOR_TYPE": "v5litepod-16"}
+                 "TPU_ACCELERATOR_TYPE": "v5litepod-16", "ALLOW_MULTIPLE_LIBTPU_LOAD": "true"}
   logging.set_verbosity(logging.ERROR)
   importlib.import_module("pav_jax.pods.compile").run(config, topology, workdir)
 

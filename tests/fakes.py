@@ -77,8 +77,8 @@ def _chain(size: int = SIZE) -> Network:
       logits=logits, scores=lambda params, hidden: hidden @ params["score_d"],
       log_probs=lambda params, hidden, target_bt: jnp.take_along_axis(
           jax.nn.log_softmax(logits(params, hidden)), target_bt[..., None], axis=-1)[..., 0],
-      read=read, compute=lambda params, scoring=False: params, unstacked=lambda params: params,
-      extend=extend, flops=lambda start, stop, logit_count=0: 3 * (stop - start) + stop**2 - start**2 + 7 * logit_count)
+      computed=lambda params, scoring=False: params, read=read, extend=extend,
+      flops=lambda start, stop, logit_count=0: 3 * (stop - start) + stop**2 - start**2 + 7 * logit_count)
 
 
 CHAIN = _chain()

@@ -1,8 +1,8 @@
 """Gemma 2 in Flax: layers scanned and rematerialised, float32 where rounding hurts.
 
-`Gemma` reads whole, right-padded rows, in training and as the prefixes of a
-cache; `extend` runs the same layers one by one and appends tokens to what a
-cache holds (see `decoding.py`). Norms, rotary angles,
+`Gemma` reads whole, right-padded rows in training. Decoding runs the same layers
+one by one: `read` begins a cache with whole rows, `extend` appends tokens to
+what it holds (see `decoding.py`). Norms, rotary angles,
 softmax and logits are computed in float32 whatever the parameters' type: in
 bfloat16 the spacing of numbers near 21 is 0.125, too coarse for log-ratios.
 
@@ -230,8 +230,8 @@ class Gemma(nn.Module):
   config: GemmaConfig
 
   @nn.compact
-  def __call__(self, token_bt, *, keep: bool = False):
-    """Hidden states (b, t, d) after the final norm; and the rows' keys and values as a Prefix, or None.
+  def __call__(self, token_bt):
+    """Hidden states (b, t, d) after the final norm.
 
     token_bt: int32, right-padded. Padding needs no mask: nothing real looks to its right.
     """
@@ -239,35 +239,47 @@ class Gemma(nn.Module):
     embedding_vd = self.param(
         "embedding", nn.initializers.variance_scaling(1.0, "fan_in", "normal", in_axis=-1, out_axis=-2),
         (c.vocab_size, c.width), c.param_dtype)
-    position_bt = jnp.broadcast_to(jnp.arange(token_bt.shape[1])[None], token_bt.shape)
-
     layers = nn.scan(
         nn.remat(Block, prevent_cse=False), variable_axes={"params": 0}, split_rngs={"params": True},
         in_axes=(nn.broadcast, 0), length=c.num_layers)(c, name="layers")
-    x_btd, kept = layers(_embed(c, embedding_vd, token_bt), position_bt, jnp.arange(c.num_layers))
-    x_btd = mesh_lib.constrain_rows(x_btd)
-    return RMSNorm(c.param_dtype, name="final_norm")(x_btd), decoding.Prefix(*map(tuple, kept)) if keep else None
+    x_btd, _ = layers(_embed(c, embedding_vd, token_bt), _positions(token_bt), jnp.arange(c.num_layers))
+    return RMSNorm(c.param_dtype, name="final_norm")(mesh_lib.constrain_rows(x_btd))
 
 
-def compute(config: GemmaConfig, params, scoring: bool = False):
-  """The parameters in the type they are computed with, which gives the same numbers: norms' scales stay float32, so
-  does the embedding for `scoring`, whose logit is read in float32."""
+def _positions(token_bt) -> jax.Array:
+  return jnp.broadcast_to(jnp.arange(token_bt.shape[1])[None], token_bt.shape)
+
+
+def computed(config: GemmaConfig, params, scoring: bool = False) -> dict:
+  """The parameters as `read` and `extend` take them: in the type they are computed with, a list of layers instead of a stack.
+
+  The type gives the same numbers: norms' scales stay float32, so does the
+  embedding for `scoring`, whose logit is read in float32. The list, because a
+  layer of a stack is copied before it is read; made inside of a decoding
+  program, it would be a second copy of all weights.
+  """
   def cast(path, x):
     name = jax.tree_util.keystr(path, simple=True, separator="/")
     return x if name.endswith("scale") or scoring and name == "embedding" else x.astype(config.dtype)
-  return params if config.dtype == config.param_dtype else jax.tree_util.tree_map_with_path(cast, params)
+  if config.dtype != config.param_dtype:
+    params = jax.tree_util.tree_map_with_path(cast, params)
+  return {**params, "layers": [jax.tree.map(lambda x: x[y], params["layers"]) for y in range(config.num_layers)]}
 
 
-def unstacked(config: GemmaConfig, params) -> dict:
-  """The parameters with a list of layers instead of a stack, as `extend` reads them; a copy of the layers' weights."""
-  layers = [jax.tree.map(lambda x: x[y], params["layers"]) for y in range(config.num_layers)]
-  return {**params, "layers": layers}
+def read(config: GemmaConfig, params, token_bt) -> tuple[jax.Array, decoding.Prefix]:
+  """What `Gemma` gives, and the rows' keys and values. params: `computed`."""
+  x_btd, kept, position_bt = _embed(config, params["embedding"], token_bt), [], _positions(token_bt)
+  for y, weights in enumerate(params["layers"]):
+    x_btd, pair = Block(config).apply({"params": weights}, x_btd, position_bt, jnp.int32(y))
+    kept.append(pair)
+  hidden_btd = RMSNorm(config.param_dtype).apply({"params": params["final_norm"]}, x_btd)
+  return hidden_btd, decoding.Prefix(*zip(*kept))
 
 
 def extend(config: GemmaConfig, params, cache: decoding.Cache, token_bt, valid_bt) -> tuple[jax.Array, decoding.Cache]:
   """Hidden states (b, t, d) of tokens appended to the cache's suffixes, and the grown cache.
 
-  params: `unstacked`. valid_bt: bool, the tokens that are there, a prefix of each row.
+  params: `computed`. valid_bt: bool, the tokens that are there, a prefix of each row.
   """
   position_bt = cache.length_b[:, None] + jnp.arange(token_bt.shape[1])[None]
   view, grown = decoding.look(cache, position_bt, valid_bt, config.window)

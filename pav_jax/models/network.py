@@ -4,14 +4,17 @@ Search, rollouts and losses take a `Network`, never a module, so a test can
 hand them a fake of ten lines.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from pav_jax.models import gemma
 from pav_jax.models import readout
 from pav_jax.models import size
+from pav_jax.training import mesh as mesh_lib
 
 
 class Network(NamedTuple):
@@ -22,11 +25,10 @@ class Network(NamedTuple):
   logits(params, hidden_xd) -> logit_xv, float32
   scores(params, hidden_xd) -> score_x, float32: the logit of the scoring token
   log_probs(params, hidden_btd, target_bt) -> log_prob_bt, float32
-  read(params, token_bt) -> (hidden_btd, prefix): rows from their first token on
-  compute(params, scoring=False) -> the parameters in the type of the computation, less to read at every token;
-    scoring keeps what `scores` reads in float32
-  unstacked(params) -> the parameters as extend reads them: a layer at a time, each array by itself
-  extend(unstacked, cache, token_bt, valid_bt) -> (hidden_btd, cache): a cache is a prefix, `decoding.begin`
+  computed(params, scoring=False) -> the parameters as read and extend take them, and logits and scores may: in the type of
+    the computation, a layer at a time; scoring keeps what `scores` reads in float32
+  read(computed, token_bt) -> (hidden_btd, prefix): rows from their first token on
+  extend(computed, cache, token_bt, valid_bt) -> (hidden_btd, cache): a cache is a prefix, `decoding.begin`
   flops(start, stop, logit_count) -> FLOPs of reading positions [start, stop)
   """
 
@@ -35,9 +37,8 @@ class Network(NamedTuple):
   logits: Callable[..., Any]
   scores: Callable[..., Any]
   log_probs: Callable[..., Any]
+  computed: Callable[..., Any]
   read: Callable[..., Any]
-  compute: Callable[..., Any]
-  unstacked: Callable[..., Any]
   extend: Callable[..., Any]
   flops: Callable[..., Any]
 
@@ -45,18 +46,27 @@ class Network(NamedTuple):
 def from_gemma(config: gemma.GemmaConfig, *, scoring_id: int, logit_chunk: int = 128) -> Network:
   """The functions of a Gemma 2 of this shape; logit_chunk is in tokens of a row."""
   module = gemma.Gemma(config)
-  apply = lambda params, *args, **kwargs: module.apply({"params": params}, *args, **kwargs)
+  apply = lambda params, token_bt: module.apply({"params": params}, token_bt)
 
   return Network(
       init=lambda rng: module.init(rng, jnp.zeros((1, 1), jnp.int32))["params"],
-      hidden=lambda params, token_bt: apply(params, token_bt)[0],
+      hidden=apply,
       logits=lambda params, hidden: readout.logits(config, params, hidden),
       scores=lambda params, hidden: readout.scores(config, params, hidden, scoring_id),
       log_probs=lambda params, hidden_btd, target_bt: readout.target_log_probs(
           config, params, hidden_btd, target_bt, logit_chunk),
-      read=lambda params, token_bt: apply(params, token_bt, keep=True),
-      compute=lambda params, scoring=False: gemma.compute(config, params, scoring),
-      unstacked=lambda params: gemma.unstacked(config, params),
+      computed=lambda params, scoring=False: gemma.computed(config, params, scoring),
+      read=lambda params, token_bt: gemma.read(config, params, token_bt),
       extend=lambda params, cache, token_bt, valid_bt: gemma.extend(config, params, cache, token_bt, valid_bt),
       flops=lambda start, stop, logit_count=0: size.forward_flops(config, start, stop, logit_count),
   )
+
+
+def for_decoding(network: Network, params, scoring: bool = False):
+  """The parameters as they lie while rows are drawn or scored: computed, and cut over model alone."""
+  return mesh_lib.over_model_alone(_computed(network, params, scoring))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def _computed(network: Network, params, scoring: bool):
+  return network.computed(params, scoring)

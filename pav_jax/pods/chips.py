@@ -10,7 +10,8 @@ from pav_jax.errors import UserError
 
 
 class Chip(NamedTuple):
-  """memory: bytes of HBM; flops: bfloat16 a second; bandwidth: bytes a second of HBM; links: bytes a second between chips."""
+  """memory: bytes of HBM that a program may have; flops: bfloat16 a second; bandwidth: bytes a second of HBM; links: bytes
+  a second that a chip sends to others, over all its links together."""
 
   memory: float
   flops: float
@@ -18,11 +19,13 @@ class Chip(NamedTuple):
   links: float
 
 
-# Google's documentation of each (cloud.google.com/tpu/docs/v4, v5e, v5p), a chip.
+# Google's documentation of each chip (cloud.google.com/tpu/docs/v4, v5e, v5p), which says 32, 16 and 95 GiB of memory; what
+# is here is what the compiler lets a program have of it. Links are documented in both directions together for v5e and v5p
+# (400 and 1,200 GB/s); v4's are six of 50 GB/s each way (arXiv 2304.01433).
 CHIPS = {
-    "v4": Chip(32 * 2**30, 275e12, 1228e9, 300e9),
-    "v5e": Chip(16 * 2**30, 197e12, 819e9, 200e9),
-    "v5p": Chip(95 * 2**30, 459e12, 2765e9, 600e9),
+    "v4": Chip(30.75 * 2**30, 275e12, 1200e9, 300e9),
+    "v5e": Chip(15.75 * 2**30, 197e12, 819e9, 200e9),
+    "v5p": Chip(95.74 * 2**30, 459e12, 2765e9, 600e9),
 }
 # What the compiler must be told of v4: two cores work as one device, four chips a host.
 _EXTRA = {"v4": {"chip_config_name": "megacore", "chips_per_host_bounds": (2, 2, 1)}}

@@ -42,7 +42,7 @@ def run(config, topology: str, workdir: epath.Path | None = None) -> list[dict]:
   mesh = mesh_lib.make_mesh(**config.mesh, devices=chips.devices(topology))
   shape = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
   print("compiling takes up to two minutes a program", file=sys.stderr)
-  print(f"{topology}: {mesh.size} chips of {chip.memory / 2**30:.0f} GiB, {shape}\n{_HEAD}", flush=True)
+  print(f"{topology}: {mesh.size} chips of {chip.memory / 2**30:.2f} GiB, {shape}\n{_HEAD}", flush=True)
   found, over = [], []
   for stage in stages:
     for program in programs.of_stage(stage, config, mesh):
@@ -60,7 +60,7 @@ def run(config, topology: str, workdir: epath.Path | None = None) -> list[dict]:
 
 def compiled(program: programs.Program, count: int, chip: chips.Chip) -> dict:
   """What the compiler says of one program on `count` chips: bytes and seconds are a chip's, flops all chips'."""
-  line = {"program": program.name, "flops": program.flops, "least_bytes": program.bytes, "too_large": "",
+  line = {"program": program.name, "flops": program.flops, "least_bytes": program.bytes, "too_large": "", "counted": dict(program.counted),
           "besides": {name: programs.bytes_on_a_chip(tree) for name, tree in program.resident.items()}}
   start = time.perf_counter()
   lowered = program.lower()

@@ -27,6 +27,7 @@ from pav_jax.models import architecture
 from pav_jax.models import gemma
 from pav_jax.models import network as network_lib
 from pav_jax.models import size
+from pav_jax.pods import counts
 from pav_jax.policy import arms
 from pav_jax.policy import losses
 from pav_jax.policy import reinforce
@@ -37,13 +38,17 @@ from pav_jax.rollouts import jobs as jobs_lib
 from pav_jax.search import beam
 from pav_jax.training import fit
 from pav_jax.training import mesh as mesh_lib
+from pav_jax.verifiers import score
 from pav_jax.verifiers import train as verifiers
 
 _SCORING_ID = 4  # which row of the embedding is read changes no program
 
 
 class Program(NamedTuple):
-  """One program: what lowers it, its large arguments (abstract), what lies on the chips beside them (by name), what it needs."""
+  """One program: what lowers it, its large arguments (abstract), what lies on the chips beside them (by name), what it needs.
+
+  counted: bytes a chip by hand (counts.py), of a training step.
+  """
 
   name: str
   lower: Callable[[], Any]
@@ -51,14 +56,16 @@ class Program(NamedTuple):
   resident: Mapping[str, Any]
   flops: float
   bytes: float
+  counted: Mapping[str, float] = {}
 
 
 class Net(NamedTuple):
-  """A network of the config on the mesh: its shape, functions, and parameters as they are stored."""
+  """A network of the config on the mesh: its shape, functions, parameters as they are stored, tokens whose logits are made at a time."""
 
   config: gemma.GemmaConfig
   network: network_lib.Network
   params: Any
+  logit_chunk: int
 
 
 def stages(config) -> tuple[str, ...]:
@@ -77,7 +84,7 @@ def _net(section, mesh) -> Net:
   config = architecture.shape(section)
   network = network_lib.from_gemma(config, scoring_id=_SCORING_ID, logit_chunk=section.logit_chunk)
   params = mesh_lib.abstract(jax.eval_shape(network.init, jax.random.key(0)), mesh, architecture.SHARDING)
-  return Net(config, network, params)
+  return Net(config, network, params, section.logit_chunk)
 
 
 def _rows(mesh, *shape, dtype=jnp.float32):
@@ -100,10 +107,13 @@ def _weights(net: Net, mesh) -> float:
 
 
 def _decoded(net: Net, scoring: bool = False):
-  """The parameters as decoding has them: in the type of the computation, cut over model alone."""
-  stored = jax.eval_shape(functools.partial(net.network.compute, scoring=scoring), net.params)
-  return mesh_lib.abstract_over_model_alone(jax.tree.map(
-      lambda x, old: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=old.sharding), stored, net.params))
+  """The parameters as `network.for_decoding` gives them: a list of layers, cut over model alone."""
+  shapes = jax.eval_shape(functools.partial(net.network.computed, scoring=scoring), net.params)
+  stored = {**net.params, "layers": [net.params["layers"]] * net.config.num_layers}
+  def cut(x, old):
+    spec = PartitionSpec(*old.sharding.spec[old.ndim - x.ndim:])  # a layer is not a stack
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(old.sharding.mesh, spec))
+  return mesh_lib.abstract_over_model_alone(jax.tree.map(cut, shapes, stored))
 
 
 def _placed(tree, mesh):
@@ -114,8 +124,9 @@ def _training(name: str, net: Net, learner: fit.Learner, batch, mesh, *, pieces:
   rows, width = batch.token_bt.shape
   forward = rows * size.forward_flops(net.config, 0, width, width if logits else 0)
   layer_inputs = 2 * rows * width * net.config.width * net.config.num_layers * jnp.dtype(net.config.dtype).itemsize / mesh_lib.num_parts(mesh)
+  counted = counts.training_bytes(net.config, mesh.shape, rows=rows, width=width, pieces=pieces, logit_chunk=net.logit_chunk, logits=logits)
   return Program(name, lambda: learner.step.lower(learner.like, batch, jax.random.key(0)), learner.like, resident, 4.0 * forward,
-                 2 * bytes_on_a_chip(learner.like) + 3 * pieces * _weights(net, mesh) + layer_inputs)
+                 2 * bytes_on_a_chip(learner.like) + 3 * pieces * _weights(net, mesh) + layer_inputs, counted)
 
 
 def _learner(knobs, net: Net, loss_fn, mesh) -> fit.Learner:
@@ -139,15 +150,17 @@ def _rft(config, mesh) -> list[Program]:
 
 def _verifier(config, mesh) -> list[Program]:
   net, width = _net(config.verifier.model, mesh), config.problems.max_prompt + config.rollouts.max_new
-  found = []
+  found, alike = [], {}
   for kind in config.verifier.kinds:
-    knobs = config.verifier[kind]
     every_token = kind == "q" and config.verifier.every_token
+    alike.setdefault((config.verifier[kind].to_json(), every_token), []).append(kind)
+  for (_, every_token), kinds in alike.items():  # one program for all that are trained alike
+    knobs = config.verifier[kinds[0]]
     floats = _rows(mesh, knobs.batch_size, 1 + (config.rollouts.max_new if every_token else config.monte_carlo.max_steps))
     batch = verifiers.ValueBatch(_rows(mesh, knobs.batch_size, width, dtype=jnp.int32), _rows(mesh, knobs.batch_size, width),
                                  _rows(mesh, *floats.shape, dtype=jnp.int32), floats, floats)
     learner = _learner(knobs, net, verifiers.value_loss(net.network, config.verifier.text_weight), mesh)
-    found.append(_training(f"verifier {kind}: update", net, learner, batch, mesh, pieces=knobs.microbatches, resident={},
+    found.append(_training(f"verifier {', '.join(kinds)}: update", net, learner, batch, mesh, pieces=knobs.microbatches, resident={},
                            logits=bool(config.verifier.text_weight)))
   return found
 
@@ -223,8 +236,27 @@ def _rl(config, mesh) -> list[Program]:
 
 
 def _search(config, mesh) -> list[Program]:
-  """Beam search of the greatest width."""
+  """Independent samples and what scores them; beam search of the greatest width."""
   knobs, nets = config.search, (_net(config.policy, mesh), _net(config.verifier.model, mesh))
+  stored = {"policy": nets[0].params, "verifier of Q": nets[1].params, "ORM": nets[1].params}
+  found = _decoding("search samples", nets[0], mesh, rows=knobs.rows, share=jobs_lib.rows_of_lane(knobs.max_n),
+                    width=config.problems.max_prompt, slots=config.rollouts.max_new, sampling=collect.sampling_of(knobs), resident=stored)
+  return [*found, _scoring(nets[1], config, mesh, stored), *_beams(nets, config, mesh, stored)]
+
+
+def _scoring(net: Net, config, mesh, resident) -> Program:
+  """Responses that a verifier reads in one call."""
+  parts, prompt, new = mesh_lib.num_parts(mesh), config.problems.max_prompt, config.rollouts.max_new
+  rows = max(1, config.search.rows // parts) * parts
+  ids, params = lambda *shape: _rows(mesh, *shape, dtype=jnp.int32), _decoded(net, scoring=True)
+  lower = lambda: score.after_prompts.lower(net.network, params, ids(rows, prompt), ids(rows), ids(rows), ids(rows, new), ids(rows),
+                                            ids(rows, config.monte_carlo.max_steps + 1), mesh=mesh)
+  return Program(f"search: scoring of {rows} rows", lower, params, resident, float(rows * size.forward_flops(net.config, 0, prompt + new)),
+                 2 * _weights(net, mesh))
+
+
+def _beams(nets: tuple[Net, Net], config, mesh, stored) -> list[Program]:
+  knobs = config.search
   networks, params = tuple(net.network for net in nets), [_decoded(nets[0]), _decoded(nets[1], scoring=True)]
   parts, width, slots = mesh_lib.num_parts(mesh), max(knobs.widths), config.problems.max_prompt + config.rollouts.max_new
   own = beam.lanes_of(knobs.rows, knobs.candidates, width, parts)
@@ -237,18 +269,17 @@ def _search(config, mesh) -> list[Program]:
   step = dict(candidates=knobs.candidates, max_step=knobs.max_step, sampling=collect.sampling_of(knobs), mesh=mesh)
   flags = _rows(mesh, lanes, dtype=bool)
   arguments = (networks, params, prefixes, ids(lanes), ids(lanes), flags, ids(lanes), keys, _tokens(nets[0].config, mesh))
-  caches = _placed(jax.eval_shape(functools.partial(beam.expand, networks, **step), *arguments[1:])[2], mesh)
+  caches = _placed(jax.eval_shape(functools.partial(beam.expand, networks, **step), *arguments[1:])[3], mesh)
   forward = lambda count, at, new, logits: sum(
       count * size.forward_flops(net.config, at, at + new, logits if net is nets[0] else 0) for net in nets)
   weights = sum(_weights(net, mesh) for net in nets)
   kept = sum(bytes_on_a_chip(prefix) for prefix in prefixes)
-  stored = {"policy": nets[0].params, "verifier of Q": nets[1].params, "ORM": nets[1].params}
   return [
       Program(f"search: prefill of {at_once}", begin, (params, prefixes), stored, float(forward(at_once, 0, config.problems.max_prompt, 0)), weights),
       Program(f"search: step of {rows} candidates", lambda: beam.expand.lower(*arguments, **step), (params, prefixes), stored,
               float(forward(rows, slots // 2, knobs.max_step, knobs.max_step)), (knobs.max_step + 1) * _weights(nets[0], mesh)
               + _weights(nets[1], mesh) + (knobs.max_step + 1) * bytes_on_a_chip(prefixes[0]) + bytes_on_a_chip(prefixes[1])),
-      Program("search: candidates become items", lambda: beam.commit.lower(caches, ids(lanes), mesh=mesh), caches,
+      Program("search: candidates become items", lambda: beam.commit.lower(prefixes, caches, ids(lanes), mesh=mesh), (prefixes, caches),
               stored | {"decoding copies": params}, 0.0, 2.0 * kept)]
 
 

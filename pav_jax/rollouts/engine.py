@@ -182,7 +182,7 @@ def refill(lanes: Lanes) -> Lanes:
 
 
 def step(network: Network, params, cache: decoding.Cache, rows: Rows, tokens: Tokens, sampling: sampling_lib.Sampling):
-  """(cache, rows, line of the log): every row that has a job draws one token. params: unstacked."""
+  """(cache, rows, line of the log): every row that has a job draws one token."""
   live_b = rows.job_b >= 0
   hidden_b1d, cache = network.extend(params, cache, rows.fed_b[:, None], live_b[:, None])
   key_b = jax.vmap(jax.random.fold_in)(jax.random.wrap_key_data(rows.key_b2), rows.drawn_b)
@@ -204,7 +204,7 @@ def generate(network: Network, params, cache: decoding.Cache, fed_b, budget_b, k
   cache: holds what precedes fed_b. begun_b: bool, rows whose prefix ends
   inside a step (see problems/steps.py); none by default.
   """
-  b, params = len(fed_b), network.unstacked(params)
+  b = len(fed_b)
   endless = jnp.iinfo(jnp.int32).max
   rows = Rows(jnp.where(budget_b > 0, 0, -1), fed_b.astype(jnp.int32), jnp.zeros(b, jnp.int32), budget_b.astype(jnp.int32),
               jnp.full(b, endless if steps is None else steps, jnp.int32),
@@ -238,8 +238,6 @@ def _written(log: Log, n: jax.Array, line) -> Log:
 def advance(network: Network, params, lanes: Lanes, tokens: Tokens, wanted: jax.Array, *, lines: int,
             sampling: sampling_lib.Sampling) -> tuple[Lanes, Log, jax.Array, jax.Array]:
   """(lanes, log, steps taken, busy_i): decodes until `wanted` lanes are idle, none is busy, or `lines` steps are taken."""
-  params = network.unstacked(params)
-
   def going(carry):
     n, lanes, _ = carry
     busy = lanes.busy_i.sum()

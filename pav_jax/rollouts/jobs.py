@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pav_jax.errors import UserError
+from pav_jax.models import network as network_lib
 from pav_jax.models.network import Network
 from pav_jax.rollouts import engine
 from pav_jax.rollouts import sampling as sampling_lib
@@ -102,7 +103,7 @@ def run(network: Network, params, token_bt: np.ndarray, length_b: np.ndarray, jo
   if not count:
     raise UserError("no prefix to continue")
   lanes, share, at_once = lanes_of(rows, share, mesh)
-  params = mesh_lib.over_model_alone(network.compute(params))
+  params = network_lib.for_decoding(network, params)
   key_r2 = np.asarray(jax.random.key_data(sampling_lib.row_keys(seed, *jobs.name_rn.T)))
   waiting = collections.deque(_bundles(jobs, jobs_per_lane))
   state = engine.empty(network, params, lanes=lanes, rows=share, jobs=jobs_per_lane, width=token_bt.shape[1],

@@ -27,6 +27,7 @@ import numpy as np
 
 from pav_jax.errors import UserError
 from pav_jax.models import decoding
+from pav_jax.models import network as network_lib
 from pav_jax.models.network import Network
 from pav_jax.rollouts import engine
 from pav_jax.rollouts import sampling as sampling_lib
@@ -111,10 +112,10 @@ def admit(networks, params, prefixes, prompt_pt, length_p, lane_q, source_q, *, 
   return mesh_lib.by_part(mesh, own, params, prefixes, prompt_pt, length_p, lane_q, source_q)
 
 
-@functools.partial(jax.jit, static_argnames=("networks", "candidates", "max_step", "sampling", "mesh"))
+@functools.partial(jax.jit, static_argnames=("networks", "candidates", "max_step", "sampling", "mesh"), donate_argnames="prefixes")
 def expand(networks, params, prefixes, length_i, last_i, begun_i, budget_i, key_r, tokens, *, candidates, max_step,
             sampling, mesh):
-  """A step for every candidate: (Continuations, sigmoid of each verifier's score (r, v), caches).
+  """A step for every candidate: (Continuations, sigmoid of each verifier's score (r, v), prefixes, caches without them).
 
   networks: the policy, then the verifiers. length_i: tokens of the item,
   prompt included; begun_i: it ends in the middle of a step; budget 0 draws nothing.
@@ -128,19 +129,19 @@ def expand(networks, params, prefixes, length_i, last_i, begun_i, budget_i, key_
   raw, caches = [], [cache]
   for verifier, weights, prefix in zip(verifiers, params[1:], prefixes[1:]):
     cache = engine.placed(decoding.begin(prefix, each(length_i), max_step), mesh)
-    hidden_rtd, cache = verifier.extend(verifier.unstacked(weights), cache, step.token_bt, valid_rt)
+    hidden_rtd, cache = verifier.extend(weights, cache, step.token_bt, valid_rt)
     last_rd = jnp.take_along_axis(hidden_rtd, jnp.maximum(step.length_b - 1, 0)[:, None, None], axis=1)[:, 0]
     raw.append(jax.nn.sigmoid(verifier.scores(weights, last_rd)))
     caches.append(cache)
-  return step, jnp.stack(raw, axis=1), caches
+  return step, jnp.stack(raw, axis=1), [cache.prefix for cache in caches], [cache._replace(prefix=None) for cache in caches]
 
 
-@functools.partial(jax.jit, static_argnames="mesh")
-def commit(caches, row_i, *, mesh):
+@functools.partial(jax.jit, static_argnames="mesh", donate_argnames="prefixes")
+def commit(prefixes, caches, row_i, *, mesh):
   """Candidate row_i becomes the item of lane i; on a mesh both are of one part, and rows are counted from its first."""
-  def own(_, caches, row_i):
-    return [decoding.commit(cache, row_i) for cache in caches]
-  return mesh_lib.by_part(mesh, own, (), caches, row_i)
+  def own(_, prefixes, caches, row_i):
+    return [decoding.commit(cache._replace(prefix=prefix), row_i) for prefix, cache in zip(prefixes, caches)]
+  return mesh_lib.by_part(mesh, own, (), prefixes, caches, row_i)
 
 
 def lanes_of(rows: int, candidates: int, width: int, parts: int) -> int:
@@ -182,7 +183,7 @@ def search(policy: Player, verifiers: list[Player], prompt_pt: np.ndarray, promp
   """
   players = [policy, *verifiers]
   networks, parts, count = tuple(x.network for x in players), mesh_lib.num_parts(mesh), len(name_p)
-  params = [mesh_lib.over_model_alone(x.network.compute(x.params, scoring=x is not policy)) for x in players]
+  params = [network_lib.for_decoding(x.network, x.params, scoring=x is not policy) for x in players]
   own = lanes_of(rows, candidates, width, parts)
   lanes = own * parts
   slots, newline_v = prompt_pt.shape[1] + max_new, np.asarray(tokens.newline_v)
@@ -197,7 +198,7 @@ def search(policy: Player, verifiers: list[Player], prompt_pt: np.ndarray, promp
   caches, row_i, admitted = None, None, 0
   while True:
     if caches is not None:
-      prefixes = commit(caches, (row_i % (own * candidates)).astype(np.int32), mesh=mesh)
+      prefixes = commit(prefixes, caches, (row_i % (own * candidates)).astype(np.int32), mesh=mesh)
     # Beams begin in the lanes that others have left, when it is worth a prefill.
     free = [np.flatnonzero(mine_i < 0) for mine_i in items.problem_i.reshape(parts, own)]
     room = min(sum(len(mine_i) // width for mine_i in free), count - admitted)
@@ -229,7 +230,7 @@ def search(policy: Player, verifiers: list[Player], prompt_pt: np.ndarray, promp
     key_r = sampling_lib.row_keys(seed, each(name_p[problem_i]), each(round_p[problem_i]),
                                   each(_places(items.problem_i)) * candidates + np.tile(np.arange(candidates), lanes))
     ints = lambda x_i: x_i.astype(np.int32)
-    step, raw_rv, caches = expand(networks, params, prefixes, ints(before_i), ints(last_i), begun_i, ints(budget_i), key_r,
+    step, raw_rv, prefixes, caches = expand(networks, params, prefixes, ints(before_i), ints(last_i), begun_i, ints(budget_i), key_r,
                                    tokens, candidates=candidates, max_step=max_step, sampling=sampling, mesh=mesh)
     step, raw_rv = mesh_lib.fetch((step, raw_rv))
     cost += ledger.drawn(policy.network.flops, each(problem_i), each(before_i), step.length_b, count)

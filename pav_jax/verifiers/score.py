@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pav_jax.models import decoding
+from pav_jax.models import network as network_lib
 from pav_jax.models.network import Network
 from pav_jax.training import mesh as mesh_lib
 
@@ -19,14 +20,17 @@ def logits_at(network: Network, params, token_bt, position_bz):
 
 
 @functools.partial(jax.jit, static_argnames=("network", "mesh"))
-def _after_prompts(network: Network, params, prompt_pt, length_p, source_b, token_bt, length_b, end_bz, *, mesh):
-  """On a mesh a part has its share of the prompts and of the rows, and counts source_b from its first prompt."""
+def after_prompts(network: Network, params, prompt_pt, length_p, source_b, token_bt, length_b, end_bz, *, mesh):
+  """sigmoid of the scores (b, z) at the prompts' and prefixes' ends; a prompt is read once for the rows of it.
+
+  On a mesh a part has its share of the prompts and of the rows, and counts source_b from its first prompt.
+  """
   def own(params, prompt_pt, length_p, source_b, token_bt, length_b, end_bz):
     hidden_ptd, prefix = network.read(params, prompt_pt)
     prompt_pd = jnp.take_along_axis(hidden_ptd, length_p[:, None, None] - 1, axis=1)[:, 0]
     cache = decoding.begin(decoding.take(prefix, source_b), length_p[source_b], token_bt.shape[1])
     valid_bt = jnp.arange(token_bt.shape[1])[None] < length_b[:, None]
-    hidden_btd, _ = network.extend(network.unstacked(params), cache, token_bt, valid_bt)
+    hidden_btd, _ = network.extend(params, cache, token_bt, valid_bt)
     hidden_bzd = jnp.take_along_axis(hidden_btd, jnp.maximum(end_bz, 0)[:, :, None], axis=1)
     hidden_bzd = jnp.where((end_bz == -1)[:, :, None], prompt_pd[source_b][:, None], hidden_bzd)
     return jax.nn.sigmoid(network.scores(params, hidden_bzd))
@@ -41,7 +45,7 @@ def score_responses(network: Network, params, prompt_pt, prompt_length_p, source
   prompt_pt a response belongs to, ascending; end_bz: as in values.Values.
   mesh: its parts share a call's rows.
   """
-  params = mesh_lib.over_model_alone(network.compute(params, scoring=True))
+  params = network_lib.for_decoding(network, params, scoring=True)
   parts, pieces = mesh_lib.num_parts(mesh), []
   share = max(1, rows_per_call // parts)
   for start in range(0, len(source_b), share * parts):
@@ -52,7 +56,7 @@ def score_responses(network: Network, params, prompt_pt, prompt_length_p, source
       used_p.append(np.pad(used, (0, share - len(used)), mode="edge"))
       local_b.append(local)
     used_p, local_b = np.concatenate(used_p), np.concatenate(local_b).astype(np.int32)
-    score_bz = _after_prompts(network, params, prompt_pt[used_p], prompt_length_p[used_p], local_b, token_bt[row_b],
+    score_bz = after_prompts(network, params, prompt_pt[used_p], prompt_length_p[used_p], local_b, token_bt[row_b],
                               length_b[row_b], end_bz[row_b], mesh=mesh)
     pieces.append(mesh_lib.fetch(score_bz)[:len(source_b) - start])
   return np.where(end_bz == -2, np.nan, np.concatenate(pieces))

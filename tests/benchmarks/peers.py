@@ -43,17 +43,23 @@ def _texts(prompt_bt):
   return [" ".join(map(str, prompt_t)) for prompt_t in prompt_bt]
 
 
-def of_gemma(config: gemma.GemmaConfig, params):
-  """gm.text.Sampler of the gemma library."""
+def gemma_model(config: gemma.GemmaConfig):
+  """The network of the gemma library."""
   from gemma import gm  # weights has mended its import
   pattern = (gm.nn.AttentionType.LOCAL_SLIDING, gm.nn.AttentionType.GLOBAL)
-  model = gm.nn.Transformer(dtype=jnp.float32, config=gm.nn.config.TransformerConfig(
+  return gm.nn.Transformer(dtype=jnp.float32, config=gm.nn.config.TransformerConfig(
       num_embed=config.vocab_size, embed_dim=config.width, hidden_dim=config.ffn_width, num_heads=config.num_heads,
       head_dim=config.head_width, num_kv_heads=config.num_kv_heads, final_logit_softcap=config.logit_cap,
       use_post_attn_norm=True, use_post_ffw_norm=True, attn_logits_soft_cap=config.attention_cap,
       attention_types=gm.nn.config.make_attention_layers_types(pattern, num_layers=config.num_layers),
       query_pre_attn_norm=gm.nn.config.QueryPreAttentionNormalisation.BY_ONE_OVER_SQRT_HEAD_DIM,
       sliding_window_size=config.window, transpose_gating_einsum=weights.transposed_gating(config)))
+
+
+def of_gemma(config: gemma.GemmaConfig, params):
+  """gm.text.Sampler of the gemma library."""
+  from gemma import gm
+  model = gemma_model(config)
   tree = _nested(weights.to_official(params, config))
 
   def sample(prompt_bt, new, seed=0):
@@ -75,6 +81,18 @@ def _nested(flat):
   return tree
 
 
+def tunix_shape(config: gemma.GemmaConfig, **options):
+  """The config of Tunix's network."""
+  from tunix.models.gemma import model as tunix_gemma
+  kinds = (tunix_gemma.AttentionType.LOCAL_SLIDING, tunix_gemma.AttentionType.GLOBAL)
+  return tunix_gemma.ModelConfig(
+      num_layers=config.num_layers, num_embed=config.vocab_size, embed_dim=config.width, hidden_dim=config.ffn_width,
+      num_heads=config.num_heads, head_dim=config.head_width, num_kv_heads=config.num_kv_heads,
+      final_logit_softcap=config.logit_cap, use_post_attn_norm=True, use_post_ffw_norm=True,
+      attention_types=[kinds[i % 2] for i in range(config.num_layers)], attn_logits_soft_cap=config.attention_cap,
+      sliding_window_size=config.window, **options)
+
+
 def of_tunix(config: gemma.GemmaConfig, params):
   """Tunix's own ("vanilla") sampler on its Gemma 2."""
   from flax import nnx
@@ -82,15 +100,8 @@ def of_tunix(config: gemma.GemmaConfig, params):
   from tunix.models.gemma import model as tunix_gemma
   if weights.transposed_gating(config):
     raise ValueError("above the 2B's width the gating matrix lies the other way round")
-  kinds = (tunix_gemma.AttentionType.LOCAL_SLIDING, tunix_gemma.AttentionType.GLOBAL)
-  shape = tunix_gemma.ModelConfig(
-      num_layers=config.num_layers, num_embed=config.vocab_size, embed_dim=config.width, hidden_dim=config.ffn_width,
-      num_heads=config.num_heads, head_dim=config.head_width, num_kv_heads=config.num_kv_heads,
-      final_logit_softcap=config.logit_cap, use_post_attn_norm=True, use_post_ffw_norm=True,
-      attention_types=[kinds[i % 2] for i in range(config.num_layers)], attn_logits_soft_cap=config.attention_cap,
-      sliding_window_size=config.window)
   model = tunix_gemma.module_from_linen_variables(
-      module_factory=lambda: tunix_gemma.Gemma(shape, rngs=nnx.Rngs(params=0)),
+      module_factory=lambda: tunix_gemma.Gemma(tunix_shape(config), rngs=nnx.Rngs(params=0)),
       variables=_nested(weights.to_official(params, config)), map_key_fn=tunix_gemma._map_linen_var_names,
       assign_val_fn=tunix_gemma._assign_linen_params_to_nnx_state)
 

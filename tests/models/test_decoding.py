@@ -14,8 +14,8 @@ CONFIG = gemma.GemmaConfig(
     query_scale=8**-0.5, vocab_size=40, window=5, attention_cap=2.0, logit_cap=1.5)
 NET = network.from_gemma(CONFIG, scoring_id=7)
 HIDDEN, READ, EXTEND = (
-    jax.jit(NET.hidden), jax.jit(NET.read),
-    jax.jit(lambda params, *rest: NET.extend(NET.unstacked(params), *rest)))
+    jax.jit(NET.hidden), jax.jit(lambda params, *rest: NET.read(NET.computed(params), *rest)),
+    jax.jit(lambda params, *rest: NET.extend(NET.computed(params), *rest)))
 BEGIN = jax.jit(decoding.begin, static_argnums=2)
 LENGTH = 16
 UNTOUCHED = 777.0  # what a slot holds that nobody wrote
@@ -165,10 +165,10 @@ def test_a_local_layer_sees_exactly_its_window(cached):
   def read(token_bt):
     if not cached:
       return net.hidden(params, token_bt)
-    hidden_btd, prefix = net.read(params, token_bt[:, :3])
+    hidden_btd, prefix = net.read(net.computed(params), token_bt[:, :3])
     cache, pieces = decoding.begin(prefix, jnp.full(2, 3), 20), [hidden_btd]
     for start, stop in ((3, 6), (6, 11), (11, LENGTH)):
-      hidden_btd, cache = net.extend(net.unstacked(params), cache, token_bt[:, start:stop], jnp.ones((2, stop - start), bool))
+      hidden_btd, cache = net.extend(net.computed(params), cache, token_bt[:, start:stop], jnp.ones((2, stop - start), bool))
       pieces.append(hidden_btd)
     return jnp.concatenate(pieces, axis=1)
 

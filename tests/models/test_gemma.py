@@ -267,12 +267,14 @@ def test_weights_in_the_type_of_the_computation_give_the_same_numbers():
   net = network.from_gemma(config, scoring_id=7)
   params = jax.tree.map(lambda x: x + 0.01, net.init(jax.random.key(0)))
   token_bt = jnp.asarray(np.random.default_rng(0).integers(0, config.vocab_size, (3, 9)), jnp.int32)
-  hidden_btd = net.hidden(params, token_bt)
-  drawing, scoring = net.compute(params), net.compute(params, scoring=True)
-  assert drawing["embedding"].dtype == drawing["layers"]["ffn"]["down"].dtype == scoring["layers"]["ffn"]["down"].dtype == jnp.bfloat16
+  stored = {**params, "layers": [jax.tree.map(lambda x: x[y], params["layers"]) for y in range(config.num_layers)]}
+  hidden_btd = net.read(stored, token_bt)[0]
+  drawing, scoring = net.computed(params), net.computed(params, scoring=True)
+  down = [tree["layers"][2]["ffn"]["down"].dtype for tree in (drawing, scoring)]
+  assert drawing["embedding"].dtype == down[0] == down[1] == jnp.bfloat16
   assert drawing["final_norm"]["scale"].dtype == scoring["embedding"].dtype == jnp.float32
-  np.testing.assert_array_equal(net.logits(drawing, net.hidden(drawing, token_bt)), net.logits(params, hidden_btd))
-  np.testing.assert_array_equal(net.scores(scoring, net.hidden(scoring, token_bt)), net.scores(params, hidden_btd))
+  np.testing.assert_array_equal(net.logits(drawing, net.read(drawing, token_bt)[0]), net.logits(params, hidden_btd))
+  np.testing.assert_array_equal(net.scores(scoring, net.read(scoring, token_bt)[0]), net.scores(params, hidden_btd))
 
 
 def test_flops_of_a_case_counted_by_hand():

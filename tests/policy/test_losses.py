@@ -30,7 +30,7 @@ TABLE = Network(
     scores=lambda params, hidden: hidden @ params["value"],
     log_probs=lambda params, hidden, target_bt: jnp.take_along_axis(
         jax.nn.log_softmax(hidden @ params["policy"]), target_bt[..., None], -1)[..., 0],
-    read=None, compute=None, unstacked=None, extend=None, flops=None)
+    computed=None, read=None, extend=None, flops=None)
 RNG = np.random.default_rng(0)
 PARAMS = {"policy": jnp.asarray(RNG.standard_normal((COUNT, TOKENS)), jnp.float32),
           "value": jnp.asarray(RNG.standard_normal(COUNT), jnp.float32)}

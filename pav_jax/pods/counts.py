@@ -1,0 +1,31 @@
+"""What a training step keeps on a chip, counted by hand: the compiler's figures must not be far from it."""
+
+import jax.numpy as jnp
+
+from pav_jax.models import size
+from pav_jax.models.gemma import GemmaConfig
+
+
+def training_bytes(config: GemmaConfig, mesh, *, rows: int, width: int, pieces: int, logit_chunk: int, logits: bool) -> dict[str, float]:
+  """Bytes a chip, by what they are for: `rows` rows of `width` tokens in so many pieces; `logits`: the loss reads the vocabulary's.
+
+  state      parameters and Adam's two moments, float32, cut over all chips; norms' scales are whole on each
+  gradients  as large as the parameters; those of a piece and their sum, where there are pieces
+  kept       each layer's input, which its backward pass begins from
+  layer      one layer's own in its backward pass: the attention's logits, their softmax and the gradients of both in float32;
+             gate, up, their product and the gradients of these
+  logits     a chunk's, their softmax and its gradient, float32
+  embedding  gathered over fsdp, and its gradient before it is cut again, float32
+  """
+  c, model, item = config, mesh["model"], jnp.dtype(config.dtype).itemsize
+  parts = mesh["data"] * mesh["fsdp"]
+  norms = (4 * c.num_layers + 1) * c.width
+  parameters = 4 * ((sum(size.num_params(c)) - norms) / (mesh["fsdp"] * model) + norms)
+  tokens = rows / pieces / parts * width
+  return {
+      "state": 3 * parameters,
+      "gradients": parameters * (2 if pieces > 1 else 1),
+      "kept": tokens * c.width * item * c.num_layers,
+      "layer": tokens * (4 * 4 * width * c.num_heads + 6 * item * c.ffn_width) / model,
+      "logits": logits * 3 * 4 * tokens / width * logit_chunk * c.vocab_size / model,
+      "embedding": logits * 2 * 4 * c.vocab_size * c.width / model}

@@ -1,0 +1,125 @@
+"""The paper's configs on the slices they name: every program through the TPU compiler, and README's table of them.
+
+  make pods                                                  all runs, about two hours on one core
+  python tests/benchmarks/pods.py --only='2b rl v5e'         those whose line has these words
+  python tests/benchmarks/pods.py --table                    what README has, from compile.jsonl; compiles nothing
+
+Each run is `--mode=compile` in a process of its own; its lines take the place
+of those that compile.jsonl had of it. Lines of runs that are not listed here
+are dropped, so the file holds what this command prints.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+from typing import NamedTuple
+
+ROOT = pathlib.Path(__file__).parents[2]
+RESULTS = ROOT / "tests/benchmarks/compile.jsonl"
+
+
+class Run(NamedTuple):
+  """A config of the paper, its stage, a slice, its mesh, and flags besides."""
+
+  size: str
+  stage: str
+  topology: str
+  fsdp: int
+  model: int
+  flags: tuple[str, ...] = ()
+
+  def __str__(self):
+    return f"{self.size} {self.stage} {self.topology}"
+
+  def wrote(self, line: dict) -> bool:
+    return (line["config"], line["run"], line["topology"]) == (f"gemma2_{self.size}", self.stage, self.topology)
+
+
+# A beam lies on one part of the mesh: how wide it may be there is a matter of the chip's memory and of `model`.
+_UP_TO = lambda width: ("--config.search.widths=" + ",".join(str(2**n) for n in range(1, width.bit_length())),)
+RUNS = (
+    Run("2b", "pipeline", "v5e:4x4", 4, 4, _UP_TO(16)),
+    Run("2b", "pipeline", "v4:2x2x4", 4, 4),
+    Run("2b", "pipeline", "v5p:2x2x4", 4, 4),
+    Run("9b", "pipeline", "v5e:8x8", 8, 8, _UP_TO(32)),
+    Run("9b", "pipeline", "v4:4x4x4", 16, 4),
+    Run("9b", "pipeline", "v5p:2x2x4", 4, 4),
+    Run("27b", "pipeline", "v5e:8x16", 16, 8, _UP_TO(32)),
+    Run("27b", "pipeline", "v4:4x4x8", 16, 8),
+    Run("27b", "pipeline", "v5p:4x4x4", 16, 4),
+    Run("2b", "rl", "v5e:4x4", 4, 4),
+    Run("2b", "rl", "v4:2x2x4", 4, 4),
+    Run("2b", "rl", "v5p:2x2x4", 4, 4),
+    Run("9b", "rl", "v5e:8x8", 16, 4),
+    Run("9b", "rl", "v4:4x4x4", 16, 4),
+    Run("9b", "rl", "v5p:2x2x4", 4, 4),
+)
+
+
+def lines() -> list[dict]:
+  return [json.loads(x) for x in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+
+
+def compile_run(run: Run) -> list[dict]:
+  """The run's lines. Raises CalledProcessError where something does not fit."""
+  with tempfile.TemporaryDirectory() as folder:
+    subprocess.run(
+        [sys.executable, "-m", "pav_jax.main", "--mode=compile", f"--config=configs/paper/gemma2_{run.size}_math.py",
+         f"--config.stage={run.stage}", f"--topology={run.topology}", "--config.mesh.data=1", f"--config.mesh.fsdp={run.fsdp}",
+         f"--config.mesh.model={run.model}", f"--workdir={folder}", *run.flags], cwd=ROOT, check=True, env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"})
+    found = [json.loads(x) for x in (pathlib.Path(folder) / "compile.jsonl").read_text().splitlines()]
+  return [{"config": x["config"], "run": run.stage, "flags": run.flags} | x for x in found]
+
+
+def keep(run: Run, found: list[dict]):
+  """compile.jsonl with these lines in the place of the run's."""
+  old = lines()
+  with RESULTS.open("w", encoding="utf-8") as file:
+    for each in RUNS:
+      file.writelines(json.dumps(x) + "\n" for x in (found if each == run else filter(each.wrote, old)))
+
+
+def table():
+  """A line for each run: its largest program, and the times that the roofline allows."""
+  print("| config, stage | slice | mesh | largest program, GiB a chip | counted by hand | SFT or policy's update | verifier's or value function's "
+        "| a token of all rows | a beam's step | largest thing sent in the decoding loop |\n|" + "---|" * 10)
+  for run in RUNS:
+    mine = [x for x in lines() if run.wrote(x)]
+    if not mine:
+      continue
+    most, memory = max(mine, key=lambda x: x["total"]), {"v4": 30.75, "v5e": 15.75, "v5p": 95.74}[run.topology.partition(":")[0]]
+    of = lambda word: [x for x in mine if word in x["program"]]
+    time = lambda found: f"{1e3 * max(max(x['seconds'].values()) for x in found):,.3g} ms" if found else ""
+    ratio = [x["temporaries"] / sum(v for name, v in x["counted"].items() if name != "state") for x in mine if x["counted"]]
+    sent = max(x["largest_in_loop"] for x in of("token of"))
+    print(f"| {run.size.upper()} {run.stage} | {run.topology} | {run.fsdp} × {run.model} | {most['total'] / 2**30:.1f} of {memory} ({most['program']}) | "
+          f"{min(ratio):.2f}–{max(ratio):.2f} | {time(of('sft: update') or of('policy'))} | {time(of('verifier ') or of('value function'))} | "
+          f"{time(of('token of'))} | {time(of('candidates') and [x for x in of('step of')])} | {sent / 1e6:.2f} MB |")
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument("--only", default="", help="words of the runs to make, as '27b' or 'rl v5p'")
+  parser.add_argument("--table", action="store_true", help="print README's table and nothing else")
+  options = parser.parse_args()
+  if options.table:
+    table()
+    return
+  failed = []
+  for run in RUNS:
+    if all(word in str(run).replace(":", " ").split() for word in options.only.split()):
+      try:
+        keep(run, compile_run(run))
+      except subprocess.CalledProcessError:
+        failed.append(str(run))
+  table()
+  if failed:
+    raise SystemExit("error: does not fit or was not compiled: " + ", ".join(failed))
+
+
+if __name__ == "__main__":
+  main()
