@@ -5,6 +5,8 @@
 # make test        all tests
 # make everyday    those without whole stages
 # make compile     whether a config fits a slice of TPUs: CONFIG, TOPOLOGY; needs none (.venv-tpu)
+# make pods        the same of all of the paper's configs on the slices they name, and README's table; hours (ONLY='2b rl v5e')
+# make peers       bytes a chip of a training step and what it sends, against plain steps on gemma's and Tunix's modules (.venv-peers)
 # make benchmark   the rollout engine against other samplers, in an environment of its own (.venv-benchmark)
 # make locks       resolve the lock files anew
 
@@ -14,6 +16,8 @@ WORKDIR ?= runs/quickstart
 DIDACTIC ?= runs/didactic
 CONFIG ?= configs/paper/gemma2_2b_math.py
 TOPOLOGY ?= v5e:4x4
+ONLY ?=
+TPU := .venv-tpu
 FLAGS ?=
 
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])')
@@ -22,7 +26,7 @@ STAMP := $(VENV)/installed-$(VERSION)
 # TensorFlow and XLA talk at start-up; neither says anything a user needs.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: env quickstart rl didactic test everyday compile benchmark locks
+.PHONY: env quickstart rl didactic test everyday tpu compile pods peers benchmark locks
 
 env: $(STAMP)
 
@@ -53,10 +57,20 @@ test: env
 everyday: env
 	@$(VENV)/bin/python -m pytest -q -m "not slow" $(FLAGS) tests
 
-compile:
-	@$(MAKE) --no-print-directory env VENV=.venv-tpu
-	@.venv-tpu/bin/uv pip install --quiet --python .venv-tpu/bin/python "jax[tpu]==$$(.venv-tpu/bin/python -c 'import jax; print(jax.__version__)')"
-	@.venv-tpu/bin/python -m pav_jax.main --mode=compile --config=$(CONFIG) --topology=$(TOPOLOGY) $(FLAGS)
+tpu:
+	@$(MAKE) --no-print-directory env VENV=$(TPU)
+	@$(TPU)/bin/uv pip install --quiet --python $(TPU)/bin/python "jax[tpu]==$$($(TPU)/bin/python -c 'import jax; print(jax.__version__)')"
+
+compile: tpu
+	@$(TPU)/bin/python -m pav_jax.main --mode=compile --config=$(CONFIG) --topology=$(TOPOLOGY) $(FLAGS)
+
+pods: tpu
+	@$(TPU)/bin/python tests/benchmarks/pods.py --only='$(ONLY)' $(FLAGS)
+
+peers: TPU = .venv-peers
+peers: tpu
+	@.venv-peers/bin/uv pip install --quiet --python .venv-peers/bin/python -r tests/benchmarks/requirements_peers.txt
+	@.venv-peers/bin/python tests/benchmarks/peers_compile.py --results=tests/benchmarks/peers_compile.jsonl $(FLAGS)
 
 benchmark:
 	@$(MAKE) --no-print-directory env VENV=.venv-benchmark

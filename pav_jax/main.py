@@ -53,6 +53,10 @@ ALONE = {"rl": ("pav_jax.policy.arms", "pav_jax.evaluation.learning"), "evaluate
 # On several hosts the first one does these.
 NO_DEVICE = {"pav_jax.problems.prepare": "problems", "pav_jax.evaluation.learning": "rl_report"}
 
+# The TPU compiler's library asks the machine which TPU it has, complains at length of having none, and keeps other processes off it.
+COMPILER = {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost",
+            "TPU_ACCELERATOR_TYPE": "v5litepod-16", "ALLOW_MULTIPLE_LIBTPU_LOAD": "true"}
+
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run: a file of configs/.", lock_config=True)
 _MODE = flags.DEFINE_enum("mode", "run", ["run", "compile"], "compile: asks the TPU compiler whether the stage fits (pods/compile.py).")
 _TOPOLOGY = flags.DEFINE_string("topology", "", "With --mode=compile: the slice, as v5e:16x16.")
@@ -160,9 +164,7 @@ def _run_stages(config, workdir: epath.Path):
 
 def compile_for(config, topology: str, workdir: epath.Path | None):
   """The stage's programs through the TPU compiler; needs no TPU, and none is looked for. Figures go to workdir/compile.jsonl, too."""
-  # The compiler's library asks the machine which TPU it has, complains at length of having none, and keeps others off it.
-  os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost",
-                 "TPU_ACCELERATOR_TYPE": "v5litepod-16", "ALLOW_MULTIPLE_LIBTPU_LOAD": "true"}
+  os.environ |= COMPILER
   logging.set_verbosity(logging.ERROR)
   importlib.import_module("pav_jax.pods.compile").run(config, topology, workdir)
 

@@ -25,9 +25,9 @@ import pathlib
 import re
 import sys
 
-os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost",
-               "TPU_ACCELERATOR_TYPE": "v5litepod-16", "ALLOW_MULTIPLE_LIBTPU_LOAD": "true"}
-sys.path[:0] = [str(pathlib.Path(__file__).parents[2]), str(pathlib.Path(__file__).parent)]
+from pav_jax import main as main_lib
+
+os.environ |= main_lib.COMPILER
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +36,6 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 import optax
 
-from configs.paper import base
 from pav_jax.models import architecture
 from pav_jax.pods import chips
 from pav_jax.pods import compile as compile_lib
@@ -45,6 +44,9 @@ from pav_jax.problems import text
 from pav_jax.training import mesh as mesh_lib
 from pav_jax.training import state as state_lib
 from pav_jax.training import step as step_lib
+
+sys.path.append(str(pathlib.Path(__file__).parents[2]))
+from configs.paper import base
 
 # Widths over fsdp, heads and feed-forward over model: ours, under the names and in the order of gemma's modules.
 GEMMA = (
