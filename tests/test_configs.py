@@ -1,6 +1,8 @@
 """Every config has exactly the default's keys and types; the paper's runs have the paper's numbers."""
 
 import importlib
+import importlib.util
+import pathlib
 
 import pytest
 
@@ -38,6 +40,16 @@ def test_keys_and_types_are_the_defaults(config):
 def test_every_arm_has_its_rate():
   rl = default.get_config().rl
   assert list(rl.lr_factor) == list(rl.kl_factor) == sorted(arms.ARMS)
+
+
+def test_the_papers_configs_name_the_slices_they_are_compiled_for():
+  spec = importlib.util.spec_from_file_location("pods", pathlib.Path(__file__).parent / "benchmarks/pods.py")
+  pods = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(pods)
+  for size in PAPER:
+    said = importlib.import_module(f"configs.paper.gemma2_{size}_math").__doc__
+    slices = {run.topology for run in pods.RUNS if run.size == size}
+    assert {name.partition(":")[0] for name in slices} == {"v4", "v5e", "v5p"} and all(name in said for name in slices), (size, slices)
 
 
 @pytest.mark.parametrize("size, peak_lr, alpha", [("2b", 5e-6, 0.5), ("9b", 5e-6, 0.5), ("27b", 5e-7, 0.2)])

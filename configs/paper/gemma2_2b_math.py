@@ -4,6 +4,9 @@
     --config.problems.manual_dir=... --config.vocabulary.path=.../tokenizer.model \
     --config.policy.init_from=.../gemma2-2b --config.verifier.init_from=.../gemma2-9b
 
+Slices on which it fits (`make pods`): v5e:4x4, v4:2x2x4 and v5p:2x2x4, all with `--config.mesh.data=1 --config.mesh.fsdp=4
+--config.mesh.model=4`; beams up to 128 on v5p, 64 on v4, 16 on v5e (there with `--config.search.rows=192`).
+
 Expected from the paper: +10 points over ORM best-of-N, or the same at 5x less compute. Not run by us: no accelerator.
 
 Figures 7 and 8, after it: the same with `--config.stage=rl`. Expected: +7 points over ORM-RL, and its best with 6x

@@ -4,6 +4,9 @@
     --config.problems.manual_dir=... --config.vocabulary.path=.../tokenizer.model \
     --config.policy.init_from=.../gemma2-9b --config.verifier.init_from=.../gemma2-9b
 
+Slices on which it fits (`make pods`), with `--config.mesh.data=1` and fsdp x model: v5e:8x8 and v4:4x4x4 (16 x 4), v5p:2x2x4
+(4 x 4); beams up to 128 on v5p, 64 on v4, 16 on v5e.
+
 Expected from the paper: +10 points over ORM best-of-N, or the same at 2x less compute. Not run by us: no accelerator.
 
 Figures 7 and 8, after it: the same with `--config.stage=rl --config.rl.verifier=RUN_OF_2B/verifier/q/best` (the 2B SFT

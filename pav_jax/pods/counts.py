@@ -15,7 +15,7 @@ def training_bytes(config: GemmaConfig, mesh, *, rows: int, width: int, pieces: 
   layer      one layer's own in its backward pass: the attention's logits, their softmax and the gradients of both in float32;
              gate, up, their product and the gradients of these
   logits     a chunk's, their softmax and its gradient, float32
-  embedding  gathered over fsdp, and its gradient before it is cut again, float32
+  embedding  what the lookup adds to its gradient, before that is cut over fsdp; for logits it is gathered, and so is their gradient; float32
   """
   c, model, item = config, mesh["model"], jnp.dtype(config.dtype).itemsize
   parts = mesh["data"] * mesh["fsdp"]
@@ -28,4 +28,4 @@ def training_bytes(config: GemmaConfig, mesh, *, rows: int, width: int, pieces: 
       "kept": tokens * c.width * item * c.num_layers,
       "layer": tokens * (4 * 4 * width * c.num_heads + 6 * item * c.ffn_width) / model,
       "logits": logits * 3 * 4 * tokens / width * logit_chunk * c.vocab_size / model,
-      "embedding": logits * 2 * 4 * c.vocab_size * c.width / model}
+      "embedding": (1 + 2 * logits) * 4 * c.vocab_size * c.width / model}

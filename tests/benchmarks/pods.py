@@ -42,11 +42,11 @@ class Run(NamedTuple):
 # A beam lies on one part of the mesh: how wide it may be there is a matter of the chip's memory and of `model`.
 _UP_TO = lambda width: ("--config.search.widths=" + ",".join(str(2**n) for n in range(1, width.bit_length())),)
 RUNS = (
-    Run("2b", "pipeline", "v5e:4x4", 4, 4, _UP_TO(16)),
-    Run("2b", "pipeline", "v4:2x2x4", 4, 4),
+    Run("2b", "pipeline", "v5e:4x4", 4, 4, (*_UP_TO(16), "--config.search.rows=192")),
+    Run("2b", "pipeline", "v4:2x2x4", 4, 4, _UP_TO(64)),
     Run("2b", "pipeline", "v5p:2x2x4", 4, 4),
-    Run("9b", "pipeline", "v5e:8x8", 8, 8, _UP_TO(32)),
-    Run("9b", "pipeline", "v4:4x4x4", 16, 4),
+    Run("9b", "pipeline", "v5e:8x8", 16, 4, _UP_TO(16)),
+    Run("9b", "pipeline", "v4:4x4x4", 16, 4, _UP_TO(64)),
     Run("9b", "pipeline", "v5p:2x2x4", 4, 4),
     Run("27b", "pipeline", "v5e:8x16", 16, 8, _UP_TO(32)),
     Run("27b", "pipeline", "v4:4x4x8", 16, 8),
@@ -95,10 +95,10 @@ def table():
     of = lambda word: [x for x in mine if word in x["program"]]
     time = lambda found: f"{1e3 * max(max(x['seconds'].values()) for x in found):,.3g} ms" if found else ""
     ratio = [x["temporaries"] / sum(v for name, v in x["counted"].items() if name != "state") for x in mine if x["counted"]]
-    sent = max(x["largest_in_loop"] for x in of("token of"))
+    sent = max((x["largest_in_loop"] for x in of("token of")), default=0)
     print(f"| {run.size.upper()} {run.stage} | {run.topology} | {run.fsdp} × {run.model} | {most['total'] / 2**30:.1f} of {memory} ({most['program']}) | "
-          f"{min(ratio):.2f}–{max(ratio):.2f} | {time(of('sft: update') or of('policy'))} | {time(of('verifier ') or of('value function'))} | "
-          f"{time(of('token of'))} | {time(of('candidates') and [x for x in of('step of')])} | {sent / 1e6:.2f} MB |")
+          f"{f'{min(ratio):.2f}–{max(ratio):.2f}' if ratio else ''} | {time(of('sft: update') or of('policy'))} | {time(of('verifier ') or of('value function'))} | "
+          f"{time(of('token of'))} | {time(of('step of'))} | {f'{sent / 1e6:.2f} MB' if sent else ''} |")
 
 
 def main():

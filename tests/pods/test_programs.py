@@ -36,7 +36,8 @@ def _config(**changes):
     ("sft", ["sft: update"]),
     ("rollouts", ["rollouts: prefill of 2", "rollouts: token of 16 rows"]),
     ("verifier", ["verifier q: update"]),
-    ("search", ["search: prefill of 4", "search: step of 96 candidates", "search: candidates become items"]),
+    ("search", ["search samples: prefill of 4", "search samples: token of 96 rows", "search: scoring of 96 rows",
+                "search: prefill of 4", "search: step of 96 candidates", "search: candidates become items"]),
     ("rl", ["rft: update", "rl: prefill of 1", "rl: token of 16 rows", "rl: reading by all", "rl: policy's update",
             "rl: value function's update"])])
 def test_every_program_of_a_stage_compiles(stage, names, mesh):
@@ -57,16 +58,28 @@ def test_the_pipeline_and_rl_have_all_their_stages():
   assert programs.stages(_config(stage="problems")) == ()
 
 
-def test_what_lies_on_a_chip_is_what_is_counted(mesh):
-  """Weights, two moments: three times four bytes a parameter, cut over all chips, but norms, whole on each; and two counters."""
-  [program] = programs.of_stage("sft", _config(stage="sft"), mesh)
+def test_the_state_by_hand(mesh):
+  """Weights, two moments: three times four bytes a parameter, cut over all chips, but norms, whole on each."""
   config = architecture.shape(default.get_config().policy)
   norms = (4 * config.num_layers + 1) * config.width
   cut = sum(size.num_params(config)) - norms
-  like = 12 * (cut / mesh.size + norms) + 12  # the step, and two counts of optax's
+  [program] = programs.of_stage("sft", _config(stage="sft"), mesh)
+  assert program.counted["state"] == 12 * (cut / mesh.size + norms)
+
+
+@pytest.mark.parametrize("stage, section, numbers, changes", [
+    ("sft", "sft", 2 * (28 + 24), {}),
+    ("sft", "sft", 2 * (28 + 24), {"sft.microbatches": 4}),
+    ("sft", "sft", 2 * (100 + 24), {"policy.size": "mini", "problems.max_prompt": 100}),
+    ("verifier", "verifier.q", (28 + 26) + 3 * 13, {"verifier.text_weight": 0.0})])
+def test_a_training_step_keeps_what_is_counted(stage, section, numbers, changes, mesh):
+  """The arguments to the byte: the state, `numbers` of four bytes a row of the batch, the step and optax's two counts. The rest within 2."""
+  config = _config(stage=stage, **{f"{section}.batch_size": 64, **changes})
+  [program] = programs.of_stage(stage, config, mesh)
   line = compile_lib.compiled(program, mesh.size, ROOMY)
-  batch = 16 * (28 + 24) * 8 / (mesh.shape["data"] * mesh.shape["fsdp"])
-  assert like <= line["arguments"] - batch <= like + 16
+  assert line["arguments"] == program.counted["state"] + 64 / 4 * numbers * 4 + 3 * 4
+  counted = sum(size for name, size in program.counted.items() if name != "state")
+  assert 1 / 2 < line["temporaries"] / counted < 2, (line["temporaries"], program.counted)
 
 
 def test_rows_stay_rows_in_training(mesh):
