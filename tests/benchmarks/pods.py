@@ -1,12 +1,13 @@
 """The paper's configs on the slices they name: every program through the TPU compiler, and README's table of them.
 
-  make pods                                                  all runs, about two hours on one core
-  python tests/benchmarks/pods.py --only='2b rl v5e'         those whose line has these words
-  python tests/benchmarks/pods.py --table                    what README has, from compile.jsonl; compiles nothing
+  make pods                        everything, about two hours of one core
+  make pods ONLY='2b rl v5e'       what has these words: a size, pipeline or rl, a stage, a chip, a slice
+  make pods FLAGS=--missing        what compile.jsonl has no lines of
+  make pods FLAGS=--table          README's table from compile.jsonl; compiles nothing
 
-Each run is `--mode=compile` in a process of its own; its lines take the place
-of those that compile.jsonl had of it. Lines of runs that are not listed here
-are dropped, so the file holds what this command prints.
+Each stage is `--mode=compile` in a process of its own; its lines take the
+place of those that compile.jsonl had of it, and lines of what is not listed
+here are dropped: the file holds what this command prints.
 """
 
 import argparse
@@ -23,20 +24,24 @@ RESULTS = ROOT / "tests/benchmarks/compile.jsonl"
 
 
 class Run(NamedTuple):
-  """A config of the paper, its stage, a slice, its mesh, and flags besides."""
+  """A config of the paper, the pipeline or RL, a slice, its mesh, and flags besides."""
 
   size: str
-  stage: str
+  part: str
   topology: str
   fsdp: int
   model: int
   flags: tuple[str, ...] = ()
 
-  def __str__(self):
-    return f"{self.size} {self.stage} {self.topology}"
+  def wrote(self, line: dict, stage: str = "") -> bool:
+    """Whether the line is of this run, and of the stage if one is named; RL's first program is RFT's."""
+    stages = (stage,) if stage else STAGES[self.part]
+    mesh = {"data": 1, "fsdp": self.fsdp, "model": self.model}
+    return ((line["config"], line["topology"], line["mesh"]) == (f"gemma2_{self.size}", self.topology, mesh)
+            and line["stage"].replace("rft", "rl") in stages)
 
-  def wrote(self, line: dict) -> bool:
-    return (line["config"], line["run"], line["topology"]) == (f"gemma2_{self.size}", self.stage, self.topology)
+
+STAGES = {"pipeline": ("sft", "rollouts", "values", "verifier", "search"), "rl": ("rl",)}
 
 
 # A beam lies on one part of the mesh: how wide it may be there is a matter of the chip's memory and of `model`.
@@ -64,46 +69,51 @@ def lines() -> list[dict]:
   return [json.loads(x) for x in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
 
 
-def compile_run(run: Run) -> list[dict]:
-  """The run's lines. Raises CalledProcessError where something does not fit."""
+def compile_stage(run: Run, stage: str) -> tuple[list[dict], bool]:
+  """(the stage's lines, whether everything fits)."""
   with tempfile.TemporaryDirectory() as folder:
-    subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "pav_jax.main", "--mode=compile", f"--config=configs/paper/gemma2_{run.size}_math.py",
-         f"--config.stage={run.stage}", f"--topology={run.topology}", "--config.mesh.data=1", f"--config.mesh.fsdp={run.fsdp}",
-         f"--config.mesh.model={run.model}", f"--workdir={folder}", *run.flags], cwd=ROOT, check=True, env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"})
-    found = [json.loads(x) for x in (pathlib.Path(folder) / "compile.jsonl").read_text().splitlines()]
-  return [{"config": x["config"], "run": run.stage, "flags": run.flags} | x for x in found]
+         f"--config.stage={stage}", f"--topology={run.topology}", "--config.mesh.data=1", f"--config.mesh.fsdp={run.fsdp}",
+         f"--config.mesh.model={run.model}", f"--workdir={folder}", *run.flags], cwd=ROOT, env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"})
+    path = pathlib.Path(folder) / "compile.jsonl"
+    return [json.loads(x) for x in path.read_text().splitlines()] if path.exists() else [], not done.returncode
 
 
-def keep(run: Run, found: list[dict]):
-  """compile.jsonl with these lines in the place of the run's."""
+def keep(run: Run, stage: str, found: list[dict]):
+  """compile.jsonl with these lines in the place of the stage's."""
   old = lines()
   with RESULTS.open("w", encoding="utf-8") as file:
     for each in RUNS:
-      file.writelines(json.dumps(x) + "\n" for x in (found if each == run else filter(each.wrote, old)))
+      for name in STAGES[each.part]:
+        mine = found if (each, name) == (run, stage) else [x for x in old if each.wrote(x, name)]
+        file.writelines(json.dumps(x) + "\n" for x in mine)
 
 
 def table():
   """A line for each run: its largest program, and the times that the roofline allows."""
   print("| config, stage | slice | mesh | largest program, GiB a chip | counted by hand | SFT or policy's update | verifier's or value function's "
         "| a token of all rows | a beam's step | largest thing sent in the decoding loop |\n|" + "---|" * 10)
+  three = lambda x: f"{float(f'{x:.3g}'):,g}"
   for run in RUNS:
     mine = [x for x in lines() if run.wrote(x)]
     if not mine:
       continue
+    mine = [x for x in mine if "total" in x]  # the compiler gives no figures of what it refuses
     most, memory = max(mine, key=lambda x: x["total"]), {"v4": 30.75, "v5e": 15.75, "v5p": 95.74}[run.topology.partition(":")[0]]
     of = lambda word: [x for x in mine if word in x["program"]]
-    time = lambda found: f"{1e3 * max(max(x['seconds'].values()) for x in found):,.3g} ms" if found else ""
+    time = lambda found: f"{three(1e3 * max(max(x['seconds'].values()) for x in found))} ms" if found else ""
     ratio = [x["temporaries"] / sum(v for name, v in x["counted"].items() if name != "state") for x in mine if x["counted"]]
     sent = max((x["largest_in_loop"] for x in of("token of")), default=0)
-    print(f"| {run.size.upper()} {run.stage} | {run.topology} | {run.fsdp} × {run.model} | {most['total'] / 2**30:.1f} of {memory} ({most['program']}) | "
+    print(f"| {run.size.upper()} {run.part} | {run.topology} | {run.fsdp} × {run.model} | {most['total'] / 2**30:.1f} of {memory} ({most['program']}) | "
           f"{f'{min(ratio):.2f}–{max(ratio):.2f}' if ratio else ''} | {time(of('sft: update') or of('policy'))} | {time(of('verifier ') or of('value function'))} | "
           f"{time(of('token of'))} | {time(of('step of'))} | {f'{sent / 1e6:.2f} MB' if sent else ''} |")
 
 
 def main():
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument("--only", default="", help="words of the runs to make, as '27b' or 'rl v5p'")
+  parser.add_argument("--only", default="", help="words of what to compile, as '27b' or 'rl v5p'")
+  parser.add_argument("--missing", action="store_true", help="only what has no lines yet")
   parser.add_argument("--table", action="store_true", help="print README's table and nothing else")
   options = parser.parse_args()
   if options.table:
@@ -111,11 +121,12 @@ def main():
     return
   failed = []
   for run in RUNS:
-    if all(word in str(run).replace(":", " ").split() for word in options.only.split()):
-      try:
-        keep(run, compile_run(run))
-      except subprocess.CalledProcessError:
-        failed.append(str(run))
+    for stage in STAGES[run.part]:
+      words = (run.size, run.part, stage, run.topology, run.topology.partition(":")[0])
+      if set(options.only.split()) <= set(words) and not (options.missing and any(run.wrote(x, stage) for x in lines())):
+        found, fits = compile_stage(run, stage)
+        keep(run, stage, found)
+        failed += [] if fits else [" ".join(words[:4])]
   table()
   if failed:
     raise SystemExit("error: does not fit or was not compiled: " + ", ".join(failed))
