@@ -136,16 +136,17 @@ SYSTEMS = {
 def table(path: str):
   """The lines of a results file as README has them; of each system and size the last."""
   lines = {(x["size"], x["who"]): x for x in map(json.loads, pathlib.Path(path).read_text().splitlines())}
-  print("| | GiB a chip | arguments | temporaries | GB sent a step | all-gather | all-reduce | others | compiled in |\n|---|" + "---|" * 8)
-  for (size, who), x in lines.items():
+  print("| | GiB a chip | arguments | temporaries | GB a chip sends | all-gather | all-reduce | others |\n|---|" + "---|" * 7)
+  for (size, who), x in sorted(lines.items(), key=lambda item: (item[0][0], list(SYSTEMS).index(item[0][1]))):
+    size = size.removeprefix("gemma2_").upper()
     if x["too_large"]:
-      print(f"| {size}, {who} | does not fit: {x['too_large']} |" + " |" * 7)
+      print(f"| {size}, {who} | does not fit: {x['too_large']} |" + " |" * 6)
       continue
     moved = x["collectives"]
     rest = sum(value for kind, value in moved.items() if kind not in ("all-gather", "all-reduce"))
     gib = lambda name: f"{x[name] / 2**30:.1f}"
     print(f"| {size}, {who} | {gib('need')} | {gib('arguments')} | {gib('temporaries')} | {x['sent'] / 1e9:.1f} | {moved['all-gather'] / 1e9:.1f} | "
-          f"{moved['all-reduce'] / 1e9:.1f} | {rest / 1e9:.1f} | {x['compile_s']:.0f} s |")
+          f"{moved['all-reduce'] / 1e9:.1f} | {rest / 1e9:.1f} |")
 
 
 def main():
