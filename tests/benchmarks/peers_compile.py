@@ -145,8 +145,8 @@ def table(path: str):
     moved = x["collectives"]
     rest = sum(value for kind, value in moved.items() if kind not in ("all-gather", "all-reduce"))
     gib = lambda name: f"{x[name] / 2**30:.1f}"
-    print(f"| {size}, {who} | {gib('need')} | {gib('arguments')} | {gib('temporaries')} | {x['sent'] / 1e9:.1f} | {moved['all-gather'] / 1e9:.1f} | "
-          f"{moved['all-reduce'] / 1e9:.1f} | {rest / 1e9:.1f} |")
+    sent = " | ".join(f"{value / 1e9:.1f}" for value in (x["sent"], moved["all-gather"], moved["all-reduce"], rest))
+    print(f"| {size}, {who} | {gib('need')} | {gib('arguments')} | {gib('temporaries')} | {sent} |")
 
 
 def main():

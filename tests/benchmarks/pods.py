@@ -75,7 +75,8 @@ def compile_stage(run: Run, stage: str) -> tuple[list[dict], bool]:
     done = subprocess.run(
         [sys.executable, "-m", "pav_jax.main", "--mode=compile", f"--config=configs/paper/gemma2_{run.size}_math.py",
          f"--config.stage={stage}", f"--topology={run.topology}", "--config.mesh.data=1", f"--config.mesh.fsdp={run.fsdp}",
-         f"--config.mesh.model={run.model}", f"--workdir={folder}", *run.flags], cwd=ROOT, env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"})
+         f"--config.mesh.model={run.model}", f"--workdir={folder}", *run.flags],
+        cwd=ROOT, env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"})
     path = pathlib.Path(folder) / "compile.jsonl"
     return [json.loads(x) for x in path.read_text().splitlines()] if path.exists() else [], not done.returncode
 
@@ -92,7 +93,7 @@ def keep(run: Run, stage: str, found: list[dict]):
 
 def table():
   """A line for each run: its largest program, and the times that the roofline allows."""
-  print("| config, stage | slice | mesh | largest program, GiB a chip | counted by hand | SFT or policy's update | verifier's or value function's "
+  print("| config, stage | slice | mesh | largest program, GiB a chip | by hand | SFT or policy's update | verifier's or value function's "
         "| a token of all rows | a beam's step | largest thing sent in the decoding loop |\n|" + "---|" * 10)
   three = lambda x: f"{float(f'{x:.3g}'):,g}"
   for run in RUNS:
@@ -105,9 +106,11 @@ def table():
     time = lambda found: f"{three(1e3 * max(max(x['seconds'].values()) for x in found))} ms" if found else ""
     ratio = [x["temporaries"] / sum(v for name, v in x["counted"].items() if name != "state") for x in mine if x["counted"]]
     sent = max((x["largest_in_loop"] for x in of("token of")), default=0)
-    print(f"| {run.size.upper()} {run.part} | {run.topology} | {run.fsdp} × {run.model} | {most['total'] / 2**30:.1f} of {memory} ({most['program']}) | "
-          f"{f'{min(ratio):.2f}–{max(ratio):.2f}' if ratio else ''} | {time(of('sft: update') or of('policy'))} | {time(of('verifier ') or of('value function'))} | "
-          f"{time(of('token of'))} | {time(of('step of'))} | {f'{sent / 1e6:.2f} MB' if sent else ''} |")
+    cells = (f"{run.size.upper()} {run.part}", run.topology, f"{run.fsdp} × {run.model}",
+             f"{most['total'] / 2**30:.1f} of {memory} ({most['program']})", f"{min(ratio):.2f}–{max(ratio):.2f}" if ratio else "",
+             time(of("sft: update") or of("policy")), time(of("verifier ") or of("value function")), time(of("token of")),
+             time(of("step of")), f"{sent / 1e6:.2f} MB" if sent else "")
+    print("| " + " | ".join(cells) + " |")
 
 
 def main():
