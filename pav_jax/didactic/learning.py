@@ -10,29 +10,13 @@ from etils import epath
 import jax
 import numpy as np
 
+from pav_jax.didactic import intervals
 from pav_jax.didactic import made as made_lib
 from pav_jax.didactic import provers
 from pav_jax.didactic import sequence
 from pav_jax.didactic import train
 from pav_jax.training import files
 from pav_jax.training import metrics
-
-
-def bootstrap(value_i: np.ndarray, statistic=np.mean, draws: int = 2000) -> tuple[float, float, float]:
-  """(statistic, low, high): 2.5 and 97.5 percentiles over resampled seeds; value_i (seeds, ...)."""
-  rng = np.random.default_rng(0)
-  found = [statistic(value_i[rng.integers(0, len(value_i), len(value_i))]) for _ in range(draws)]
-  return (float(statistic(value_i)), *map(float, np.percentile(found, [2.5, 97.5])))
-
-
-def curve(value_ie: np.ndarray, draws: int = 2000) -> dict:
-  """Mean over seeds and its interval at every point: lists mean, low, high."""
-  rng = np.random.default_rng(0)
-  count = len(value_ie)
-  mean_xe = rng.multinomial(count, np.full(count, 1 / count), size=draws) / count @ value_ie
-  low, high = np.percentile(mean_xe, [2.5, 97.5], axis=0)
-  return {name: [round(float(v), 5) for v in x] for name, x in
-          (("mean", value_ie.mean(axis=0)), ("low", low), ("high", high))}
 
 
 def arrivals(learned: train.Learned, target: float) -> np.ndarray:
@@ -71,37 +55,23 @@ class _Study:
     teacher_jv = sequence.procedural(self.world, sft.pop("gamma"))
     self.params_i = train.sft(self.made, self.world, teacher_jv, self.at_sft_i, **sft)
 
-  def arm(self, *, gamma: float, alpha: float, optimizer: str, what: str, mu_rollouts: int = 0, pi_rollouts: int = 0,
-          eos_ends: bool = True, reading: str = "exact", target: float | None = None,
-          iterations: int | None = None) -> train.Learned:
-    """One run of RL on all seeds. eos_ends false: RL's world (and its prover's) goes on after EOS.
-
-    target, iterations: others than the config's.
-    """
+  def arm(self, *, gamma: float, alpha: float, optimizer: str, what: str, eos_ends: bool = True, reading: str = "exact",
+          amount: float = 0.0, **estimates) -> train.Learned:
+    """One run of RL on all seeds; eos_ends, reading, amount: see `changes`; estimates: of train.Rl."""
     config, world = self.config, self.world._replace(eos_ends=self.world.eos_ends and eos_ends)
-    altered = config.provers if "provers" in config else {"sequences": 0, "sigma": 0.0}
-    value_izj = np.stack([provers.table(world, gamma, reading=reading, seed=config.seed * 1000 + i, **altered)
+    value_izj = np.stack([provers.table(world, gamma, reading=reading, amount=amount, seed=config.seed * 1000 + i)
                           for i in range(config.seeds)])
     knobs = config.rl.to_dict()
-    rl = train.Rl(optimizer=optimizer, mu_rollouts=mu_rollouts, pi_rollouts=pi_rollouts,
-                  **knobs | {"learning_rate": knobs["learning_rate"][optimizer],
-                             "target": knobs["target"] if target is None else target,
-                             "iterations": knobs["iterations"][optimizer] if iterations is None else iterations})
+    rl = train.Rl(optimizer=optimizer, **estimates, **knobs | {"learning_rate": knobs["learning_rate"][optimizer]})
     return train.reinforce(self.made, world, self.params_i, value_izj, alpha, self.at_rl_i, rl=rl, what=what)
 
-  def row(self, kept: Kept, name: dict, **arm) -> dict:
-    """The summary of one arm, run if it is not kept already."""
-    what = " ".join(f"{x:g}" if isinstance(x, float) else x for x in name.values())
-    return kept.row(lambda: self.summary(self.arm(what=what, **arm), **name), **name)
-
-  def summary(self, learned: train.Learned, **name) -> dict:
+  def arrival(self, learned: train.Learned, **name) -> dict:
     """An arm's row: when each seed came to the target, a censored one counted as the last iteration; its curve."""
     at_i = arrivals(learned, self.config.rl.target)
     held_i = np.where(at_i < 0, learned.iteration_e[-1], at_i)
-    mean, low, high = bootstrap(held_i)
     return {**name, "arrived": int((at_i >= 0).sum()), "seeds": len(at_i), "iterations": at_i.tolist(),
-            "mean": mean, "low": low, "high": high,
-            "iteration": learned.iteration_e.tolist(), "success": curve(learned.success_ie)}
+            "held": held_i.tolist(), **intervals.bootstrap(held_i),
+            "iteration": learned.iteration_e.tolist(), "success": intervals.curve(learned.success_ie)}
 
   def chances(self, params_i) -> np.ndarray:
     """int (seeds,): right ones among config.samples sequences of each seed's policy, counted in eight parts."""
@@ -111,71 +81,77 @@ class _Study:
     return np.rint(share_i * part).astype(int)
 
 
-ARMS = ("effective", "outcome", "rollouts")
+ARMS = ("effective", "outcome", "weighed")
 
 
 def effective_reward(config, kept: Kept) -> dict:
-  """Figure 3a: arms outcome (alpha 0), effective (A^mu of gamma), and controls, under each optimizer."""
+  """Figure 3a. config.arms are arm/optimizer: effective (A^mu of gamma), outcome (alpha 0), weighed (alpha 0, a better Q^pi)."""
   study, rows = _Study(config), []
-  for optimizer in config.optimizers:
-    for arm in config.arms:
-      # The nearly exact Q^pi costs many rollouts an iteration: one optimizer shows what it does.
-      if arm == "rollouts" and optimizer != config.optimizers[0]:
-        continue
-      changes = {"rollouts": {"pi_rollouts": config.pi_rollouts, "iterations": config.rollout_iterations}}.get(arm, {})
-      changes |= {"gamma": config.gamma, "alpha": config.alpha if arm == "effective" else 0.0}
-      rows.append(study.row(kept, {"arm": arm, "optimizer": optimizer}, optimizer=optimizer, **changes))
+  for run in config.arms:
+    arm, _, optimizer = run.partition("/")
+    knobs = {"gamma": config.gamma, "alpha": config.alpha if arm == "effective" else 0.0, "optimizer": optimizer}
+    if arm == "weighed":
+      knobs |= {"continuations": config.continuations, "proposal": config.proposal}
+    name = {"arm": arm, "optimizer": optimizer}
+    rows.append(kept.row(lambda n=name, k=knobs, r=run: study.arrival(study.arm(what=r, **k), **n), **name))
   ratios = []
-  for optimizer in config.optimizers:
-    mine = {r["arm"]: r for r in rows if r["optimizer"] == optimizer}
-    for other in [a for a in mine if a != "effective"]:
-      pair_ix = np.array([[at if at >= 0 else r["iteration"][-1] for at in r["iterations"]]
-                          for r in (mine[other], mine["effective"])], float).T
-      mean, low, high = bootstrap(pair_ix, lambda x: x[:, 0].mean() / x[:, 1].mean())
-      ratios.append({"optimizer": optimizer, "slower": other, "ratio": mean, "low": low, "high": high,
-                     "censored": any(r["arrived"] < r["seeds"] for r in (mine[other], mine["effective"]))})
+  for fast in [r for r in rows if r["arm"] == "effective"]:
+    for slow in [r for r in rows if r["optimizer"] == fast["optimizer"] and r is not fast]:
+      pair_ix = np.array([slow["held"], fast["held"]], float).T
+      ratios.append({"optimizer": fast["optimizer"], "slower": slow["arm"],
+                     **intervals.bootstrap(pair_ix, lambda x: x[:, 0].mean() / x[:, 1].mean()),
+                     "censored": any(r["arrived"] < r["seeds"] for r in (slow, fast))})
   return {"rows": rows, "ratios": ratios}
 
 
 def strengths(config, kept: Kept) -> dict:
   """Figure 3b: iterations to the target against the prover's strength, exact advantages."""
-  study = _Study(config)
-  return {"rows": [
-      study.row(kept, {"optimizer": optimizer, "gamma": gamma}, gamma=gamma, alpha=config.alpha, optimizer=optimizer)
-      for optimizer in config.optimizers for gamma in config.gammas]}
+  study, rows = _Study(config), []
+  for optimizer in config.optimizers:
+    for gamma in config.gammas:
+      knobs, what = {"optimizer": optimizer, "gamma": gamma}, f"{optimizer} {gamma:g}"
+      rows.append(kept.row(lambda k=knobs, w=what: study.arrival(study.arm(what=w, alpha=config.alpha, **k), **k), **knobs))
+  return {"rows": rows}
 
 
-# What is changed in each case of the decline: arguments of _Study.arm.
-CASES = {
-    "exact": {}, "one rollout": {"mu_rollouts": 1}, "four rollouts": {"mu_rollouts": 4},
-    "learned": {"reading": "learned"}, "erring": {"reading": "erring"}, "exponent": {"reading": "exponent"},
-    "share": {"reading": "share"}, "lost": {"reading": "lost"}, "EOS goes on": {"eos_ends": False}}
+def changes(case: str) -> dict:
+  """What is changed in a case of the decline, as arguments of _Study.arm; KeyError or ValueError if it is none.
+
+  `rollouts 4`: every value of the prover is the mean of four outcomes, drawn anew each time. `EOS goes on`: EOS is one more
+  wrong token in RL's world and in its prover's. The others are readings of provers.py, `learned` and `erring` with their amount.
+  """
+  alone = {"exact": {}, "EOS goes on": {"eos_ends": False}} | {r: {"reading": r} for r in ("exponent", "share", "lost")}
+  if case in alone:
+    return alone[case]
+  name, _, amount = case.rpartition(" ")
+  return {"rollouts": {"mu_rollouts": int(float(amount))}, "learned": {"reading": "learned", "amount": float(amount)},
+          "erring": {"reading": "erring", "amount": float(amount)}}[name]
 
 
 def decline(config, kept: Kept) -> dict:
-  """Iterations to the target against gamma, in every case that might make strong provers worse (provers.py)."""
+  """Success after rl.iterations against gamma, in every case that might make strong provers worse."""
   study, rows = _Study(config), []
+  def row(case, gamma):
+    learned = study.arm(what=f"{case}, {gamma:g}", gamma=gamma, alpha=config.alpha, optimizer=config.optimizer, **changes(case))
+    return {"case": case, "gamma": gamma, "iteration": int(learned.iteration_e[-1]),
+            "by_seed": learned.success_ie[:, -1].tolist(), **intervals.bootstrap(learned.success_ie[:, -1])}
   for case in config.cases:
-    name, _, optimizer = case.partition("/")
-    for gamma in config.gammas:
-      rows.append(study.row(kept, {"case": name, "optimizer": optimizer, "gamma": gamma}, gamma=gamma,
-                            alpha=config.alpha, optimizer=optimizer, **CASES[name]))
+    rows += [kept.row(lambda c=case, g=gamma: row(c, g), case=case, gamma=gamma) for gamma in config.gammas]
   return {"rows": rows}
 
 
 def pass_at_n(config, _: Kept) -> dict:
-  """Figure 3c: Pass@N of SFT and of the policies after config.rl.iterations of RL, averaged over seeds."""
+  """Figure 3c: Pass@N of SFT and of the policies after rl.iterations of RL, averaged over seeds."""
   study = _Study(config)
   params = {"SFT": study.params_i}
   for arm, alpha in (("outcome only", 0.0), ("effective reward", config.alpha)):
-    # A target that cannot be: every arm runs all its iterations.
-    params[arm] = study.arm(gamma=config.gamma, alpha=alpha, optimizer=config.optimizer, what=arm, target=2.0).params
+    params[arm] = study.arm(gamma=config.gamma, alpha=alpha, optimizer=config.optimizer, what=arm).params
   rows = []
   for arm, params_i in params.items():
     right_i = study.chances(params_i)
     rows.append({"arm": arm, "right": right_i.tolist(), "samples": config.samples, "n": list(config.ns),
-                 "success": dict(zip(("mean", "low", "high"), bootstrap(right_i / config.samples))),
-                 "pass": curve(np.stack([_pass(right_i, config.samples, n) for n in config.ns], axis=1))})
+                 "success": intervals.bootstrap(right_i / config.samples),
+                 "pass": intervals.curve(np.stack([_pass(right_i, config.samples, n) for n in config.ns], axis=1))})
   return {"rows": rows}
 
 

@@ -61,24 +61,44 @@ def run_stage(run: Run):
 
 def _check(config):
   """UserError for knobs that make no sense, before anything is computed."""
+  for key in [k for k in config if k not in ("stage", "figure", "again", "mesh")]:
+    _check_numbers(config[key], f"config.{key}")
   if "world" in config:
     tokens, w = range(config.world.vocabulary - 1), config.world
     if not w.planted or len(w.planted) > w.length or any(t not in tokens for t in w.planted):
       raise UserError(f"config.world.planted {w.planted} is not 1 to {w.length} tokens below {len(tokens)}")
-  gammas = [config[k] for k in ("gamma", "base_gamma") if k in config]
-  gammas += config.gammas if "gammas" in config else ()
-  if min(gammas, default=1) <= 0:
-    raise UserError(f"config: a prover's strength gamma is positive, not {min(gammas)}")
-  if "rl" in config and not 0 < config.rl.target <= 1:
-    raise UserError(f"config.rl.target {config.rl.target} is no rate of success")
+  if "tree" in config and config.tree.branching < 2:
+    raise UserError(f"config.tree.branching {config.tree.branching}: a decision has two actions or more")
+  if "ns" in config and (config.samples % 8 or max(config.ns) > config.samples):
+    raise UserError(f"config.samples {config.samples} is not a multiple of 8 from the largest of config.ns {config.ns} on")
   for case in config.cases if "cases" in config else ():
-    name, _, optimizer = case.partition("/")
-    if name not in learning.CASES or optimizer not in config.rl.learning_rate:
-      raise UserError(f"config.cases: {case!r} is none of {', '.join(learning.CASES)}, with /adam, /sgd or /unit")
-  optimizers = list(config.optimizers) if "optimizers" in config else []
-  for optimizer in optimizers + ([config.optimizer] if "optimizer" in config else []):
-    if optimizer not in config.rl.learning_rate:
-      raise UserError(f"config: optimizer {optimizer!r} is none of {', '.join(config.rl.learning_rate)}")
-  for arm in config.arms if "arms" in config else ():
+    try:
+      learning.changes(case)
+    except (KeyError, ValueError) as error:
+      raise UserError(f"config.cases: {case!r} is no case; pav_jax/didactic/learning.py (changes) has them") from error
+  named = [("optimizer", config.optimizer)] if "optimizer" in config else []
+  named += [("optimizers", name) for name in (config.optimizers if "optimizers" in config else ())]
+  for run in config.arms if "arms" in config else ():
+    arm, _, optimizer = run.partition("/")
+    named.append(("arms", optimizer))
     if arm not in learning.ARMS:
-      raise UserError(f"config.arms: {arm!r} is none of {', '.join(learning.ARMS)}")
+      raise UserError(f"config.arms: {run!r} is none of {', '.join(learning.ARMS)} and /optimizer")
+  for key, name in named:
+    if name not in config.rl.learning_rate:
+      raise UserError(f"config.{key}: optimizer {name!r} is none of {', '.join(config.rl.learning_rate)}")
+
+
+def _check_numbers(value, path: str):
+  """UserError for an empty list, and for a number that is not positive, or not below 1 where it is a share of something."""
+  if isinstance(value, tuple) and not value:
+    raise UserError(f"{path} is empty")
+  if hasattr(value, "items"):
+    for name, part in value.items():
+      _check_numbers(part, f"{path}.{name}")
+  name = path.rpartition(".")[2]
+  for x in value if isinstance(value, tuple) else (value,):
+    if isinstance(x, (int, float)) and not isinstance(x, bool):
+      if not (x > 0 or x == 0 and name in ("seed", "alphas", "rollouts", "slack", "sparsity", "planted", "strong")):
+        raise UserError(f"{path}: {x} is not positive")
+      if name in ("target", "sparsity", "strong") and not x < 1:
+        raise UserError(f"{path}: {x} is not below 1")

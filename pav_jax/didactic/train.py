@@ -13,9 +13,10 @@ What stands for the two values:
   A^mu   exact, by dynamic programming (sequence.values), or a table made
          otherwise (provers.py); with `mu_rollouts` > 0 each prefix's value is
          the mean of that many outcomes of mu, drawn as a binomial of the exact one
-  Q^pi   `pi_rollouts` = 0: the outcome of the sequence itself, one sample of
-         Q^pi(s_h, a_h) for each h (plain REINFORCE; the default). n > 0: the mean outcome of
-         n continuations of every prefix, the nearly exact Q^pi
+  Q^pi   `continuations` = 0: the outcome of the sequence itself, one sample of
+         Q^pi(s_h, a_h) for each h (plain REINFORCE; the default). n > 0: the mean of
+         n continuations of every prefix, drawn from the procedural policy of strength
+         `proposal` and weighed by importance
 
 Our choices, where the paper is silent: no baseline is subtracted; the learning rate of SFT; SGD's.
 """
@@ -35,7 +36,11 @@ from pav_jax.training.metrics import progress
 
 
 class Rl(NamedTuple):
-  """How RL is run; see the top of the file. optimizer: 'adam', 'sgd', or 'unit': SGD along the unit gradient."""
+  """How RL is run; see the top of the file.
+
+  optimizer: 'adam', 'sgd', or 'unit', SGD along the unit gradient. target: over 1 it is never reached, and every
+  run has all its iterations.
+  """
 
   optimizer: str
   learning_rate: float
@@ -43,9 +48,10 @@ class Rl(NamedTuple):
   iterations: int
   eval_every: int
   eval_size: int
-  target: float
+  target: float = 2.0
   mu_rollouts: int = 0
-  pi_rollouts: int = 0
+  continuations: int = 0
+  proposal: float = 1.0
 
 
 class Learned(NamedTuple):
@@ -56,14 +62,22 @@ class Learned(NamedTuple):
   params: object
 
 
+def continuations(world: sequence.World, policy_jv: np.ndarray, key, tokens_bt, upto_b) -> jnp.ndarray:
+  """tokens_bt, int32: sequences that begin with the first upto_b tokens of the given ones and go on by a tabular policy."""
+  next_jv, log_jv = jnp.asarray(sequence.transitions(world)), jnp.log(jnp.asarray(policy_jv, jnp.float32))
+  def one(state_b, at):
+    t, given_b, key = at
+    token_b = jnp.where(t < upto_b, given_b, jax.random.categorical(key, log_jv[state_b]))
+    return next_jv[state_b, token_b], token_b
+  rows, length = tokens_bt.shape
+  along_t = jnp.arange(length), tokens_bt.T, jax.random.split(key, length)
+  return jax.lax.scan(one, jnp.zeros(rows, jnp.int32), along_t)[1].T.astype(jnp.int32)
+
+
 def demonstrations(world: sequence.World, policy_jv: np.ndarray, count: int, key) -> jnp.ndarray:
   """tokens_bt, int32 (count, length): sequences of a tabular policy."""
-  next_jv, log_jv = jnp.asarray(sequence.transitions(world)), jnp.log(jnp.asarray(policy_jv, jnp.float32))
-  def one(state_b, key):
-    token_b = jax.random.categorical(key, log_jv[state_b])
-    return next_jv[state_b, token_b], token_b
-  _, tokens_tb = jax.lax.scan(one, jnp.zeros(count, jnp.int32), jax.random.split(key, world.length))
-  return tokens_tb.T.astype(jnp.int32)
+  empty_bt = jnp.zeros((count, world.length), jnp.int32)
+  return continuations(world, policy_jv, key, empty_bt, jnp.zeros(count, jnp.int32))
 
 
 def alive(world: sequence.World, state_bz) -> jnp.ndarray:
@@ -71,10 +85,14 @@ def alive(world: sequence.World, state_bz) -> jnp.ndarray:
   return state_bz[:, :-1] != world.dead
 
 
+def log_chances(made: made_lib.Made, params, tokens_bt) -> jnp.ndarray:
+  """log pi of every token given those before it, float32 (b, t)."""
+  return jnp.take_along_axis(made.apply(params, tokens_bt), tokens_bt[..., None], axis=2)[..., 0]
+
+
 def log_likelihood(made: made_lib.Made, params, tokens_bt, weight_bt) -> jnp.ndarray:
   """mean_b sum_t weight log pi: with weights 1 the log-likelihood; with those of Eq. 5 its gradient is Eq. 5's."""
-  log_bt = jnp.take_along_axis(made.apply(params, tokens_bt), tokens_bt[..., None], axis=2)[..., 0]
-  return (weight_bt * log_bt).sum(axis=1).mean()
+  return (weight_bt * log_chances(made, params, tokens_bt)).sum(axis=1).mean()
 
 
 @functools.partial(jax.jit, static_argnames=("made", "world", "iterations", "batch_size", "learning_rate"))
@@ -98,7 +116,7 @@ def sft(made: made_lib.Made, world: sequence.World, policy_jv, key_i, *, iterati
 
 def success(made: made_lib.Made, world: sequence.World, params, key, count: int) -> jnp.ndarray:
   """The share of right sequences among `count` of the policy's."""
-  tokens_bt = made_lib.sample_whole(made, params, key, count)
+  tokens_bt = made_lib.sample(made, params, key, count)
   return (sequence.states(world, tokens_bt)[:, -1] == world.done).mean()
 
 
@@ -108,15 +126,22 @@ def successes(made: made_lib.Made, world: sequence.World, params_i, key_i, count
   return jax.vmap(lambda params, key: success(made, world, params, key, count))(params_i, key_i)
 
 
-def continued(made: made_lib.Made, world: sequence.World, params, key, tokens_bt, rollouts: int) -> jnp.ndarray:
-  """q_bt, float32: the mean outcome of `rollouts` continuations of every prefix that ends with a token of tokens_bt."""
+def values_by_importance(made: made_lib.Made, world: sequence.World, params, key, tokens_bt, proposal_jv, count: int):
+  """q_bt, float32: Q^pi of every prefix that ends with a token of tokens_bt, from `count` continuations each.
+
+  They are drawn from a tabular policy that is right often, and weigh pi(rest) / proposal(rest): of the policy's own
+  continuations nearly none is right at first. What follows the end, right or wrong, weighs nothing.
+  """
   rows, length = tokens_bt.shape
-  forced = jnp.tile(tokens_bt, (rollouts * (length - 1), 1))
-  upto = jnp.tile(jnp.repeat(jnp.arange(1, length), rows), rollouts)
-  whole = made_lib.sample(made, params, key, forced, upto)
-  right = (sequence.states(world, whole)[:, -1] == world.done).reshape(rollouts, length - 1, rows)
+  upto_b = jnp.tile(jnp.repeat(jnp.arange(1, length), rows), count)
+  whole_bt = continuations(world, proposal_jv, key, jnp.tile(tokens_bt, (count * (length - 1), 1)), upto_b)
+  state_bz = sequence.states(world, whole_bt)
+  log_jv = jnp.log(jnp.asarray(proposal_jv, jnp.float32))
+  drawn_bt = (jnp.arange(length) >= upto_b[:, None]) & (state_bz[:, :-1] < world.done)
+  ratio_bt = log_chances(made, params, whole_bt) - log_jv[state_bz[:, :-1], whole_bt]
+  right_b = jnp.exp((drawn_bt * ratio_bt).sum(axis=1)) * (state_bz[:, -1] == world.done)
   last_b = sequence.states(world, tokens_bt)[:, -1] == world.done
-  return jnp.concatenate([right.mean(axis=0), last_b[None]], axis=0).T
+  return jnp.concatenate([right_b.reshape(count, length - 1, rows).mean(axis=0), last_b[None]], axis=0).T
 
 
 def weights(world: sequence.World, state_bz, value_zj, alpha, q_bt, key, mu_rollouts: int) -> jnp.ndarray:
@@ -136,14 +161,14 @@ def optimizer(name: str, learning_rate: float) -> optax.GradientTransformation:
 @functools.partial(jax.jit, static_argnames=("made", "world", "rl"))
 def _chunk(made, world, rl: Rl, carry_i, value_izj, alpha, key_i):
   """`eval_every` iterations of every seed, and an evaluation: (carry_i, success_i)."""
-  tx = optimizer(rl.optimizer, rl.learning_rate)
+  tx, proposal_jv = optimizer(rl.optimizer, rl.learning_rate), sequence.procedural(world, rl.proposal)
   def step(carry, key, value_zj):
     params, state = carry
     at_sample, at_mu, at_pi = jax.random.split(key, 3)
-    tokens_bt = made_lib.sample_whole(made, params, at_sample, rl.batch_size)
+    tokens_bt = made_lib.sample(made, params, at_sample, rl.batch_size)
     state_bz = sequence.states(world, tokens_bt)
-    if rl.pi_rollouts:
-      q_bt = continued(made, world, params, at_pi, tokens_bt, rl.pi_rollouts)
+    if rl.continuations:
+      q_bt = values_by_importance(made, world, params, at_pi, tokens_bt, proposal_jv, rl.continuations)
     else:
       q_bt = (state_bz[:, -1:] == world.done).astype(jnp.float32)
     weight_bt = weights(world, state_bz, value_zj, alpha, q_bt, at_mu, rl.mu_rollouts)

@@ -2,7 +2,7 @@
 
 
 def _band(row: dict, form: str = ".3g") -> str:
-  middle = next(row[k] for k in ("share", "mean", "success", "ratio", "median") if isinstance(row.get(k), (int, float)))
+  middle = next(row[k] for k in ("share", "mean", "median") if isinstance(row.get(k), (int, float)))
   return f"{middle:{form}} [{row['low']:{form}}, {row['high']:{form}}]"
 
 
@@ -30,16 +30,14 @@ def _fig3c(results):
 
 def _decline(results):
   for r in results["rows"]:
-    at = r["iteration"].index(min(100, r["iteration"][-1]))
-    success = {name: values[at] for name, values in r["success"].items()}
-    yield (f"{r['case']}/{r['optimizer']}, gamma {r['gamma']:g}: {_arrival(r)}; "
-           f"success at iteration {r['iteration'][at]} {_band(success, '.2f')}")
+    yield f"{r['case']}, gamma {r['gamma']:g}: success after {r['iteration']} iterations {_band(r, '.2f')}"
 
 
 def _search(results):
-  yield from (f"rollouts {r['rollouts']}, N {r['width']}, gamma {r['gamma']:g}, alpha {r['alpha']}: {_band(r, '.3f')}"
-              for r in results["rows"] if r["width"] == 4)
-  yield from (f"best-of-{r['n']}: {r['success']:.3f}" for r in results["best_of_n"])
+  for r in results["rows"]:
+    yield (f"{r['sweep']}: {f'{n} rollouts' if (n := r['rollouts']) else 'exact'}, N {r['width']}, gamma {r['gamma']:g}, "
+           f"alpha {r['alpha']:g}: {_band(r, '.3f')}")
+  yield from (f"best-of-{r['n']}: {r['share']:.3f}" for r in results["best_of_n"])
 
 
 def _theorem(results):

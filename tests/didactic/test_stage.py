@@ -16,13 +16,13 @@ ROOT = pathlib.Path(__file__).parents[2]
 WORLD = {"world.length": 5, "world.vocabulary": 5, "world.planted": (0, 1)}
 LEARN = WORLD | {
     "seeds": 2, "policy.width": 16, "policy.layers": 2, "sft.iterations": 4, "sft.batch_size": 8, "rl.batch_size": 8,
-    "rl.eval_every": 4, "rl.eval_size": 64, "rl.iterations.adam": 8, "rl.iterations.sgd": 8, "rl.iterations.unit": 8}
+    "rl.eval_every": 4, "rl.eval_size": 64, "rl.iterations": 8}
 TINY = {
-    "fig3a": LEARN | {"pi_rollouts": 2, "rollout_iterations": 4, "optimizers": ("adam",)},
+    "fig3a": LEARN | {"arms": ("effective/adam", "outcome/adam", "weighed/adam")},
     "fig3b": LEARN | {"gammas": (2.0, 8.0), "optimizers": ("adam",)},
     "fig3c": LEARN | {"samples": 512, "ns": (1, 4)},
-    "decline": LEARN | {"gammas": (2.0, 8.0), "cases": ("exact/adam", "learned/adam", "one rollout/adam")},
-    "search": WORLD | {"widths": (1, 2), "gammas": (2.0, 50.0), "alphas": (1.0,), "runs": 50, "rollouts": (0, 2)},
+    "decline": LEARN | {"gammas": (2.0, 8.0), "cases": ("exact", "learned 100", "rollouts 1", "EOS goes on")},
+    "search": WORLD | {"widths": (1, 2), "gammas": (2.0, 50.0), "alphas": (0.0, 1.0), "runs": 50, "rollouts": (0, 2)},
     "theorem": {"draws": 50, "points": 20}, "best_of_k": {"draws": 50}, "proposition": {"draws": 2000},
     "map": {"draws": 200, "points": 50}}
 
@@ -119,11 +119,24 @@ def test_done_is_not_done_again(tmp_path, monkeypatch):
   assert json.loads(manifest.read_text())["config"]["seed"] == 1
 
 
-@pytest.mark.parametrize("changes, said", [
-    ({"figure": "nosuch"}, "none of fig3a"), ({"cases": ("nosuch/adam",)}, "nosuch"),
-    ({"cases": ("exact/nosuch",)}, "nosuch"),
-    ({"gammas": (-1.0,)}, "gamma"), ({"world.planted": (99,)}, "planted"), ({"rl.target": 3.0}, "target")])
-def test_a_mistake_is_one_line(changes, said, tmp_path):
+@pytest.mark.parametrize("figure, changes, said", [
+    ("decline", {"figure": "nosuch"}, "none of fig3a"),
+    ("decline", {"cases": ("exact", "learned")}, "'learned' is no case"),
+    ("decline", {"cases": ("rollouts many",)}, "'rollouts many' is no case"),
+    ("decline", {"optimizer": "nosuch"}, "config.optimizer: optimizer 'nosuch' is none of adam, sgd, unit"),
+    ("decline", {"gammas": (-1.0,)}, "config.gammas: -1.0 is not positive"),
+    ("decline", {"gammas": ()}, "config.gammas is empty"),
+    ("decline", {"world.planted": (99,)}, "planted"),
+    ("fig3a", {"rl.target": 3.0}, "config.rl.target: 3.0 is not below 1"),
+    ("fig3a", {"arms": ("nosuch/adam",)}, "config.arms: 'nosuch/adam'"),
+    ("fig3a", {"arms": ("outcome/nosuch",)}, "config.arms: optimizer 'nosuch'"),
+    ("fig3b", {"optimizers": ("adam", "nosuch")}, "config.optimizers: optimizer 'nosuch'"),
+    ("fig3b", {"seeds": 0}, "config.seeds: 0 is not positive"),
+    ("fig3c", {"samples": 100}, "config.samples 100"),
+    ("search", {"rollouts": (-1,)}, "config.rollouts: -1"),
+    ("theorem", {"tree.branching": 1}, "config.tree.branching 1"),
+    ("map", {"tree.sparsity": 0.99}, "all leaves are alike")])
+def test_a_mistake_is_one_line(figure, changes, said, tmp_path):
   with pytest.raises(UserError, match=said) as caught:
-    main.run(_config("decline", **changes), tmp_path)
+    main.run(_config(figure, **changes), tmp_path)
   assert "\n" not in str(caught.value)

@@ -62,7 +62,8 @@ def test_the_effective_reward_learns_faster_here_and_seeds_do_not_mix():
            for i in range(3)]
   assert learned.success_ie[:, -1].min() > max(start) + 0.3
   assert learned.success_ie[:, 0].mean() > outcome.success_ie[:, 0].mean()
-  alone = train.reinforce(MADE, WORLD, jax.tree.map(lambda x: x[1:2], params_i), value_izj[:1], 1.0, key_i[1:2], rl=RL._replace(target=2.0), what="test")
+  alone = train.reinforce(MADE, WORLD, jax.tree.map(lambda x: x[1:2], params_i), value_izj[:1], 1.0, key_i[1:2],
+                          rl=RL._replace(target=2.0), what="test")
   np.testing.assert_allclose(learned.success_ie[1], alone.success_ie[0], atol=0.02)
 
 
