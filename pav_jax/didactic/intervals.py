@@ -10,7 +10,7 @@ def share(right: int, count: int) -> dict:
   z, middle = 1.959964, right / count
   half = z * np.sqrt(middle * (1 - middle) / count + z * z / (4 * count * count))
   low, high = ((middle + z * z / (2 * count) + side * half) / (1 + z * z / count) for side in (-1, 1))
-  return {"share": middle, "low": max(0.0, float(low)), "high": min(1.0, float(high))}
+  return {"share": middle, "low": round(float(low), 12), "high": round(float(high), 12)}
 
 
 def shares(right_x: np.ndarray) -> dict:

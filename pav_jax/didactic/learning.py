@@ -19,10 +19,11 @@ from pav_jax.training import files
 from pav_jax.training import metrics
 
 
-def arrivals(learned: train.Learned, target: float) -> np.ndarray:
-  """int (seeds,): the first evaluation at or over the target; -1 for a seed that never came there."""
+def arrivals(learned: train.Learned, target: float) -> tuple[np.ndarray, np.ndarray]:
+  """(iterations, came), int and bool (seeds,): the first evaluation at or over the target; the last one where none is."""
   over_ie = learned.success_ie >= target
-  return np.where(over_ie.any(axis=1), learned.iteration_e[over_ie.argmax(axis=1)], -1)
+  came_i = over_ie.any(axis=1)
+  return np.where(came_i, learned.iteration_e[over_ie.argmax(axis=1)], learned.iteration_e[-1]), came_i
 
 
 class Kept:
@@ -33,11 +34,11 @@ class Kept:
     self._rows = metrics.read_curves(path, key=None)
 
   def row(self, make, **name) -> dict:
-    """The row of that name, made by make() if it is not there."""
+    """The row of that name, its rest made by make(**name) if it is not there."""
     for row in self._rows:
       if name.items() <= row.items():
         return row
-    self._rows.append(make())
+    self._rows.append(name | make(**name))
     files.write(self._path, "".join(json.dumps(row) + "\n" for row in self._rows))
     return self._rows[-1]
 
@@ -65,12 +66,10 @@ class _Study:
     rl = train.Rl(optimizer=optimizer, **estimates, **knobs | {"learning_rate": knobs["learning_rate"][optimizer]})
     return train.reinforce(self.made, world, self.params_i, value_izj, alpha, self.at_rl_i, rl=rl, what=what)
 
-  def arrival(self, learned: train.Learned, **name) -> dict:
-    """An arm's row: when each seed came to the target, a censored one counted as the last iteration; its curve."""
-    at_i = arrivals(learned, self.config.rl.target)
-    held_i = np.where(at_i < 0, learned.iteration_e[-1], at_i)
-    return {**name, "arrived": int((at_i >= 0).sum()), "seeds": len(at_i), "iterations": at_i.tolist(),
-            "held": held_i.tolist(), **intervals.bootstrap(held_i),
+  def arrival(self, learned: train.Learned) -> dict:
+    """What is told of an arm: when each seed came to the target (the last iteration if it did not), and its curve."""
+    at_i, came_i = arrivals(learned, self.config.rl.target)
+    return {"iterations": at_i.tolist(), "came": came_i.tolist(), **intervals.bootstrap(at_i),
             "iteration": learned.iteration_e.tolist(), "success": intervals.curve(learned.success_ie)}
 
   def chances(self, params_i) -> np.ndarray:
@@ -86,32 +85,27 @@ ARMS = ("effective", "outcome", "weighed")
 
 def effective_reward(config, kept: Kept) -> dict:
   """Figure 3a. config.arms are arm/optimizer: effective (A^mu of gamma), outcome (alpha 0), weighed (alpha 0, a better Q^pi)."""
-  study, rows = _Study(config), []
-  for run in config.arms:
-    arm, _, optimizer = run.partition("/")
-    knobs = {"gamma": config.gamma, "alpha": config.alpha if arm == "effective" else 0.0, "optimizer": optimizer}
-    if arm == "weighed":
-      knobs |= {"continuations": config.continuations, "proposal": config.proposal}
-    name = {"arm": arm, "optimizer": optimizer}
-    rows.append(kept.row(lambda n=name, k=knobs, r=run: study.arrival(study.arm(what=r, **k), **n), **name))
+  study = _Study(config)
+  def row(arm, optimizer):
+    knobs = {"continuations": config.continuations, "proposal": config.proposal} if arm == "weighed" else {}
+    alpha = config.alpha if arm == "effective" else 0.0
+    return study.arrival(study.arm(what=f"{arm} {optimizer}", gamma=config.gamma, alpha=alpha, optimizer=optimizer, **knobs))
+  rows = [kept.row(row, **dict(zip(("arm", "optimizer"), run.split("/")))) for run in config.arms]
   ratios = []
   for fast in [r for r in rows if r["arm"] == "effective"]:
     for slow in [r for r in rows if r["optimizer"] == fast["optimizer"] and r is not fast]:
-      pair_ix = np.array([slow["held"], fast["held"]], float).T
-      ratios.append({"optimizer": fast["optimizer"], "slower": slow["arm"],
-                     **intervals.bootstrap(pair_ix, lambda x: x[:, 0].mean() / x[:, 1].mean()),
-                     "censored": any(r["arrived"] < r["seeds"] for r in (slow, fast))})
+      pair_ix = np.array([slow["iterations"], fast["iterations"]], float).T
+      ratios.append({"optimizer": fast["optimizer"], "slower": slow["arm"], "censored": not all(slow["came"] + fast["came"]),
+                     **intervals.bootstrap(pair_ix, lambda x: x[:, 0].mean() / x[:, 1].mean())})
   return {"rows": rows, "ratios": ratios}
 
 
 def strengths(config, kept: Kept) -> dict:
   """Figure 3b: iterations to the target against the prover's strength, exact advantages."""
-  study, rows = _Study(config), []
-  for optimizer in config.optimizers:
-    for gamma in config.gammas:
-      knobs, what = {"optimizer": optimizer, "gamma": gamma}, f"{optimizer} {gamma:g}"
-      rows.append(kept.row(lambda k=knobs, w=what: study.arrival(study.arm(what=w, alpha=config.alpha, **k), **k), **knobs))
-  return {"rows": rows}
+  study = _Study(config)
+  def row(**at):
+    return study.arrival(study.arm(what=f"{at['optimizer']} {at['gamma']:g}", alpha=config.alpha, **at))
+  return {"rows": [kept.row(row, optimizer=o, gamma=g) for o in config.optimizers for g in config.gammas]}
 
 
 def changes(case: str) -> dict:
@@ -124,20 +118,21 @@ def changes(case: str) -> dict:
   if case in alone:
     return alone[case]
   name, _, amount = case.rpartition(" ")
-  return {"rollouts": {"mu_rollouts": int(float(amount))}, "learned": {"reading": "learned", "amount": float(amount)},
-          "erring": {"reading": "erring", "amount": float(amount)}}[name]
+  amount = float(amount)
+  if not amount > 0:
+    raise ValueError(f"{case!r}: {amount:g} is not positive")
+  return {"rollouts": {"mu_rollouts": int(amount)}, "learned": {"reading": "learned", "amount": amount},
+          "erring": {"reading": "erring", "amount": amount}}[name]
 
 
 def decline(config, kept: Kept) -> dict:
   """Success after rl.iterations against gamma, in every case that might make strong provers worse."""
-  study, rows = _Study(config), []
+  study = _Study(config)
   def row(case, gamma):
     learned = study.arm(what=f"{case}, {gamma:g}", gamma=gamma, alpha=config.alpha, optimizer=config.optimizer, **changes(case))
-    return {"case": case, "gamma": gamma, "iteration": int(learned.iteration_e[-1]),
-            "by_seed": learned.success_ie[:, -1].tolist(), **intervals.bootstrap(learned.success_ie[:, -1])}
-  for case in config.cases:
-    rows += [kept.row(lambda c=case, g=gamma: row(c, g), case=case, gamma=gamma) for gamma in config.gammas]
-  return {"rows": rows}
+    last_i = learned.success_ie[:, -1]
+    return {"iteration": int(learned.iteration_e[-1]), "by_seed": last_i.tolist(), **intervals.bootstrap(last_i)}
+  return {"rows": [kept.row(row, case=case, gamma=gamma) for case in config.cases for gamma in config.gammas]}
 
 
 def pass_at_n(config, _: Kept) -> dict:

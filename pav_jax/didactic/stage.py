@@ -1,18 +1,20 @@
-"""config.figure -> `<workdir>/<figure>/manifest.json` (config, seed, versions, results) -> `<figure>.svg` beside it.
+"""config.figure -> `<workdir>/<figure>/manifest.json` (config, seed, versions, results) -> `<figure>.svg`, `claims.json` beside it.
 
   1. A finished manifest made by the same config is not made again; one made otherwise is refused, with the key
      that differs. Another seed or knob wants another --workdir; --config.again=True makes it anew.
   2. Otherwise the figure's function computes its results; one that trains keeps each arm in rows.jsonl as it ends,
      and goes on after the last.
-  3. The drawing is made from the manifest, always.
+  3. The drawing, and which claims hold, are made from the manifest, always.
 """
 
+import json
 import os
 import platform
 import time
 
 from pav_jax.didactic import figures
 from pav_jax.didactic import learning
+from pav_jax.didactic import numbers
 from pav_jax.didactic import searching
 from pav_jax.didactic import theory
 from pav_jax.didactic import verdicts
@@ -20,16 +22,17 @@ from pav_jax.errors import UserError
 from pav_jax.training import files
 from pav_jax.training.run import Run
 
+# What computes it, what draws it, and the key that only its config has.
 FIGURES = {
-    "fig3a": (learning.effective_reward, figures.effective_reward),
-    "fig3b": (learning.strengths, figures.strengths),
-    "fig3c": (learning.pass_at_n, figures.pass_at_n),
-    "decline": (learning.decline, figures.decline),
-    "search": (searching.compare, figures.search),
-    "theorem": (theory.theorem, figures.theorem),
-    "best_of_k": (theory.best_of_k, figures.best_of_k),
-    "proposition": (theory.proposition, figures.proposition),
-    "map": (theory.prover_map, figures.prover_map),
+    "fig3a": (learning.effective_reward, figures.effective_reward, "arms"),
+    "fig3b": (learning.strengths, figures.strengths, "optimizers"),
+    "fig3c": (learning.pass_at_n, figures.pass_at_n, "ns"),
+    "decline": (learning.decline, figures.decline, "cases"),
+    "search": (searching.compare, figures.search, "widths"),
+    "theorem": (theory.theorem, figures.theorem, "etas"),
+    "best_of_k": (theory.best_of_k, figures.best_of_k, "ks"),
+    "proposition": (theory.proposition, figures.proposition, "distances"),
+    "map": (theory.prover_map, figures.prover_map, "strong"),
 }
 # What the results do not depend on.
 _OUTSIDE = ("stage", "seed", "mesh", "again")
@@ -40,23 +43,29 @@ def run_stage(run: Run):
   config = run.config
   if "figure" not in config or config.figure not in FIGURES:
     raise UserError(f"config.figure is none of {', '.join(FIGURES)}: give --config=configs/didactic/....py")
+  compute, draw, own = FIGURES[config.figure]
+  if own not in config:
+    raise UserError(f"config.figure {config.figure!r} is not this config's: give --config=configs/didactic/{config.figure}.py")
   _check(config)
   folder = run.folder(config.figure)
   if config.again and files.exists(folder.path):
     with files.told(folder.path, "removed"):
       folder.path.rmtree()
   folder, finished = run.start(config.figure, sections=[k for k in config if k not in _OUTSIDE], inputs=[])
-  compute, draw = FIGURES[config.figure]
   if not finished:
-    start = time.monotonic()
+    start, cpu = time.monotonic(), time.process_time()
     results = compute(config, learning.Kept(folder.path / "rows.jsonl"))
     folder.finish(0, {"results": results, "seconds": round(time.monotonic() - start, 1),
-                      "machine": {"cores": os.cpu_count(), "platform": platform.platform()}})
+                      "cpu_seconds": round(time.process_time() - cpu, 1), "machine": {
+                          "cores": os.cpu_count(), "platform": platform.platform()}})
   facts = folder.manifest()["facts"]
   path = folder.path / f"{config.figure}.svg"
   files.write(path, draw(facts["results"]))
-  print(f"{config.figure}: {facts['seconds']} s; {folder.path / 'manifest.json'}, {path}")
-  print("\n".join(verdicts.verdicts(config.figure, facts["results"])))
+  claims = verdicts.claims(config.figure, facts["results"])
+  files.write(folder.path / "claims.json", json.dumps(claims, indent=1) + "\n")
+  print(f"{config.figure}: {facts['seconds']} s, {facts['cpu_seconds']} s of CPU; {folder.path / 'manifest.json'}, {path}")
+  print("\n".join(numbers.lines(config.figure, facts["results"])))
+  print("\n".join(f"{'holds' if holds else 'does not hold'}: {claim}" for claim, holds in claims.items()))
 
 
 def _check(config):

@@ -9,7 +9,9 @@ import pytest
 
 from pav_jax import main
 from pav_jax.didactic import learning
+from pav_jax.didactic import numbers
 from pav_jax.didactic import stage
+from pav_jax.didactic import verdicts
 from pav_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -80,13 +82,16 @@ def test_a_figure_from_its_config_to_its_drawing(name, tmp_path):
   drawing = stage.FIGURES[name][1](json.loads(json.dumps(results)))
   xml.etree.ElementTree.fromstring(drawing)
   assert drawing == stage.FIGURES[name][1](json.loads(json.dumps(results)))
+  assert numbers.lines(name, results) and all("[" in line or "best-of" in line for line in numbers.lines(name, results))
+  assert verdicts.claims(name, results)
 
 
 def test_every_config_has_a_figure_and_a_command():
   for name in stage.FIGURES:
     text = (ROOT / f"configs/didactic/{name}.py").read_text()
     assert f"--config=configs/didactic/{name}.py --workdir=" in text
-    assert importlib.import_module(f"configs.didactic.{name}").get_config().figure == name
+    config = importlib.import_module(f"configs.didactic.{name}").get_config()
+    assert config.figure == name and [n for n in stage.FIGURES if stage.FIGURES[n][2] in config] == [name]
   assert TINY.keys() == stage.FIGURES.keys()
 
 
@@ -94,13 +99,13 @@ def test_an_interrupted_figure_goes_on_after_its_last_arm(tmp_path):
   path, made = tmp_path / "rows.jsonl", []
   def make(gamma):
     made.append(gamma)
-    return {"gamma": gamma, "mean": 10 * gamma}
+    return {"mean": 10 * gamma}
   first = learning.Kept(path)
-  first.row(lambda: make(1.0), gamma=1.0)
-  first.row(lambda: make(2.0), gamma=2.0)
+  first.row(make, gamma=1.0)
+  first.row(make, gamma=2.0)
   path.write_text(path.read_text()[:-5])
   again = learning.Kept(path)
-  assert [again.row(lambda g=g: make(g), gamma=g)["mean"] for g in (1.0, 2.0)] == [10.0, 20.0]
+  assert [again.row(make, gamma=g)["mean"] for g in (1.0, 2.0)] == [10.0, 20.0]
   assert made == [1.0, 2.0, 2.0] and path.read_text().count("\n") == 2
 
 
@@ -121,6 +126,7 @@ def test_done_is_not_done_again(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("figure, changes, said", [
     ("decline", {"figure": "nosuch"}, "none of fig3a"),
+    ("decline", {"figure": "map"}, "config.figure 'map' is not this config's"),
     ("decline", {"cases": ("exact", "learned")}, "'learned' is no case"),
     ("decline", {"cases": ("rollouts many",)}, "'rollouts many' is no case"),
     ("decline", {"optimizer": "nosuch"}, "config.optimizer: optimizer 'nosuch' is none of adam, sgd, unit"),
