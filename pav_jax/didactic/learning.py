@@ -57,13 +57,13 @@ class _Study:
     self.params_i = train.sft(self.made, self.world, teacher_jv, self.at_sft_i, **sft)
 
   def arm(self, *, gamma: float, alpha: float, optimizer: str, what: str, eos_ends: bool = True, reading: str = "exact",
-          amount: float = 0.0, **estimates) -> train.Learned:
-    """One run of RL on all seeds; eos_ends, reading, amount: see `changes`; estimates: of train.Rl."""
+          amount: float = 0.0, **changed) -> train.Learned:
+    """One run of RL on all seeds; eos_ends, reading, amount: see `changes`; changed: fields of train.Rl."""
     config, world = self.config, self.world._replace(eos_ends=self.world.eos_ends and eos_ends)
     value_izj = np.stack([provers.table(world, gamma, reading=reading, amount=amount, seed=config.seed * 1000 + i)
                           for i in range(config.seeds)])
     knobs = config.rl.to_dict()
-    rl = train.Rl(optimizer=optimizer, **estimates, **knobs | {"learning_rate": knobs["learning_rate"][optimizer]})
+    rl = train.Rl(**{"optimizer": optimizer, **knobs, "learning_rate": knobs["learning_rate"][optimizer], **changed})
     return train.reinforce(self.made, world, self.params_i, value_izj, alpha, self.at_rl_i, rl=rl, what=what)
 
   def arrival(self, learned: train.Learned) -> dict:
@@ -86,17 +86,17 @@ ARMS = ("effective", "outcome", "weighed")
 def effective_reward(config, kept: Kept) -> dict:
   """Figure 3a. config.arms are arm/optimizer: effective (A^mu of gamma), outcome (alpha 0), weighed (alpha 0, a better Q^pi)."""
   study = _Study(config)
+  weighed = {"continuations": config.continuations, "proposal": config.proposal, "iterations": config.cut}
   def row(arm, optimizer):
-    knobs = {"continuations": config.continuations, "proposal": config.proposal} if arm == "weighed" else {}
-    alpha = config.alpha if arm == "effective" else 0.0
-    return study.arrival(study.arm(what=f"{arm} {optimizer}", gamma=config.gamma, alpha=alpha, optimizer=optimizer, **knobs))
+    return study.arrival(study.arm(what=f"{arm} {optimizer}", gamma=config.gamma, optimizer=optimizer,
+                                   alpha=config.alpha if arm == "effective" else 0.0, **weighed if arm == "weighed" else {}))
   rows = [kept.row(row, **dict(zip(("arm", "optimizer"), run.split("/")))) for run in config.arms]
   ratios = []
   for fast in [r for r in rows if r["arm"] == "effective"]:
-    for slow in [r for r in rows if r["optimizer"] == fast["optimizer"] and r is not fast]:
-      pair_ix = np.array([slow["iterations"], fast["iterations"]], float).T
-      ratios.append({"optimizer": fast["optimizer"], "slower": slow["arm"], "censored": not all(slow["came"] + fast["came"]),
-                     **intervals.bootstrap(pair_ix, lambda x: x[:, 0].mean() / x[:, 1].mean())})
+    for slow in [r for r in rows if (r["arm"], r["optimizer"]) == ("outcome", fast["optimizer"])]:
+      both_ix = np.array([slow["iterations"], fast["iterations"]], float).T
+      ratios.append({"optimizer": fast["optimizer"], "censored": not all(slow["came"] + fast["came"]),
+                     **intervals.bootstrap(both_ix, lambda x: x[:, 0].mean() / x[:, 1].mean())})
   return {"rows": rows, "ratios": ratios}
 
 

@@ -10,11 +10,19 @@ def _arrival(row: dict) -> str:
   return f"{_band(row, '.0f')} iterations to the target ({sum(row['came'])} of {len(row['came'])} seeds came there)"
 
 
+def after(row: dict, iteration: int) -> dict:
+  """iteration, mean, low, high of the last evaluation of a curve that is not after this iteration, or of the first."""
+  n = max(0, sum(x <= iteration for x in row["iteration"]) - 1)
+  return {"iteration": row["iteration"][n]} | {name: x[n] for name, x in row["success"].items()}
+
+
 def _fig3a(results):
-  yield from (f"{r['optimizer']}, {r['arm']}: {_arrival(r)}" for r in results["rows"])
+  for r in results["rows"]:
+    early = after(r, 100)
+    yield f"{r['optimizer']}, {r['arm']}: {_arrival(r)}; success after {early['iteration']} {_band(early, '.3f')}"
   for r in results["ratios"]:
-    yield (f"{r['optimizer']}: {r['slower']} takes {'at least ' if r['censored'] else ''}{_band(r)} times as many "
-           "iterations as the effective reward")
+    yield (f"{r['optimizer']}: outcome takes {'at least ' if r['censored'] else ''}{_band(r)} times as many iterations as "
+           "the effective reward")
 
 
 def _fig3b(results):

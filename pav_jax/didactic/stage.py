@@ -1,10 +1,10 @@
-"""config.figure -> `<workdir>/<figure>/manifest.json` (config, seed, versions, results) -> `<figure>.svg`, `claims.json` beside it.
+"""config.figure -> `<workdir>/<figure>/manifest.json` (config, seed, versions, results) -> drawing and claims beside it.
 
   1. A finished manifest made by the same config is not made again; one made otherwise is refused, with the key
      that differs. Another seed or knob wants another --workdir; --config.again=True makes it anew.
   2. Otherwise the figure's function computes its results; one that trains keeps each arm in rows.jsonl as it ends,
      and goes on after the last.
-  3. The drawing, and which claims hold, are made from the manifest, always.
+  3. The drawing (`<figure>.svg`), and which claims hold (`claims.json`), are made from the manifest, always.
 """
 
 import json

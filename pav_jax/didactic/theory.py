@@ -52,7 +52,8 @@ def theorem(config, _) -> dict:
         # Ties within rounding (mu = pi at small eta) are no violation.
         under_x = gain_x < bound_x - 1e-9 - config.slack * np.abs(bound_x)
         rows.append({"prover": prover, "reading": reading, "eta": eta, "violated": intervals.shares(under_x),
-                     "ratio": intervals.spread(gain_x / bound_x, 2.5), "law_ratio": intervals.spread(gain_x / law_x, 2.5), "law_off": float(np.abs(gain_x / law_x - 1).max()),
+                     "ratio": intervals.spread(gain_x / bound_x, 2.5), "law_ratio": intervals.spread(gain_x / law_x, 2.5),
+                     "law_off": float(np.abs(gain_x / law_x - 1).max()),
                      "negative": intervals.shares(gain_x < 0)})
       if eta == min(config.etas):
         terms = readings["all steps"]

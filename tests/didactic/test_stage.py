@@ -20,7 +20,7 @@ LEARN = WORLD | {
     "seeds": 2, "policy.width": 16, "policy.layers": 2, "sft.iterations": 4, "sft.batch_size": 8, "rl.batch_size": 8,
     "rl.eval_every": 4, "rl.eval_size": 64, "rl.iterations": 8}
 TINY = {
-    "fig3a": LEARN | {"arms": ("effective/adam", "outcome/adam", "weighed/adam")},
+    "fig3a": LEARN | {"arms": ("effective/adam", "outcome/adam", "weighed/adam"), "cut": 4},
     "fig3b": LEARN | {"gammas": (2.0, 8.0), "optimizers": ("adam",)},
     "fig3c": LEARN | {"samples": 512, "ns": (1, 4)},
     "decline": LEARN | {"gammas": (2.0, 8.0), "cases": ("exact", "learned 100", "rollouts 1", "EOS goes on")},

@@ -16,13 +16,19 @@ def _row(low, high, **at):
 
 
 def test_a_prover_is_faster_if_the_whole_interval_says_so():
-  ratio = lambda low, high, optimizer: _row(low, high, optimizer=optimizer, slower="outcome", censored=False)
-  claims = verdicts.claims("fig3a", {"ratios": [ratio(0.9, 5.0, "adam"), ratio(8.0, 20.0, "sgd")]})
+  curve = lambda *m: {"iteration": [50, 100, 150], "success": {
+      "mean": m, "low": [x - 0.05 for x in m], "high": [x + 0.05 for x in m]}}
+  rows = [{"arm": arm, "optimizer": "adam", **curve(0.0, middle, 0.9)} for arm, middle in (
+      ("effective", 0.7), ("outcome", 0.1), ("weighed", 0.65))]
+  ratios = [_row(0.9, 5.0, optimizer="adam"), _row(8.0, 20.0, optimizer="sgd")]
+  claims = verdicts.claims("fig3a", {"rows": rows, "ratios": ratios})
   assert claims == {
-      "adam: the effective reward is faster than outcome": False, "sgd: the effective reward is faster than outcome": True,
-      "adam: ten times faster than outcome, within the interval": False,
-      "sgd: ten times faster than outcome, within the interval": True,
-      "the gain is larger under SGD than under Adam": True}
+      "adam: the effective reward is faster than the outcome": False,
+      "sgd: the effective reward is faster than the outcome": True,
+      "adam: ten times faster, within the interval": False, "sgd: ten times faster, within the interval": True,
+      "the gain is larger under SGD than under Adam": True,
+      "adam, after 100 iterations: a better Q^pi alone is above the outcome": True,
+      "adam, after 100 iterations: the effective reward is above a better Q^pi": False}
 
 
 @pytest.mark.parametrize("last, declines", [((180, 220), True), ((110, 140), False)])
