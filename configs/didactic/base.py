@@ -1,6 +1,6 @@
 """What the configs of the didactic figures share: the paper's world, network, SFT and RL (section 3.3, appendix B).
 
-Not the paper's, which does not state them: the learning rate of SFT, SGD and unit-gradient SGD, and the evaluation.
+Not the paper's, which does not state them: the learning rate of SFT, SGD and unit-gradient SGD, and how often success is taken.
 """
 
 import ml_collections
@@ -18,13 +18,13 @@ def world() -> dict:
   return {"length": 10, "vocabulary": 15, "planted": (3, 6, 0, 3, 5), "eos_ends": True}
 
 
-def learner(iterations: int, **rl) -> dict:
-  """Sections of a figure that trains; a run has that many iterations or, if rl has a `target`, ends when all seeds came to it."""
+def learner(iterations: int, **target: float) -> dict:
+  """Sections of a figure that trains: each run has that many iterations or, with a target, ends once all seeds came to it."""
   return {
       "seeds": 10, "world": world(), "policy": {"width": 128, "layers": 3},
       "sft": {"gamma": 5.0, "iterations": 50, "batch_size": 64, "learning_rate": 1e-3},
       "rl": {"learning_rate": {"adam": 1e-3, "sgd": 0.3, "unit": 0.1}, "iterations": iterations, "batch_size": 64,
-             "eval_every": 10, "eval_size": 1024, **rl}}
+             "chunk": 10, **target}}
 
 
 def tree() -> dict:

@@ -12,7 +12,7 @@ from configs.didactic import base
 def get_config():
   """See the top of the file."""
   return base.figure(
-      "decline", **base.learner(iterations=100, eval_every=100), optimizer="adam", alpha=1.0,
+      "decline", **base.learner(iterations=100), optimizer="adam", alpha=1.0,
       gammas=(3.0, 10.0, 30.0, 100.0, 1000.0),
       cases=("exact", "exponent", "share", "lost", "EOS goes on", "rollouts 1", "rollouts 4", "erring 0.05", "learned 100",
              "learned 400", "learned 3200"))

@@ -10,5 +10,5 @@ from configs.didactic import base
 
 def get_config():
   """See the top of the file."""
-  return base.figure("fig3c", **base.learner(iterations=100, eval_every=100), optimizer="adam", gamma=10.0, alpha=1.0,
+  return base.figure("fig3c", **base.learner(iterations=100), optimizer="adam", gamma=10.0, alpha=1.0,
                      samples=65_536, ns=(1, 4, 16, 64, 256, 1024, 4096))

@@ -4,9 +4,9 @@
   2. RL: `batch_size` sequences of the policy; every token of step h weighs
      Q^pi(s_h, a_h) + alpha A^mu(s_h, a_h) (Eq. 5); the gradient of
      -mean_b sum_t weight log pi; nothing counts after EOS.
-  3. Every `eval_every` iterations the share of right ones among `eval_size`
-     fresh sequences; a run ends when every seed has come to `target` once, or
-     after `iterations`.
+  3. Every `chunk` iterations the share of right ones among the sequences
+     of these iterations; a run ends when every seed has come to `target` once,
+     or after `iterations`.
 
 What stands for the two values:
 
@@ -46,8 +46,7 @@ class Rl(NamedTuple):
   learning_rate: float
   batch_size: int
   iterations: int
-  eval_every: int
-  eval_size: int
+  chunk: int
   target: float = 2.0
   mu_rollouts: int = 0
   continuations: int = 0
@@ -160,7 +159,7 @@ def optimizer(name: str, learning_rate: float) -> optax.GradientTransformation:
 
 @functools.partial(jax.jit, static_argnames=("made", "world", "rl"))
 def _chunk(made, world, rl: Rl, carry_i, value_izj, alpha, key_i):
-  """`eval_every` iterations of every seed, and an evaluation: (carry_i, success_i)."""
+  """`chunk` iterations of every seed: (carry_i, success_i), the success that of their sequences."""
   tx, proposal_jv = optimizer(rl.optimizer, rl.learning_rate), sequence.procedural(world, rl.proposal)
   def step(carry, key, value_zj):
     params, state = carry
@@ -174,12 +173,11 @@ def _chunk(made, world, rl: Rl, carry_i, value_izj, alpha, key_i):
     weight_bt = weights(world, state_bz, value_zj, alpha, q_bt, at_mu, rl.mu_rollouts)
     gradient = jax.grad(lambda p: -log_likelihood(made, p, tokens_bt, weight_bt))(params)
     updates, state = tx.update(gradient, state)
-    return (optax.apply_updates(params, updates), state), None
+    return (optax.apply_updates(params, updates), state), (state_bz[:, -1] == world.done).mean()
 
   def one(carry, value_zj, key):
-    at_steps, at_eval = jax.random.split(key)
-    carry, _ = jax.lax.scan(lambda c, k: step(c, k, value_zj), carry, jax.random.split(at_steps, rl.eval_every))
-    return carry, success(made, world, carry[0], at_eval, rl.eval_size)
+    carry, right_e = jax.lax.scan(lambda c, k: step(c, k, value_zj), carry, jax.random.split(key, rl.chunk))
+    return carry, right_e.mean()
   return jax.vmap(one)(carry_i, value_izj, key_i)
 
 
@@ -190,8 +188,8 @@ def reinforce(made: made_lib.Made, world: sequence.World, params_i, value_izj: n
   carry_i = params_i, jax.vmap(tx.init)(params_i)
   value_izj = jnp.asarray(value_izj, jnp.float32)
   found, best_i = [], np.zeros(len(key_i))
-  chunks = math.ceil(rl.iterations / rl.eval_every)
-  for n in (bar := progress(range(chunks), what=what, unit=f"x{rl.eval_every}")):
+  chunks = math.ceil(rl.iterations / rl.chunk)
+  for n in (bar := progress(range(chunks), what=what, unit=f"x{rl.chunk}")):
     at_chunk_i = jax.vmap(jax.random.fold_in, in_axes=(0, None))(key_i, n)
     carry_i, success_i = _chunk(made, world, rl, carry_i, value_izj, jnp.float32(alpha), at_chunk_i)
     found.append(np.asarray(success_i))
@@ -199,4 +197,4 @@ def reinforce(made: made_lib.Made, world: sequence.World, params_i, value_izj: n
     if best_i.min() >= rl.target:
       break
   bar.close()
-  return Learned(rl.eval_every * np.arange(1, len(found) + 1), np.stack(found, axis=1), carry_i[0])
+  return Learned(rl.chunk * np.arange(1, len(found) + 1), np.stack(found, axis=1), carry_i[0])

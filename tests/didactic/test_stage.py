@@ -18,7 +18,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 WORLD = {"world.length": 5, "world.vocabulary": 5, "world.planted": (0, 1)}
 LEARN = WORLD | {
     "seeds": 2, "policy.width": 16, "policy.layers": 2, "sft.iterations": 4, "sft.batch_size": 8, "rl.batch_size": 8,
-    "rl.eval_every": 4, "rl.eval_size": 64, "rl.iterations": 8}
+    "rl.chunk": 4, "rl.iterations": 8}
 TINY = {
     "fig3a": LEARN | {"arms": ("effective/adam", "outcome/adam", "weighed/adam"), "cut": 4},
     "fig3b": LEARN | {"gammas": (2.0, 8.0), "optimizers": ("adam",)},
