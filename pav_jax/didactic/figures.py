@@ -9,6 +9,7 @@ import io
 import re
 
 import matplotlib
+from matplotlib import ticker
 from matplotlib.figure import Figure
 import numpy as np
 
@@ -27,6 +28,11 @@ _SETTINGS = {
 def _svg(figure: Figure, name: str) -> str:
   """The figure as an <svg> document of its own."""
   out = io.StringIO()
+  for axis in (side for axes in figure.axes for side in (axes.xaxis, axes.yaxis)):
+    # Logarithmic axes write powers in TeX, which nothing here sets.
+    if axis.get_scale() != "linear":
+      axis.set_major_formatter(ticker.FuncFormatter(lambda x, _: f"{x:g}"))
+      axis.set_minor_formatter(ticker.NullFormatter())
   with matplotlib.rc_context({**_SETTINGS, "svg.hashsalt": name}):
     figure.savefig(out, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
   text = out.getvalue()
@@ -55,9 +61,9 @@ def _line(axis, n: int, x, mean, low=None, high=None, label: str = ""):
     axis.fill_between(x, low, high, color=_COLOURS[n], alpha=0.14, linewidth=0)
 
 
-def _legend(axis):
+def _legend(axis, **place):
   with matplotlib.rc_context(_SETTINGS):
-    axis.legend()
+    axis.legend(**place)
 
 
 def _column(rows, name):
@@ -135,7 +141,7 @@ def search(results: dict) -> str:
   """Success against the width (best-of-N, Q, Q + alpha A), against gamma, against alpha, by how values are known."""
   said = lambda kind: f"{kind} rollouts a value" if kind else "exact values"
   at = {name: f"{name} {results[name]:g}" for name in ("width", "gamma", "alpha")}
-  figure, axes = _panels(["N, the beam's width", "whose advantages", "weight of the advantages"])
+  figure, axes = _panels(["N, the beam's width", "whose advantages", "weight of the advantages"], height=4.4)
   best = results["best_of_n"]
   _line(axes[0], 7, _column(best, "width"), _column(best, "share"), label="best-of-N of equal tokens")
   for axis, sweep in zip(axes, ("width", "gamma", "alpha")):
@@ -148,7 +154,7 @@ def search(results: dict) -> str:
         _line(axis, n + len(kinds) * k, *(_column(line, c) for c in (sweep, "share", "low", "high")), label)
     axis.set(xscale="linear" if sweep == "alpha" else "log", ylim=(-0.02, 1.02),
              xlabel=f"{'N' if sweep == 'width' else sweep} ({', '.join(x for name, x in at.items() if name != sweep)})")
-    _legend(axis)
+    _legend(axis, loc="upper left", bbox_to_anchor=(0, -0.2))
   axes[0].set_ylabel("success")
   return _svg(figure, "search by Q and by Q + alpha A")
 
@@ -189,22 +195,22 @@ def best_of_k(results: dict) -> str:
     expected, said = laws[name]
     axis.plot(k, expected, color=_INK, linewidth=0.7, linestyle=":", label=said)
     axis.set(xscale="log", yscale="log", xlabel="k")
-    axis.set_ylim(1e-4, None)
+    axis.set_ylim(0.3, None)
     _legend(axis)
   return _svg(figure, "best-of-k provers")
 
 
 def proposition(results: dict) -> str:
   """Improvement over the squared gap against the gap."""
-  figure, (left, right) = _panels(["improvement / (eta gap^2)", "share that improves more than without a prover"], 4.2)
+  figure, (left, right) = _panels(["improvement / (eta gap^2)", "improves more than without a prover"], 4.2)
   for n, (side, rows) in enumerate(_grouped([r for r in results["rows"] if r["draws"]], "side").items()):
     gap = _column(rows, "gap")
     _line(left, n, gap, _column(rows, "median"), label=f"{side} prover, median")
     _line(left, n + 2, gap, _column(rows, "least"), label=f"{side} prover, least")
     helped = _column(rows, "helped")
     _line(right, n, gap, *(_column(helped, c) for c in ("share", "low", "high")), f"{side} prover")
-  left.set(xscale="log", yscale="symlog", xlabel="median gap |V mu - V pi|")
-  right.set(xscale="log", xlabel="median gap |V mu - V pi|", ylim=(-0.02, 1.02))
+  left.set(xscale="log", yscale="symlog", ylim=(-1, None), xlabel="median gap |V mu - V pi|")
+  right.set(xscale="log", xlabel="median gap |V mu - V pi|", ylabel="share of draws", ylim=(-0.02, 1.02))
   for axis in (left, right):
     _legend(axis)
   return _svg(figure, "Proposition F.1")
