@@ -21,10 +21,14 @@ from pav_jax.didactic import sequence
 from pav_jax.didactic import train
 
 
+# Compiled once, not for every seed and strength.
+_states = jax.jit(sequence.states, static_argnames="world")
+
+
 def _learned(world: sequence.World, gamma: float, sequences: int, seed: int) -> np.ndarray:
   """Values of done and dead states are known: 1 and 0."""
   tokens_bt = train.demonstrations(world, sequence.procedural(world, gamma), sequences, jax.random.key(seed))
-  state_bz = np.asarray(sequence.states(world, tokens_bt))
+  state_bz = np.asarray(_states(world, tokens_bt))
   right_b = state_bz[:, -1] == world.done
   value_zj = np.zeros((world.length + 1, world.done + 2))
   for z in range(world.length + 1):

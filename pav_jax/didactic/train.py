@@ -61,7 +61,7 @@ class Learned(NamedTuple):
   params: object
 
 
-def continuations(world: sequence.World, policy_jv: np.ndarray, key, tokens_bt, upto_b) -> jnp.ndarray:
+def continuations(world: sequence.World, policy_jv, key, tokens_bt, upto_b) -> jnp.ndarray:
   """tokens_bt, int32: sequences that begin with the first upto_b tokens of the given ones and go on by a tabular policy."""
   next_jv, log_jv = jnp.asarray(sequence.transitions(world)), jnp.log(jnp.asarray(policy_jv, jnp.float32))
   def one(state_b, at):
@@ -73,7 +73,8 @@ def continuations(world: sequence.World, policy_jv: np.ndarray, key, tokens_bt, 
   return jax.lax.scan(one, jnp.zeros(rows, jnp.int32), along_t)[1].T.astype(jnp.int32)
 
 
-def demonstrations(world: sequence.World, policy_jv: np.ndarray, count: int, key) -> jnp.ndarray:
+@functools.partial(jax.jit, static_argnames=("world", "count"))
+def demonstrations(world: sequence.World, policy_jv, count: int, key) -> jnp.ndarray:
   """tokens_bt, int32 (count, length): sequences of a tabular policy."""
   empty_bt = jnp.zeros((count, world.length), jnp.int32)
   return continuations(world, policy_jv, key, empty_bt, jnp.zeros(count, jnp.int32))
