@@ -116,7 +116,7 @@ def decline(results: dict) -> str:
   erring = {c: rows for c, rows in groups.items() if c.startswith(("rollouts", "erring"))}
   learned = {c: rows for c, rows in groups.items() if c.startswith("learned")}
   others = {c: rows for c, rows in groups.items() if c not in erring | learned}
-  parts = {"other rules and readings": others, "values with noise": erring, "values learned from the prover's sequences": learned}
+  parts = {"other rules and readings": others, "values with noise": erring, "values learned from sequences": learned}
   parts = {title: lines for title, lines in parts.items() if lines}
   figure, axes = _panels(parts, 3.6)
   for axis, lines in zip(axes, parts.values()):

@@ -41,8 +41,8 @@ _OUTSIDE = ("stage", "seed", "mesh", "again")
 def run_stage(run: Run):
   """See the top of the file."""
   config = run.config
-  if "figure" not in config or config.figure not in FIGURES:
-    raise UserError(f"config.figure is none of {', '.join(FIGURES)}: give --config=configs/didactic/....py")
+  if config.figure not in FIGURES:
+    raise UserError(f"config.figure {config.figure!r} is none of {', '.join(FIGURES)}")
   compute, draw, own = FIGURES[config.figure]
   if own not in config:
     raise UserError(f"config.figure {config.figure!r} is not this config's: give --config=configs/didactic/{config.figure}.py")
@@ -84,7 +84,8 @@ def _check(config):
     try:
       learning.changes(case)
     except (KeyError, ValueError) as error:
-      raise UserError(f"config.cases: {case!r} is no case; pav_jax/didactic/learning.py (changes) has them") from error
+      raise UserError(f"config.cases: {case!r} is none of exact, exponent, share, lost, EOS goes on, rollouts N, learned N, "
+                      "erring X") from error
   named = [("optimizer", config.optimizer)] if "optimizer" in config else []
   named += [("optimizers", name) for name in (config.optimizers if "optimizers" in config else ())]
   for run in config.arms if "arms" in config else ():
