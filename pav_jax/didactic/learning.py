@@ -119,8 +119,8 @@ def changes(case: str) -> dict:
     return alone[case]
   name, _, amount = case.rpartition(" ")
   amount = float(amount)
-  if not amount > 0:
-    raise ValueError(f"{case!r}: {amount:g} is not positive")
+  if not amount > 0 or name != "erring" and amount % 1:
+    raise ValueError(f"{case!r}: {amount:g} is no such amount")
   return {"rollouts": {"mu_rollouts": int(amount)}, "learned": {"reading": "learned", "amount": amount},
           "erring": {"reading": "erring", "amount": amount}}[name]
 

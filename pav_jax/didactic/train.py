@@ -6,7 +6,7 @@
      -mean_b sum_t weight log pi; nothing counts after EOS.
   3. Every `chunk` iterations the share of right ones among the sequences
      of these iterations; a run ends when every seed has come to `target` once,
-     or after `iterations`.
+     or after `iterations`, in whole chunks.
 
 What stands for the two values:
 

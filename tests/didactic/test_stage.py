@@ -128,6 +128,7 @@ def test_done_is_not_done_again(tmp_path, monkeypatch):
     ("decline", {"figure": "nosuch"}, "none of fig3a"),
     ("decline", {"figure": "map"}, "config.figure 'map' is not this config's"),
     ("decline", {"cases": ("exact", "learned")}, "'learned' is none of exact"),
+    ("decline", {"cases": ("rollouts 0.5",)}, "'rollouts 0.5' is none of exact"),
     ("decline", {"cases": ("rollouts many",)}, "'rollouts many' is none of exact"),
     ("decline", {"optimizer": "nosuch"}, "config.optimizer: optimizer 'nosuch' is none of adam, sgd, unit"),
     ("decline", {"gammas": (-1.0,)}, "config.gammas: -1.0 is not positive"),
