@@ -84,7 +84,7 @@ def test_weighed_continuations_estimate_q():
   """Against enumeration; the proposal is another policy, and a right one stays right whatever follows."""
   world = sequence.World(4, 3, (0, 1))
   params = made_lib.init(SMALL, jax.random.key(5))
-  tokens_bt = jnp.array([[0, 0, 0, 1], [0, 2, 1, 0], [2, 0, 1, 2]])
+  tokens_bt = jnp.array([[0, 0, 0, 1], [0, 2, 1, 0], [0, 1, 0, 2]])
   proposal_jv = sequence.procedural(world, 3)
   draws = [train.values_by_importance(SMALL, world, params, jax.random.key(n), tokens_bt, proposal_jv, 500) for n in range(8)]
   q_bt, error_bt = np.mean(draws, axis=0), np.std(draws, axis=0) / np.sqrt(8)
@@ -97,3 +97,6 @@ def test_weighed_continuations_estimate_q():
       want = (np.exp(np.asarray(log_bt[:, t + 1:].sum(axis=1))) * right_b * mine_b).sum()
       assert abs(q_bt[row, t] - want) < 5 * error_bt[row, t] + 1e-5, (row, t, want)
   assert error_bt.max() < 0.02
+  # What follows the end has no part in the weight, so there is nothing random left.
+  np.testing.assert_array_equal(draws[0][2, 1:], [1, 1, 1])
+  np.testing.assert_array_equal(draws[0][1, 1:], [0, 0, 0])
