@@ -11,6 +11,7 @@ The tree is the path of the data; every folder imports only from floors below it
   evaluation/  tables, figures, the page
   models/      Gemma 2, training forward and cached decoding          (floor 0)
   training/    mesh, state, step, loop, checkpoints, records          (floor 0)
+  didactic/    the paper's argument where all is known exactly        (apart)
 
 Dimensions, the letters that end the name of every array of rank >= 1:
 
@@ -20,6 +21,8 @@ Dimensions, the letters that end the name of every array of rank >= 1:
   v vocabulary             d width                     f feed-forward width
   l slots of a cache       h query heads               g key/value heads
   e head width             y layers                    w blocks of a suffix
+
+didactic/, apart from the path, has letters of its own beside these (a e i j o u x): pav_jax/didactic/__init__.py.
 
 Words: policy (pi), prover (mu), q_pi, q_mu, advantage A = Q - Q of the step
 before, effective reward Q^pi + alpha A^mu, ORM (scores whole responses), PQV

@@ -1,7 +1,6 @@
 """What the configs of the didactic figures share: the paper's world, network, SFT and RL (section 3.3, appendix B).
 
-Not the paper's, which does not state them: the learning rate of SFT, SGD and unit-gradient SGD, and the evaluation.
-`rl.iterations` caps each optimizer's runs; a run ends earlier once every seed has come to `rl.target`.
+Not the paper's, which does not state them: the learning rate of SFT, SGD and unit-gradient SGD, and how often success is taken.
 """
 
 import ml_collections
@@ -19,14 +18,13 @@ def world() -> dict:
   return {"length": 10, "vocabulary": 15, "planted": (3, 6, 0, 3, 5), "eos_ends": True}
 
 
-def learner(adam: int, sgd: int = 0, unit: int = 0) -> dict:
-  """Sections of a figure that trains; the numbers cap the iterations under each optimizer."""
+def learner(iterations: int, **target: float) -> dict:
+  """Sections of a figure that trains: each run has that many iterations or, with a target, ends once all seeds came to it."""
   return {
       "seeds": 10, "world": world(), "policy": {"width": 128, "layers": 3},
       "sft": {"gamma": 5.0, "iterations": 50, "batch_size": 64, "learning_rate": 1e-3},
-      "rl": {"learning_rate": {"adam": 1e-3, "sgd": 0.3, "unit": 0.1},
-             "iterations": {"adam": adam, "sgd": sgd, "unit": unit},
-             "batch_size": 64, "eval_every": 10, "eval_size": 256, "target": 0.95}}
+      "rl": {"learning_rate": {"adam": 1e-3, "sgd": 0.3, "unit": 0.1}, "iterations": iterations, "batch_size": 64,
+             "chunk": 10, **target}}
 
 
 def tree() -> dict:

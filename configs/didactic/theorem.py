@@ -10,5 +10,5 @@ from configs.didactic import base
 
 def get_config():
   """See the top of the file. slack: how far under the bound is not yet called a violation, relative."""
-  return base.figure("theorem", tree=base.tree(), draws=4000, etas=(0.001, 0.01, 0.1, 1.0, 10.0), k=4, slack=1e-3, prover_spread=4.0,
-                     points=400)
+  return base.figure("theorem", tree=base.tree(), draws=4000, etas=(0.001, 0.01, 0.1, 1.0, 10.0), k=4, slack=1e-3,
+                     prover_spread=4.0, points=400)

@@ -9,6 +9,7 @@ import io
 import re
 
 import matplotlib
+from matplotlib import ticker
 from matplotlib.figure import Figure
 import numpy as np
 
@@ -16,6 +17,7 @@ _INK = "#010203"
 _COLOURS = ("#1F83C4", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#A6761D", _INK)
 _DASHES = ("-", "--", "-.", ":", "-", "--", "-.", ":")
 _MARKS = "osD^vPX*"
+_OPTIMIZERS = {"adam": "Adam", "sgd": "SGD", "unit": "SGD, unit gradient"}
 _SETTINGS = {
     "svg.fonttype": "none", "font.size": 9, "axes.edgecolor": _INK, "axes.labelcolor": _INK, "text.color": _INK,
     "xtick.color": _INK, "ytick.color": _INK, "axes.spines.top": False, "axes.spines.right": False,
@@ -26,6 +28,11 @@ _SETTINGS = {
 def _svg(figure: Figure, name: str) -> str:
   """The figure as an <svg> document of its own."""
   out = io.StringIO()
+  for axis in (side for axes in figure.axes for side in (axes.xaxis, axes.yaxis)):
+    # Logarithmic axes write powers in TeX, which nothing here sets.
+    if axis.get_scale() != "linear":
+      axis.set_major_formatter(ticker.FuncFormatter(lambda x, _: f"{x:g}"))
+      axis.set_minor_formatter(ticker.NullFormatter())
   with matplotlib.rc_context({**_SETTINGS, "svg.hashsalt": name}):
     figure.savefig(out, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
   text = out.getvalue()
@@ -54,9 +61,9 @@ def _line(axis, n: int, x, mean, low=None, high=None, label: str = ""):
     axis.fill_between(x, low, high, color=_COLOURS[n], alpha=0.14, linewidth=0)
 
 
-def _legend(axis):
+def _legend(axis, **place):
   with matplotlib.rc_context(_SETTINGS):
-    axis.legend()
+    axis.legend(**place)
 
 
 def _column(rows, name):
@@ -67,8 +74,8 @@ def effective_reward(results: dict) -> str:
   """Success against iteration, a panel per optimizer."""
   rows = results["rows"]
   optimizers = list(dict.fromkeys(_column(rows, "optimizer")))
-  names = {"effective": "Rex + A of the prover", "outcome": "Rex alone", "rollouts": "Q from rollouts, no prover"}
-  figure, axes = _panels([{"adam": "Adam", "sgd": "SGD", "unit": "SGD, unit gradient"}[o] for o in optimizers])
+  names = {"effective": "Rex + A of the prover", "outcome": "Rex alone", "weighed": "Q from weighed continuations alone"}
+  figure, axes = _panels([_OPTIMIZERS[o] for o in optimizers])
   for axis, optimizer in zip(axes, optimizers):
     for n, arm in enumerate(names):
       for row in [r for r in rows if (r["arm"], r["optimizer"]) == (arm, optimizer)]:
@@ -97,23 +104,25 @@ def _grouped(rows, *names):
 def strengths(results: dict) -> str:
   """Iterations to the target against gamma."""
   figure, (axis,) = _panels(["exact advantages"], 5.0)
-  _against_gamma(axis, _grouped(results["rows"], "optimizer"))
+  _against_gamma(axis, {_OPTIMIZERS[o]: rows for o, rows in _grouped(results["rows"], "optimizer").items()})
   axis.set_ylabel("iterations to the target")
   axis.set_ylim(0, None)
   return _svg(figure, "iterations against the strength of the prover")
 
 
 def decline(results: dict) -> str:
-  """Iterations to the target and final success against gamma, a line per case."""
-  titles = ["iterations to the target, cut where the runs were", "success at iteration 100"]
-  figure, (left, right) = _panels(titles, 4.4)
-  groups = _grouped(results["rows"], "case", "optimizer")
-  _against_gamma(left, groups)
-  for n, rows in enumerate(groups.values()):
-    at = [r["iteration"].index(min(100, r["iteration"][-1])) for r in rows]
-    success = {c: [r["success"][c][i] for r, i in zip(rows, at)] for c in ("mean", "low", "high")}
-    _line(right, n, _column(rows, "gamma"), **success)
-  right.set(xscale="log", xlabel="strength of the prover, gamma")
+  """Success after the last iteration against gamma: values that are exact, that err, that are learned."""
+  groups = _grouped(results["rows"], "case")
+  erring = {c: rows for c, rows in groups.items() if c.startswith(("rollouts", "erring"))}
+  learned = {c: rows for c, rows in groups.items() if c.startswith("learned")}
+  others = {c: rows for c, rows in groups.items() if c not in erring | learned}
+  parts = {"other rules and readings": others, "values with noise": erring, "values learned from sequences": learned}
+  parts = {title: lines for title, lines in parts.items() if lines}
+  figure, axes = _panels(parts, 3.6)
+  for axis, lines in zip(axes, parts.values()):
+    _against_gamma(axis, lines)
+    axis.set_ylim(-0.02, 1.02)
+  axes[0].set_ylabel(f"success after {results['rows'][0]['iteration']} iterations")
   return _svg(figure, "what makes strong provers worse")
 
 
@@ -129,32 +138,24 @@ def pass_at_n(results: dict) -> str:
 
 
 def search(results: dict) -> str:
-  """Success against width (best-of-N, Q, Q + alpha A), against gamma, against alpha, by how values are known."""
-  rows, widths = results["rows"], sorted({r["width"] for r in results["rows"]})
-  kinds = list(dict.fromkeys(_column(rows, "rollouts")))
-  said = lambda k: f"{k} rollouts a value" if k else "exact values"
-  base = next(r for r in rows if r["alpha"] == 0)["gamma"]
-  middle = next(r["alpha"] for r in rows if r["gamma"] != base)
-  figure, axes = _panels(["width of the beam", "whose advantages", "weight of the advantages"])
+  """Success against the width (best-of-N, Q, Q + alpha A), against gamma, against alpha, by how values are known."""
+  said = lambda kind: f"{kind} rollouts a value" if kind else "exact values"
+  at = {name: f"{name} {results[name]:g}" for name in ("width", "gamma", "alpha")}
+  figure, axes = _panels(["N, the beam's width", "whose advantages", "weight of the advantages"], height=4.4)
   best = results["best_of_n"]
-  _line(axes[0], 7, _column(best, "width"), _column(best, "success"), label="best-of-N of equal tokens")
-  for n, (kind, alpha) in enumerate((k, a) for k in kinds for a in (0.0, middle)):
-    line = [r for r in rows if (r["rollouts"], r["gamma"], r["alpha"]) == (kind, base, alpha)]
-    _line(axes[0], n, *(_column(line, c) for c in ("width", "success", "low", "high")),
-          f"{'Q + A' if alpha else 'Q'}, {said(kind)}")
-  at = widths[len(widths) // 2 - 1]
-  for n, kind in enumerate(kinds):
-    mine = [r for r in rows if (r["rollouts"], r["width"]) == (kind, at)]
-    for axis, name, line in ((axes[1], "gamma", [r for r in mine if r["alpha"] == middle]),
-                             (axes[2], "alpha", [r for r in mine if r["gamma"] == base and r["alpha"] != "only"])):
-      line = sorted(line, key=lambda r, name=name: r[name])
-      _line(axis, n, *(_column(line, c) for c in (name, "success", "low", "high")), said(kind))
-  axes[0].set(xscale="log", xlabel="N", ylabel="success")
-  axes[1].set(xscale="log", xlabel=f"gamma (alpha {middle:g}, N {at})")
-  axes[2].set(xlabel=f"alpha (gamma {base:g}, N {at})")
-  for axis in axes:
-    axis.set_ylim(-0.02, 1.02)
-    _legend(axis)
+  _line(axes[0], 7, _column(best, "width"), _column(best, "share"), label="best-of-N of equal tokens")
+  for axis, sweep in zip(axes, ("width", "gamma", "alpha")):
+    kinds = _grouped([r for r in results["rows"] if r["sweep"] == sweep], "rollouts")
+    for n, rows in enumerate(kinds.values()):
+      kind = said(rows[0]["rollouts"])
+      lines = {kind: rows} if sweep != "width" else {
+          f"{name}, {kind}": [r for r in rows if (r["alpha"] > 0) == (name != "Q")] for name in ("Q", "Q + A")}
+      for k, (label, line) in enumerate(lines.items()):
+        _line(axis, n + len(kinds) * k, *(_column(line, c) for c in (sweep, "share", "low", "high")), label)
+    axis.set(xscale="linear" if sweep == "alpha" else "log", ylim=(-0.02, 1.02),
+             xlabel=f"{'N' if sweep == 'width' else sweep} ({', '.join(x for name, x in at.items() if name != sweep)})")
+    _legend(axis, loc="upper left", bbox_to_anchor=(0, -0.2))
+  axes[0].set_ylabel("success")
   return _svg(figure, "search by Q and by Q + alpha A")
 
 
@@ -194,22 +195,22 @@ def best_of_k(results: dict) -> str:
     expected, said = laws[name]
     axis.plot(k, expected, color=_INK, linewidth=0.7, linestyle=":", label=said)
     axis.set(xscale="log", yscale="log", xlabel="k")
-    axis.set_ylim(1e-4, None)
+    axis.set_ylim(0.3, None)
     _legend(axis)
   return _svg(figure, "best-of-k provers")
 
 
 def proposition(results: dict) -> str:
   """Improvement over the squared gap against the gap."""
-  figure, (left, right) = _panels(["improvement / (eta gap^2)", "share that improves more than without a prover"], 4.2)
+  figure, (left, right) = _panels(["improvement / (eta gap^2)", "improves more than without a prover"], 4.2)
   for n, (side, rows) in enumerate(_grouped([r for r in results["rows"] if r["draws"]], "side").items()):
     gap = _column(rows, "gap")
     _line(left, n, gap, _column(rows, "median"), label=f"{side} prover, median")
     _line(left, n + 2, gap, _column(rows, "least"), label=f"{side} prover, least")
     helped = _column(rows, "helped")
     _line(right, n, gap, *(_column(helped, c) for c in ("share", "low", "high")), f"{side} prover")
-  left.set(xscale="log", yscale="symlog", xlabel="median gap |V mu - V pi|")
-  right.set(xscale="log", xlabel="median gap |V mu - V pi|", ylim=(-0.02, 1.02))
+  left.set(xscale="log", yscale="symlog", ylim=(-1, None), xlabel="median gap |V mu - V pi|")
+  right.set(xscale="log", xlabel="median gap |V mu - V pi|", ylabel="share of draws", ylim=(-0.02, 1.02))
   for axis in (left, right):
     _legend(axis)
   return _svg(figure, "Proposition F.1")

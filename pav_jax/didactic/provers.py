@@ -1,31 +1,34 @@
 """The prover's values V^mu as tables, exact or as one would have them in practice: why strong provers may stop helping.
 
-Each function gives value_zj, (length + 1, k + 2), as sequence.values does; RL
-takes advantages from it, A^mu = V(s') - V(s), whatever its errors.
+Each gives value_zj, (length + 1, k + 2), as sequence.values does; RL takes advantages from it,
+A^mu = V(s') - V(s), whatever its errors.
 
   exact     dynamic programming
-  learned   the mean outcome of `sequences` of the prover's own, state by state; a state that none of them met
+  learned   the mean outcome of `amount` sequences of the prover's own, state by state; a state that none of them met
             has the mean outcome of its position's others. A strong prover leaves its path seldom, and knows little of
             what is off it
-  erring    exact plus a fixed error for each state, normal with `sigma`, clipped to [0, 1]: a verifier's, which does
-            not shrink with the signal
+  erring    exact plus a fixed error for each state, normal with deviation `amount`, clipped to [0, 1]: a verifier's,
+            which does not shrink with the signal
   exponent  the weight of the next planted token read as exp(gamma / 10) instead of gamma
   share     the next planted token has probability gamma / (gamma + 1), the others share the rest
   lost      a prover that cannot begin anew: after a broken match, or without one, all tokens are alike to it
 """
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from pav_jax.didactic import sequence
 from pav_jax.didactic import train
 
 
-def learned(world: sequence.World, gamma: float, *, sequences: int, seed: int) -> np.ndarray:
-  """See the top of the file. Values of done and dead states are known: 1 and 0."""
+# Compiled once, not for every seed and strength.
+_states = jax.jit(sequence.states, static_argnames="world")
+
+
+def _learned(world: sequence.World, gamma: float, sequences: int, seed: int) -> np.ndarray:
+  """Values of done and dead states are known: 1 and 0."""
   tokens_bt = train.demonstrations(world, sequence.procedural(world, gamma), sequences, jax.random.key(seed))
-  state_bz = np.asarray(sequence.states(world, tokens_bt))
+  state_bz = np.asarray(_states(world, tokens_bt))
   right_b = state_bz[:, -1] == world.done
   value_zj = np.zeros((world.length + 1, world.done + 2))
   for z in range(world.length + 1):
@@ -38,14 +41,14 @@ def learned(world: sequence.World, gamma: float, *, sequences: int, seed: int) -
   return value_zj
 
 
-def erring(world: sequence.World, gamma: float, *, sigma: float, seed: int) -> np.ndarray:
-  """See the top of the file. Every state errs, done and dead ones too, at the end as well."""
-  value_zj = sequence.values(world, sequence.procedural(world, gamma))
-  return np.clip(value_zj + sigma * np.random.default_rng(seed).standard_normal(value_zj.shape), 0, 1)
+def _erring(world: sequence.World, gamma: float, deviation: float, seed: int) -> np.ndarray:
+  """Every state errs, done and dead ones too, at the end as well."""
+  value_zj = _exact(world, gamma)
+  return np.clip(value_zj + deviation * np.random.default_rng(seed).standard_normal(value_zj.shape), 0, 1)
 
 
-def lost(world: sequence.World, gamma: float) -> np.ndarray:
-  """See the top of the file: the match is tried once, from the first token on."""
+def _lost(world: sequence.World, gamma: float) -> np.ndarray:
+  """The match is tried once, from the first token on."""
   policy_jv = sequence.procedural(world, gamma)
   uniform_v = np.full(world.vocabulary, 1 / world.vocabulary)
   value_zj = np.zeros((world.length + 1, world.done + 2))
@@ -57,13 +60,17 @@ def lost(world: sequence.World, gamma: float) -> np.ndarray:
   return value_zj
 
 
-def table(world: sequence.World, gamma: float, *, reading: str, sequences: int, sigma: float, seed: int) -> np.ndarray:
+def _exact(world: sequence.World, gamma: float) -> np.ndarray:
+  return sequence.values(world, sequence.procedural(world, gamma))
+
+
+def table(world: sequence.World, gamma: float, *, reading: str, amount: float = 0.0, seed: int = 0) -> np.ndarray:
   """value_zj of a prover of strength gamma under one of the readings at the top of the file."""
   if reading == "learned":
-    return learned(world, gamma, sequences=sequences, seed=seed)
+    return _learned(world, gamma, int(amount), seed)
   if reading == "erring":
-    return erring(world, gamma, sigma=sigma, seed=seed)
+    return _erring(world, gamma, amount, seed)
   if reading == "lost":
-    return lost(world, gamma)
-  strength = {"exact": gamma, "exponent": float(np.exp(gamma / 10)), "share": gamma * (world.vocabulary - 1)}[reading]
-  return sequence.values(world, sequence.procedural(world, strength))
+    return _lost(world, gamma)
+  return _exact(world, {"exact": gamma, "exponent": float(np.exp(gamma / 10)),
+                        "share": gamma * (world.vocabulary - 1)}[reading])

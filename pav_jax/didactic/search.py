@@ -3,7 +3,7 @@
   1. A beam holds N prefixes, at first N empty ones.
   2. Each draws C tokens of the base policy.
   3. A candidate scores Q^pi(s, a) + alpha A^mu(s, a); each Q is exact, or the mean of `rollouts` outcomes of
-     that policy (drawn as a binomial of the exact one).
+     that policy (drawn as a binomial of the exact one), so that Q + alpha A sees twice as many outcomes as Q.
   4. Ones that are done or dead leave the beam; the best N of the others go on, ties at random.
   5. The run succeeds if any is ever done: what the highest Q^pi = 1 then picks.
 
@@ -16,7 +16,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from pav_jax.didactic import sequence
 
@@ -27,11 +26,11 @@ def best_of_n(value: float, n: int) -> float:
 
 
 @functools.partial(jax.jit, static_argnames=("world", "width", "candidates", "runs", "rollouts"))
-def beam(world: sequence.World, policy_jv, value_zj, prover_zj, alpha, pi_weight, key, *, width: int, candidates: int,
+def beam(world: sequence.World, policy_jv, value_zj, prover_zj, alpha, key, *, width: int, candidates: int,
          runs: int, rollouts: int) -> jnp.ndarray:
   """success_i, bool (runs,): whether each simulated beam found the planted sequence.
 
-  value_zj: V^pi; prover_zj: V^mu. The score is pi_weight Q^pi + alpha A^mu: 1 and 0 are the beam by Q.
+  value_zj: V^pi; prover_zj: V^mu; alpha 0 is the beam by Q.
   """
   next_jv, log_jv = jnp.asarray(sequence.transitions(world)), jnp.log(jnp.asarray(policy_jv))
   seen = lambda key, exact: sequence.rollout_means(key, exact, rollouts)
@@ -46,7 +45,7 @@ def beam(world: sequence.World, policy_jv, value_zj, prover_zj, alpha, pi_weight
     alive = jnp.repeat(alive_ik, candidates, axis=1)
     done_i |= ((state == world.done) & alive).any(axis=1)
     q_mu = seen(at_mu, prover_j[state])
-    score = pi_weight * seen(at_pi, value_j[state]) + alpha * (q_mu - jnp.repeat(base_ik, candidates, axis=1))
+    score = seen(at_pi, value_j[state]) + alpha * (q_mu - jnp.repeat(base_ik, candidates, axis=1))
     alive &= state < world.done
     # A random order first, then a stable sort by score: ties are broken evenly.
     score = jnp.where(alive, score, -jnp.inf)
@@ -60,11 +59,3 @@ def beam(world: sequence.World, policy_jv, value_zj, prover_zj, alpha, pi_weight
   carry = start, base, jnp.ones((runs, width), bool), jnp.zeros(runs, bool)
   carry, _ = jax.lax.scan(one, carry, (value_zj[1:], prover_zj[1:], jax.random.split(key, world.length)))
   return carry[-1]
-
-
-def interval(right: int, count: int) -> tuple[float, float, float]:
-  """(share, low, high): Wilson's 95 % interval of a share of independent runs."""
-  z, share = 1.959964, right / count
-  middle, half = share + z * z / (2 * count), z * np.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-  scale = 1 + z * z / count
-  return share, float((middle - half) / scale), float((middle + half) / scale)

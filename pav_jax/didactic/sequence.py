@@ -72,11 +72,6 @@ def values(world: World, policy_jv: np.ndarray) -> np.ndarray:
   return value_zj
 
 
-def best_of_k(value_zj: np.ndarray, k: float) -> np.ndarray:
-  """Values of the prover that tries k times and keeps the best: 1 - (1 - Q)^k (Eq. 30)."""
-  return 1 - (1 - value_zj) ** k
-
-
 def states(world: World, tokens_bt) -> jnp.ndarray:
   """state_bz, int32 (rows, length + 1): the state of the match at every prefix; jax or numpy tokens."""
   next_jv = jnp.asarray(transitions(world))

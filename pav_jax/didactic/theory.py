@@ -2,29 +2,20 @@
 
 import numpy as np
 
+from pav_jax.didactic import intervals
 from pav_jax.didactic import trees
-
-
-def _shares(right: np.ndarray) -> dict:
-  """A share over draws and its 95 % interval (Wilson)."""
-  n, z = len(right), 1.959964
-  share = float(np.mean(right))
-  middle, half = share + z * z / (2 * n), z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-  scale = 1 + z * z / n
-  return {"share": share, "low": max(0.0, float((middle - half) / scale)), "high": min(1.0, float((middle + half) / scale))}
-
-
-def _spread(x: np.ndarray, low: float) -> dict:
-  """Median and the percentiles `low` and 100 - low of draws."""
-  return dict(zip(("low", "median", "high"), map(float, np.percentile(x, [low, 50, 100 - low]))))
+from pav_jax.errors import UserError
 
 
 def _draw(config, rng):
-  """(policy, reward_xo, Q, V, A^pi) of config.draws trees."""
+  """(policy, reward_xo, Q, V, A^pi) of config.draws trees; UserError if one of them has nothing to tell apart."""
   tree = config.tree
   sizes = {"depth": tree.depth, "branching": tree.branching}
   policy = trees.draw_policy(rng, config.draws, spread=tree.spread, **sizes)
   reward_xo = trees.draw_rewards(rng, config.draws, sparsity=tree.sparsity, **sizes)
+  flat = int((reward_xo.max(axis=1) == reward_xo.min(axis=1)).sum())
+  if flat:
+    raise UserError(f"config.tree: in {flat} of {config.draws} trees all leaves are alike: larger trees, or less sparsity")
   q, v = trees.values(policy, reward_xo)
   return policy, reward_xo, q, v, trees.advantages(q, v)
 
@@ -60,9 +51,10 @@ def theorem(config, _) -> dict:
         bound_x = terms.bound()
         # Ties within rounding (mu = pi at small eta) are no violation.
         under_x = gain_x < bound_x - 1e-9 - config.slack * np.abs(bound_x)
-        rows.append({"prover": prover, "reading": reading, "eta": eta, "violated": _shares(under_x),
-                     "ratio": _spread(gain_x / bound_x, 2.5), "law_ratio": _spread(gain_x / law_x, 2.5),
-                     "negative": _shares(gain_x < 0)})
+        rows.append({"prover": prover, "reading": reading, "eta": eta, "violated": intervals.shares(under_x),
+                     "ratio": intervals.spread(gain_x / bound_x, 2.5), "law_ratio": intervals.spread(gain_x / law_x, 2.5),
+                     "law_off": float(np.abs(gain_x / law_x - 1).max()),
+                     "negative": intervals.shares(gain_x < 0)})
       if eta == min(config.etas):
         terms = readings["all steps"]
         points[prover] = {name: [round(float(x), 6) for x in value[:config.points]] for name, value in (
@@ -80,8 +72,6 @@ def best_of_k(config, _) -> dict:
     a_pi = trees.advantages(q, v)
     one = trees.terms(policy, a_pi, a_pi, levels=config.tree.depth)
     base_x = _improvement(policy, q, a_pi, reward_xo * scale, config.eta, 0.0)
-    # Trees without any reward have nothing to tell apart.
-    told = one.variance_pi > 1e-12 * scale ** 2
     for k in config.ks:
       a_mu = trees.best_of_k(q, v, k)
       many = trees.terms(policy, a_pi, a_mu, levels=config.tree.depth)
@@ -89,7 +79,7 @@ def best_of_k(config, _) -> dict:
       ratios = {"distinguishability": (many.variance_mu, one.variance_pi),
                 "alignment": (many.alignment, one.variance_pi), "gain": (gain_x, base_x)}
       rows.append({"scale": scale, "k": k, "mean_value": float(v[0].mean())} | {
-          name: _spread(x[told] / y[told], 25) for name, (x, y) in ratios.items()})
+          name: intervals.spread(x / y, 25) for name, (x, y) in ratios.items()})
   return {"rows": rows}
 
 
@@ -118,8 +108,8 @@ def proposition(config, _) -> dict:
       over_x = (gain_x / gap_x ** 2)[chosen_x]
       rows.append({"distance": width, "side": side, "draws": int(chosen_x.sum()),
                    "least": float(over_x.min()), "median": float(np.median(over_x)),
-                   "gap": float(np.median(np.abs(gap_x[chosen_x]))), "negative": _shares((gain_x < 0)[chosen_x]),
-                   "helped": _shares((gain_x > alone_x)[chosen_x])})
+                   "gap": float(np.median(np.abs(gap_x[chosen_x]))), "negative": intervals.shares((gain_x < 0)[chosen_x]),
+                   "helped": intervals.shares((gain_x > alone_x)[chosen_x])})
   return {"rows": rows}
 
 
@@ -133,12 +123,15 @@ def prover_map(config, _) -> dict:
   value_x = v[0][:, 0]
   weaker_x = (value_mu < value_x) & (value_x > np.quantile(value_x, config.strong))
   extra_x = with_x - alone_x
+  if not weaker_x.any():
+    raise UserError(f"config.strong {config.strong}: no prover is weaker than a policy above this quantile; more draws")
   correlation = {name: float(np.corrcoef(x, extra_x)[0, 1]) for name, x in (
       ("distinguishability", terms.variance_mu), ("alignment", terms.alignment))}
   kept = slice(config.points)
   return {"draws": config.draws, "correlation with the extra gain": correlation,
-          "helped": _shares(extra_x > 0), "helped by a weaker one, strong policies": _shares(extra_x[weaker_x] > 0),
-          "helped by a stronger one": _shares(extra_x[value_mu > value_x] > 0),
+          "helped": intervals.shares(extra_x > 0),
+          "helped by a weaker one, strong policies": intervals.shares(extra_x[weaker_x] > 0),
+          "helped by a stronger one": intervals.shares(extra_x[value_mu > value_x] > 0),
           "points": {name: [round(float(y), 6) for y in x[kept]] for name, x in (
               ("distinguishability", terms.variance_mu), ("alignment", terms.alignment), ("extra", extra_x),
               ("weaker", weaker_x))}}

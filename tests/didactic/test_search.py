@@ -14,7 +14,7 @@ VALUE = sequence.values(WORLD, POLICY)
 
 def _share(value_zj=VALUE, prover_zj=VALUE, alpha=0.0, runs=20_000, rollouts=0, **knobs):
   f = lambda x: jnp.asarray(x, jnp.float32)
-  return float(search.beam(WORLD, f(POLICY), f(value_zj), f(prover_zj), f(alpha), 1.0, jax.random.key(3), runs=runs,
+  return float(search.beam(WORLD, f(POLICY), f(value_zj), f(prover_zj), alpha, jax.random.key(3), runs=runs,
                            rollouts=rollouts, **knobs).mean())
 
 

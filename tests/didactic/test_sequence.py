@@ -89,19 +89,34 @@ def test_rollout_means_are_binomial():
 
 def test_learned_values_come_to_the_exact_ones_where_the_prover_goes():
   exact_zj = sequence.values(SMALL, sequence.procedural(SMALL, 2))
-  learned_zj = provers.learned(SMALL, 2, sequences=40_000, seed=0)
+  learned_zj = provers.table(SMALL, 2, reading="learned", amount=40_000)
   np.testing.assert_allclose(learned_zj[0, 0], exact_zj[0, 0], atol=0.01)
   for z, j in ((1, 1), (2, 2), (3, 0), (4, 2)):
     assert abs(learned_zj[z, j] - exact_zj[z, j]) < 0.03, (z, j)
   assert (learned_zj[:, SMALL.done] == 1).all() and (learned_zj[:, SMALL.dead] == 0).all()
 
 
+def test_learned_values_know_only_where_the_prover_went():
+  """A prover that never errs: off its path all it knows is what its position's others came to."""
+  learned_zj = provers.table(SMALL, 1e9, reading="learned", amount=50)
+  np.testing.assert_array_equal(learned_zj[:3, :3], np.ones((3, 3)))
+
+
+def test_errors_are_of_the_table_and_stay():
+  world = sequence.World(10, 15, (3, 6, 0, 3, 5))
+  exact, erring, again, other = (provers.table(world, 100, reading=r, amount=0.05, seed=seed) for r, seed in (
+      ("exact", 0), ("erring", 0), ("erring", 0), ("erring", 1)))
+  np.testing.assert_array_equal(erring, again)
+  inside = (exact > 0.2) & (exact < 0.8)
+  assert inside.sum() > 10 and 0.02 < (erring - exact)[inside].std() < 0.1
+  assert (erring != other).any() and erring.min() >= 0 and erring.max() <= 1
+
+
 def test_readings_of_the_weight():
-  knobs = {"sequences": 10, "sigma": 0.0, "seed": 0}
   exact = lambda gamma: sequence.values(WORLD, sequence.procedural(WORLD, gamma))
-  np.testing.assert_allclose(provers.table(WORLD, 10, reading="exponent", **knobs), exact(np.e))
-  np.testing.assert_allclose(provers.table(WORLD, 10, reading="share", **knobs), exact(140))
-  np.testing.assert_allclose(provers.table(WORLD, 10, reading="erring", **knobs), exact(10))
+  np.testing.assert_allclose(provers.table(WORLD, 10, reading="exact"), exact(10))
+  np.testing.assert_allclose(provers.table(WORLD, 10, reading="exponent"), exact(np.e))
+  np.testing.assert_allclose(provers.table(WORLD, 10, reading="share"), exact(140))
   # One try at five tokens, each with weight 1,000 of 1,014; and less whatever chance gives elsewhere.
-  np.testing.assert_allclose(provers.lost(WORLD, 1000)[0, 0], (1000 / 1014) ** 5, atol=1e-4)
-  assert sequence.values(WORLD, sequence.procedural(WORLD, 1000))[0, 0] > 0.99
+  np.testing.assert_allclose(provers.table(WORLD, 1000, reading="lost")[0, 0], (1000 / 1014) ** 5, atol=1e-4)
+  assert exact(1000)[0, 0] > 0.99

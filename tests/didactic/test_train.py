@@ -5,14 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from pav_jax.didactic import learning
 from pav_jax.didactic import made as made_lib
 from pav_jax.didactic import sequence
 from pav_jax.didactic import train
 
 WORLD = sequence.World(4, 4, (0, 1))
 MADE = made_lib.Made(length=4, vocabulary=4, width=32, layers=2)
-RL = train.Rl(optimizer="adam", learning_rate=1e-2, batch_size=32, iterations=60, eval_every=20, eval_size=256,
-              target=0.95)
+RL = train.Rl(optimizer="adam", learning_rate=1e-2, batch_size=32, iterations=60, chunk=20, target=0.95)
 
 
 def _policies(seeds):
@@ -62,7 +62,8 @@ def test_the_effective_reward_learns_faster_here_and_seeds_do_not_mix():
            for i in range(3)]
   assert learned.success_ie[:, -1].min() > max(start) + 0.3
   assert learned.success_ie[:, 0].mean() > outcome.success_ie[:, 0].mean()
-  alone = train.reinforce(MADE, WORLD, jax.tree.map(lambda x: x[1:2], params_i), value_izj[:1], 1.0, key_i[1:2], rl=RL._replace(target=2.0), what="test")
+  alone = train.reinforce(MADE, WORLD, jax.tree.map(lambda x: x[1:2], params_i), value_izj[:1], 1.0, key_i[1:2],
+                          rl=RL._replace(target=2.0), what="test")
   np.testing.assert_allclose(learned.success_ie[1], alone.success_ie[0], atol=0.02)
 
 
@@ -72,3 +73,14 @@ def test_a_run_ends_at_the_target_or_the_cap(target, want):
   learned = train.reinforce(MADE, WORLD, _policies(1), value_izj, 0.0, jax.random.split(jax.random.key(1), 1),
                             rl=RL._replace(target=target), what="test")
   assert learned.iteration_e.tolist() == want
+
+
+def test_arrivals_are_first_evaluations_at_the_target():
+  success_ie = np.array([[0.1, 0.95, 0.9], [0.96, 0.1, 0.99], [0.1, 0.2, 0.949]])
+  at_i, came_i = learning.arrivals(train.Learned(np.array([10, 20, 30]), success_ie, None), 0.95)
+  assert at_i.tolist() == [20, 10, 30] and came_i.tolist() == [True, True, False]
+
+
+def test_pass_at_n_counts_draws_without_replacement():
+  """1 - C(3, 2) / C(5, 2), all wrong, and more draws than there are wrong ones."""
+  np.testing.assert_allclose(learning._pass(np.array([2, 0, 4]), 5, 2), [1 - 3 / 10, 0, 1])

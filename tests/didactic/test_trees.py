@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from pav_jax.didactic import theory
+from pav_jax.didactic import intervals
 from pav_jax.didactic import trees
 
 SIZES = {"depth": 3, "branching": 2}
@@ -89,15 +89,31 @@ def test_terms_of_one_node_by_hand():
   np.testing.assert_allclose(terms.bound(), [0.0], atol=1e-15)
 
 
-def test_theorem_31_as_written_has_a_counterexample():
-  """One decision: pi even, A^pi = (.1, -.1), A^mu = 8 A^pi. Exactly .09 eta is gained, .72 eta promised."""
-  pi, reward_xo = [np.full((1, 1, 2), 0.5)], np.array([[0.6, 0.4]])
-  q, v = trees.values(pi, reward_xo)
-  a_pi = trees.advantages(q, v)
-  a_mu, eta = [8 * a_pi[0]], 1e-6
-  gain = trees.improvement(pi, trees.step(pi, [q[0] + a_mu[0]], eta), reward_xo) / eta
-  terms = trees.terms(pi, a_pi, a_mu, levels=1)
-  np.testing.assert_allclose([gain[0], terms.first_order()[0], terms.bound()[0]], [0.09, 0.09, 0.72], rtol=1e-5)
+def test_what_theorem_31_prints_is_the_growth_of_the_process_reward():
+  """Var[A^mu] + E[A^mu A^pi] is the slope of E_{pi'} A^mu, the second part of Eq. 4, and not that of the return."""
+  policy, _, q, a_pi, a_mu = _everything(3)
+  process = [sum((d[..., None] * new * a).sum(axis=(1, 2)) for d, new, a in zip(
+      trees.visits(policy), trees.step(policy, [x + a for x, a in zip(q, a_mu)], eta), a_mu)) for eta in (1e-4, -1e-4)]
+  bound = trees.terms(policy, a_pi, a_mu, levels=3).bound()
+  np.testing.assert_allclose((process[0] - process[1]) / 2e-4, bound, atol=1e-8)
+
+
+def test_theorem_31_fails_by_any_factor():
+  """Two decisions and rewards in [0, 1]: the policy gets worse where the theorem promises that it gets better.
+
+  After the first action pi ends with .6 and mu with 0, after the second with .4 and 1, but for one time in a thousand:
+  A^pi = (.1, -.1) and A^mu = (-.5, .5). The gain is .01 - .05, the promise .25 - .05.
+  """
+  rare, reward_xo = 1e-3, np.array([[0.6, 0.0, 0.4, 1.0]])
+  even, first, second = (np.array([[x]]) for x in ([0.5, 0.5], [1 - rare, rare], [rare, 1 - rare]))
+  policy, prover = ([even, np.concatenate([x, x], axis=1)] for x in (first, second))
+  q, v = trees.values(policy, reward_xo)
+  a_pi, a_mu = trees.advantages(q, v), trees.advantages(*trees.values(prover, reward_xo))
+  eta = 1e-6
+  gain = trees.improvement(policy, trees.step(policy, [x + a for x, a in zip(q, a_mu)], eta), reward_xo) / eta
+  root, summed = (trees.terms(policy, a_pi, a_mu, levels=n) for n in (1, 2))
+  np.testing.assert_allclose([gain[0], summed.first_order()[0], root.bound()[0], summed.bound()[0]],
+                             [-0.04, -0.04, 0.20, 0.20], atol=2e-3)
 
 
 def test_best_of_k_spreads_as_k_squared_and_then_ends():
@@ -113,6 +129,8 @@ def test_best_of_k_spreads_as_k_squared_and_then_ends():
   np.testing.assert_allclose(ratio[4000][0], 0, atol=1e-12)
 
 
-def test_shares():
-  found = theory._shares(np.array([True] * 50 + [False] * 50))
+def test_a_share_has_wilsons_interval():
+  found = intervals.shares(np.array([True] * 50 + [False] * 50))
   np.testing.assert_allclose([found["share"], found["low"], found["high"]], [0.5, 0.4038, 0.5962], atol=1e-4)
+  never = intervals.share(0, 10)
+  np.testing.assert_allclose([never["low"], never["high"]], [0, 1.959964 ** 2 / (10 + 1.959964 ** 2)], atol=1e-12)
