@@ -32,7 +32,7 @@ def test_the_status_and_the_line_of_a_run_that_fails(launch, tmp_path):
 def test_dry_run_starts_nothing(launch, tmp_path):
   done = launch(*SMALL, f"--workdir={tmp_path}/run", "--dry_run", "--devices=2", XLA_FLAGS="")
   assert done.returncode == 0
-  assert done.stdout == ("export JAX_PLATFORMS=cpu; export XLA_FLAGS=--xla_force_host_platform_device_count=2; " + shlex.join(
+  assert done.stdout == ("export JAX_PLATFORMS=cpu; export XLA_FLAGS=--xla_force_host_platform_device_count=2; trap : TERM; " + shlex.join(
       [sys.executable, "-m", "pav_jax.main", *SMALL, f"--workdir={tmp_path}/run"]) + "\n")
   assert not (tmp_path / "run").exists() and not (tmp_path / ".xmanager").exists()
 
