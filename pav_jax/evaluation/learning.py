@@ -112,7 +112,8 @@ def sooner(first: list[list[dict]], second: list[list[dict]]) -> dict:
     ratios.append(needed / mine_needed if mine_needed else None)
   reached = [r for r in ratios if r is not None]
   middle = float(np.median([r or 0.0 for r in ratios]))
-  return {"times_fewer_samples": ratios, "reached": len(reached), "of": len(ratios), "median": middle if 2 * len(reached) > len(ratios) else None}
+  return {"times_fewer_samples": ratios, "reached": len(reached), "of": len(ratios),
+          "median": middle if 2 * len(reached) > len(ratios) else None}
 
 
 def seconds(rows: list[dict]) -> dict[str, float]:

@@ -87,7 +87,9 @@ class Arena:
 def read_all(mesh, network, verifier, params, reference, value_params, verifier_params, token_bt):
   """(old_bt, reference_bt, value_bt, q_bt) of whole rows; q, after every token, is None without a verifier."""
   log_probs, values = (mesh_lib.on(mesh, functools.partial(f, network)) for f in (losses.log_probs, losses.values))
-  q_bt = None if verifier is None else jax.nn.sigmoid(mesh_lib.on(mesh, functools.partial(losses.scores, verifier))(verifier_params, token_bt))
+  q_bt = None
+  if verifier is not None:
+    q_bt = jax.nn.sigmoid(mesh_lib.on(mesh, functools.partial(losses.scores, verifier))(verifier_params, token_bt))
   value_bt = jnp.zeros(()) if value_params is None else values(value_params, token_bt)
   return log_probs(params, token_bt), log_probs(reference, token_bt), value_bt, q_bt
 

@@ -71,7 +71,8 @@ def value_loss(network: Network, text_weight: float, shift: float = 0.0):
   return loss_fn
 
 
-def value_rows(problems: prepared.Problems, rollouts: collect.Rollouts, end_bz, target_bz, weight_bz, every_token: bool = False) -> ValueBatch:
+def value_rows(problems: prepared.Problems, rollouts: collect.Rollouts, end_bz, target_bz, weight_bz,
+               every_token: bool = False) -> ValueBatch:
   """All training rows; a prefix without a label has weight 0. every_token: its tokens share its label and its weight."""
   start_b = problems.prompt_length_p[rollouts.problem_b]
   token_bt = prepared.join_rows(problems.prompt_pt[rollouts.problem_b], start_b, rollouts.token_bt, rollouts.length_b)

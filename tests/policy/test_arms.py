@@ -15,6 +15,7 @@ from pav_jax.policy import rft
 from pav_jax.problems import grading
 from pav_jax.problems import prepared
 from pav_jax.rollouts import collect
+from pav_jax.training import files
 from pav_jax.training import records
 from pav_jax.training.checkpoint import Checkpoints
 from tests.test_pipeline import miniature
@@ -135,9 +136,9 @@ def test_mistakes_are_told_in_a_line(root, changes, said):
 def _rewrite(path, change):
   """Changes what a checkpoint says of itself."""
   [meta] = path.glob("*/meta/metadata")
-  said = json.loads(meta.read_text())
+  said = files.opened(json.loads(meta.read_text()), meta)
   change(said)
-  meta.write_text(json.dumps(said))
+  meta.write_text(json.dumps(files.sealed(said)))
 
 
 def test_checkpoints_of_another_vocabulary_or_shape_are_told_in_a_line(root):
