@@ -135,7 +135,7 @@ def test_a_user_s_problems_are_read_from_a_bucket(bucket):
 def test_a_figure_in_a_bucket(bucket):
   for again in (False, True):
     main.run(figure("map", again=again), "gs://bucket/didactic")
-    assert _names(bucket, "bucket/didactic/map") == ["manifest.json", "map.svg", "plan.json"]
+    assert _names(bucket, "bucket/didactic/map") == ["claims.json", "manifest.json", "map.svg", "plan.json"]
 
 
 @pytest.fixture(scope="module")

@@ -93,7 +93,9 @@ def test_two_hosts_train_the_policy_of_one(two, tmp_path):
   one = _copied(two, tmp_path, "problems")
   done = _one_process(one, "sft")
   assert done.returncode == 0, done.stderr
-  [mine], [theirs] = ([p for p in (root / "sft/latest").iterdir() if p.name.isdigit()] for root in (one, two))
+  newest = lambda root: max((p for p in (root / "sft/latest").iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
+  mine, theirs = newest(one), newest(two)
+  assert mine.name == theirs.name
   for x, y in zip(_leaves(mine), _leaves(theirs), strict=True):
     np.testing.assert_allclose(x, y, atol=2e-5)
   steps = lambda root: [row["step"] for row in metrics.read_curves(root / "sft/curves.jsonl")]
