@@ -15,15 +15,10 @@ from pav_jax.training import checkpoint
 from pav_jax.training import files
 from pav_jax.training import mesh as mesh_lib
 
-# Parameters by path; optimiser moments mirror the parameters' paths. Widths over fsdp,
-# heads and feed-forward over model; the layer axis stays whole, since the scan walks it.
+# Parameters by path; optimiser moments mirror the parameters' paths. The layer axis stays whole, since the scan walks it.
 SHARDING = (
     (r"embedding$", P("model", "fsdp")),
-    (r"attention/query$", P(None, "fsdp", "model", None)),
-    (r"attention/key_value$", P(None, None, "fsdp", "model", None)),
-    (r"attention/out$", P(None, "model", None, "fsdp")),
-    (r"ffn/gate_up$", P(None, None, "fsdp", "model")),
-    (r"ffn/down$", P(None, "model", "fsdp")),
+    *((f"/{name}$", P(None, *cut)) for name, cut in gemma.CUTS.items()),
     (r"scale$", P()),
 )
 

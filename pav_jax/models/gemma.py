@@ -17,6 +17,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
 from pav_jax.models import decoding
 from pav_jax.training import mesh as mesh_lib
@@ -57,6 +58,16 @@ SIZES = {
     "nano": GemmaConfig(3, 64, 4, 2, 16, 192, 16**-0.5, vocab_size=512, window=512),
     "micro": GemmaConfig(3, 96, 4, 2, 24, 288, 24**-0.5, vocab_size=512, window=512),
     "mini": GemmaConfig(4, 128, 4, 2, 32, 384, 32**-0.5, vocab_size=512, window=512),
+}
+
+
+# How a layer's weights are cut: widths over fsdp, heads and feed-forward over model.
+CUTS = {
+    "query": P("fsdp", "model", None),
+    "key_value": P(None, "fsdp", "model", None),
+    "out": P("model", None, "fsdp"),
+    "gate_up": P(None, "fsdp", "model"),
+    "down": P("model", "fsdp"),
 }
 
 
@@ -115,22 +126,23 @@ class Attention(nn.Module):
         "out", nn.initializers.variance_scaling(1.0, "fan_in", "normal", in_axis=(-3, -2), out_axis=-1),
         (c.num_heads, c.head_width, c.width), c.param_dtype)
 
-    q_bthe = jnp.einsum("btd,dhe->bthe", x_btd, query_dhe.astype(c.dtype))
-    key_dge, value_dge = key_value_2dge.astype(c.dtype)
-    k_btge = jnp.einsum("btd,dge->btge", x_btd, key_dge)
-    v_btge = jnp.einsum("btd,dge->btge", x_btd, value_dge)
-    q_bthe = _rotate(q_bthe, position_bt) * c.query_scale
-    k_btge = _rotate(k_btge, position_bt)
-    mix = self._whole if past is None else functools.partial(self._past, past)
-    mixed_bthe, kept = mix(q_bthe, k_btge, v_btge, position_bt, layer % 2 == 0)
-    return jnp.einsum("bthe,hed->btd", mixed_bthe, out_hed.astype(c.dtype)), kept
+    def attend(x_btd, query_dhe, key_value_2dge, out_hed, position_bt, is_local):
+      q_bthe = jnp.einsum("btd,dhe->bthe", x_btd, query_dhe)
+      k_btge, v_btge = (jnp.einsum("btd,dge->btge", x_btd, weight_dge) for weight_dge in key_value_2dge)
+      q_bthe = _rotate(q_bthe, position_bt) * c.query_scale
+      k_btge = _rotate(k_btge, position_bt)
+      mix = self._whole if past is None else functools.partial(self._past, past)
+      mixed_bthe, kept = mix(q_bthe, k_btge, v_btge, position_bt, is_local)
+      return jnp.einsum("bthe,hed->btd", mixed_bthe, out_hed), kept
+    weights = [x.astype(c.dtype) for x in (query_dhe, key_value_2dge, out_hed)]
+    return mesh_lib.in_shares(attend, x_btd, weights, [CUTS[name] for name in ("query", "key_value", "out")], position_bt, layer % 2 == 0)
 
   # Queries are put in the order of the products first: a CPU multiplies other orders one by one.
 
   def _whole(self, q_bthe, k_btge, v_btge, position_bt, is_local):
     c = self.config
     k_bgle, v_bgle = jnp.swapaxes(k_btge, 1, 2), jnp.swapaxes(v_btge, 1, 2)
-    q_btgHe = q_bthe.reshape(*q_bthe.shape[:2], c.num_kv_heads, -1, c.head_width)
+    q_btgHe = q_bthe.reshape(*q_bthe.shape[:2], k_btge.shape[2], -1, c.head_width)
     q_bgHte = jnp.transpose(q_btgHe, (0, 2, 3, 1, 4))
     logit_bgHtl = jnp.einsum("bgHte,bgle->bgHtl", q_bgHte, k_bgle, preferred_element_type=jnp.float32)
     distance_btl = position_bt[:, :, None] - position_bt[:, None, :]
@@ -197,9 +209,11 @@ class FeedForward(nn.Module):
     down_fd = self.param(
         "down", nn.initializers.variance_scaling(1.0, "fan_in", "normal"),
         (c.ffn_width, c.width), c.param_dtype)
-    gate_df, up_df = gate_up_2df.astype(c.dtype)
-    gate_btf, up_btf = x_btd @ gate_df, x_btd @ up_df
-    return jnp.einsum("btf,fd->btd", nn.gelu(gate_btf) * up_btf, down_fd.astype(c.dtype))
+    def feed(x_btd, gate_up_2df, down_fd):
+      gate_btf, up_btf = (x_btd @ weight_df for weight_df in gate_up_2df)
+      return jnp.einsum("btf,fd->btd", nn.gelu(gate_btf) * up_btf, down_fd), ()
+    weights = [x.astype(c.dtype) for x in (gate_up_2df, down_fd)]
+    return mesh_lib.in_shares(feed, x_btd, weights, [CUTS[name] for name in ("gate_up", "down")])[0]
 
 
 class Block(nn.Module):
@@ -210,7 +224,7 @@ class Block(nn.Module):
   @nn.compact
   def __call__(self, x_btd, position_bt, layer, past=None):
     if past is None:
-      x_btd = mesh_lib.constrain_rows(x_btd)
+      x_btd = mesh_lib.constrain_tokens(x_btd)
     norm = lambda name: RMSNorm(self.config.param_dtype, name=name)
     attended_btd, kept = Attention(self.config, name="attention")(
         norm("pre_attention_norm")(x_btd), position_bt, layer, past)
@@ -221,7 +235,7 @@ class Block(nn.Module):
 
 
 def _embed(config: GemmaConfig, embedding_vd, token_bt) -> jax.Array:
-  return embedding_vd[token_bt].astype(config.dtype) * jnp.asarray(config.width**0.5, config.dtype)
+  return mesh_lib.looked_up(embedding_vd, token_bt, config.dtype) * jnp.asarray(config.width**0.5, config.dtype)
 
 
 class Gemma(nn.Module):

@@ -41,6 +41,8 @@ def target_log_probs(config: GemmaConfig, params, hidden_btd, target_bt, chunk: 
     return _target_log_probs(config, params["embedding"], hidden_btd, target_bt, chunk)
   # Not gathered inside: there the compiler would lose the cut over model.
   embedding_vd = jax.lax.with_sharding_constraint(params["embedding"], PartitionSpec("model", None))
+  # Here, once: the pieces of time would gather it where tokens lie over model, each all of it.
+  hidden_btd = jax.lax.with_sharding_constraint(hidden_btd, PartitionSpec(*mesh_lib.ROWS, None, None))
   own_rows = functools.partial(_target_log_probs, config, chunk=chunk)
   rows = mesh_lib.ROWS
   return jax.shard_map(own_rows, in_specs=(PartitionSpec(), rows, rows), out_specs=rows,

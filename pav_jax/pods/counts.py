@@ -11,21 +11,22 @@ def training_bytes(config: GemmaConfig, mesh, *, rows: int, width: int, pieces: 
 
   state      parameters and Adam's two moments, float32, cut over all chips; norms' scales are whole on each
   gradients  as large as the parameters; those of a piece and their sum, where there are pieces
-  kept       each layer's input, which its backward pass begins from
+  kept       each layer's input, which its backward pass begins from; its tokens over model where they divide
   layer      one layer's own in its backward pass: the attention's logits, their softmax and the gradients of both in float32;
              gate, up, their product and the gradients of these
   logits     a chunk's, their softmax and its gradient, float32
-  embedding  what the lookup adds to its gradient, before that is cut over fsdp; for logits it is gathered, and so is their gradient; float32
+  embedding  for logits it is gathered over fsdp, in the type of the computation, and the pieces' gradients of it are added, float32
   """
   c, model, item = config, mesh["model"], jnp.dtype(config.dtype).itemsize
   parts = mesh["data"] * mesh["fsdp"]
   norms = (4 * c.num_layers + 1) * c.width
   parameters = 4 * ((sum(size.num_params(c)) - norms) / (mesh["fsdp"] * model) + norms)
   tokens = rows / pieces / parts * width
+  spread = model if rows / pieces % parts == 0 and width % model == 0 else 1
   return {
       "state": 3 * parameters,
       "gradients": parameters * (2 if pieces > 1 else 1),
-      "kept": tokens * c.width * item * c.num_layers,
+      "kept": tokens * c.width * item * c.num_layers / spread,
       "layer": tokens * (4 * 4 * width * c.num_heads + 6 * item * c.ffn_width) / model,
       "logits": logits * 3 * 4 * tokens / width * logit_chunk * c.vocab_size / model,
-      "embedding": (1 + 2 * logits) * 4 * c.vocab_size * c.width / model}
+      "embedding": logits * (item + 4) * c.vocab_size * c.width / model}

@@ -16,7 +16,7 @@ _CALLS = re.compile(r"(?:calls|to_apply|body|condition|branch_computations|calle
 
 
 class Collective(NamedTuple):
-  """size: bytes of its largest operand or result on a chip; group: chips that take part; times: runs of it in a call; in_loop: inside a loop."""
+  """size: bytes on a chip, of what goes in or of what comes out, whichever is more; group: chips that take part; times: runs of it in a call; in_loop: inside a loop."""
 
   kind: str
   size: int
@@ -40,13 +40,24 @@ def collectives(text: str) -> list[Collective]:
   for line in text.splitlines():
     if opening := _OPENING.match(line):
       name = opening.group(2)
-    match = re.search(r"= (.*?) (" + "|".join(KINDS) + r")(?:-start)?\(", line)
+    match = re.search(r"= (.*?) (" + "|".join(KINDS) + r")(-start)?\(", line)
     if match and times[name]:
-      sizes = [_BYTES[kind] * math.prod(int(x) for x in dims.split(",") if x)
-               for kind, dims in re.findall(r"(\w+)\[([\d,]*)\]", match.group(1) + line[match.end():].split("), ")[0])
-               if kind in _BYTES]
-      found.append(Collective(match.group(2), max(sizes, default=0), _group(line), times[name], name in in_loop))
+      # What a TPU does in one operation is written as a sum and a cut of it, fused.
+      fused = match.group(2) == "all-reduce" and name.startswith("all-reduce-scatter")
+      kind, group = "reduce-scatter" if fused else match.group(2), _group(line)
+      size = _size(match.group(2), bool(match.group(3)), match.group(1), group)
+      found.append(Collective(kind, size, group, times[name], name in in_loop))
   return found
+
+
+def _size(kind: str, started: bool, result: str, group: int) -> int:
+  """Bytes of the larger side, several arrays sent as one added up, from the shapes of what the operation gives."""
+  shapes = [(name, dims) for name, dims in re.findall(r"(\w+)\[([\d,]*)\]", result) if name in _BYTES]
+  if started and kind != "all-reduce":  # operands, results and, of a permutation, two counters
+    shapes = [x for x in shapes if x != ("u32", "")]
+    shapes = shapes[len(shapes) // 2:]
+  total = sum(_BYTES[name] * math.prod(int(x) for x in dims.split(",") if x) for name, dims in shapes)
+  return total * group if kind == "reduce-scatter" else total
 
 
 def _trips(text: str) -> dict[str, int]:

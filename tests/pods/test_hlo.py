@@ -36,10 +36,16 @@ TEXT = """HloModule m
   %s = (bf16[4]{0}, bf16[8]{0}) all-reduce-start(%a, %b), replica_groups={{0,1,2,3},{4,5,6,7}}, to_apply=%sum
 }
 
+%all-reduce-scatter.1 (input: f32[32,8]) -> f32[32,4] {
+  %r = f32[32,8] all-reduce(%input), replica_groups={{0,1},{2,3}}, to_apply=%sum
+  ROOT %cut = f32[32,4] dynamic-slice(%r, %at), dynamic_slice_sizes={32,4}
+}
+
 ENTRY %main (p: f32[8]) -> f32[8] {
   %w = (s32[], f32[8]) while(%t), condition=%cond, body=%body
   %d = f32[10] all-to-all(%p), replica_groups=mesh['axis_0'=4,'axis_1'=2,'axis_2'=3] {'axis_0','axis_2'}
   %q = f32[5] collective-permute(%p), source_target_pairs={{0,1},{1,0}}
+  %f = f32[32,4] fusion(%p), kind=kCustom, calls=%all-reduce-scatter.1
 }
 """
 
@@ -47,11 +53,23 @@ ENTRY %main (p: f32[8]) -> f32[8] {
 def test_what_is_sent_by_hand():
   found = {x.kind: x for x in hlo.collectives(TEXT)}
   assert found["all-gather"] == hlo.Collective("all-gather", 8 * 16 * 4, 8, 26, True)
-  assert found["all-reduce"] == hlo.Collective("all-reduce", 8 * 2, 4, 26, True)  # an inner loop of unknown length: once
+  assert found["all-reduce"] == hlo.Collective("all-reduce", (4 + 8) * 2, 4, 26, True)  # an inner loop of unknown length: once
+  assert found["reduce-scatter"] == hlo.Collective("reduce-scatter", 32 * 8 * 4, 2, 1, False)
   assert found["all-to-all"] == hlo.Collective("all-to-all", 40, 12, 1, False)
   assert found["collective-permute"] == hlo.Collective("collective-permute", 20, 2, 1, False)
-  assert found["all-gather"].sent == 26 * 512 * 7 / 8 and found["all-reduce"].sent == 26 * 16 * 2 * 3 / 4
+  assert found["all-gather"].sent == 26 * 512 * 7 / 8 and found["all-reduce"].sent == 26 * 24 * 2 * 3 / 4
   assert found["all-to-all"].sent == pytest.approx(40 * 11 / 12) and found["collective-permute"].sent == 20
+
+
+@pytest.mark.parametrize("line, size", [
+    ("= bf16[8,2]{1,0} reduce-scatter(%x), replica_groups={{0,1,2,3}}, dimensions={1}", 8 * 8 * 2),
+    ("= (bf16[8,2], bf16[8,8]) all-gather-start(%x), replica_groups={{0,1,2,3}}, dimensions={1}", 8 * 8 * 2),
+    ("= ((f32[2], f32[3]), (f32[8], f32[12])) all-gather-start(%x, %y), replica_groups={{0,1,2,3}}, dimensions={0}", (8 + 12) * 4),
+    ("= (f32[5], f32[5], u32[]{:S(2)}, u32[]{:S(2)}) collective-permute-start(%x), source_target_pairs={{0,1},{1,0}}", 20),
+    ("= (f32[5], f32[7]) all-reduce(%x, %y), replica_groups={{0,1,2,3}}, to_apply=%sum", 48)])
+def test_sizes_by_what_an_operation_gives(line, size):
+  [found] = hlo.collectives(f"ENTRY %main (p: f32[8]) -> f32[8] {{\n  %a {line}\n}}\n")
+  assert found.size == size
 
 
 @pytest.mark.skipif(jax.device_count() < 8, reason="run by test_on_eight_devices.py in a process of its own")

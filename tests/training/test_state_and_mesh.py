@@ -53,9 +53,10 @@ def test_a_size_that_does_not_divide_is_an_error():
 
 
 def _rows(n):
-  rng = np.random.default_rng(n)
-  token_bt = rng.integers(0, CONFIG.vocab_size, (8, 6)).astype(np.int32)
-  return text.TextBatch(token_bt, (rng.random((8, 6)) < 0.6).astype(np.float32))
+  """Six tokens a row, which `model` divides, and at last five, which it does not."""
+  rng, shape = np.random.default_rng(n), (8, 6 if n < STEPS - 1 else 5)
+  token_bt = rng.integers(0, CONFIG.vocab_size, shape).astype(np.int32)
+  return text.TextBatch(token_bt, (rng.random(shape) < 0.6).astype(np.float32))
 
 
 def _train(**axes):
