@@ -14,6 +14,7 @@ import pytest
 
 from pav_jax import main
 from pav_jax.errors import UserError
+from pav_jax.training import checkpoint
 from pav_jax.training import hosts
 from pav_jax.training import metrics
 from pav_jax.training import records
@@ -29,24 +30,25 @@ import sys
 from pav_jax import main
 from tests.test_hosts import CHANGES
 from tests.test_pipeline import miniature
-import os, pathlib
-root, spec, *stages = sys.argv[1:]
-os.chdir(root)  # evaluate.checkpoint
+import os
+place, root, spec, *stages = sys.argv[1:]
+os.chdir(place)  # evaluate.checkpoint
 def all_stages():
   for n, stage in enumerate(stages):
-    main.run(miniature(stage=stage, **{"mesh.model": 2, **CHANGES}), pathlib.Path(root), "" if n else spec)
+    main.run(miniature(stage=stage, **{"mesh.model": 2, **CHANGES}), root, "" if n else spec)
 status = main.to_the_end(all_stages, several=bool(spec))
 sys.stderr.flush()
 os._exit(status)
 """
 
 
-def _processes(root, *stages):
+def _processes(root, *stages, place=None):
+  """root: the workdir; place: where the processes run, if not there."""
   with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     address = f"127.0.0.1:{free.getsockname()[1]}"
   environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=4", "PYTHONPATH": os.getcwd()}
-  running = [subprocess.Popen([sys.executable, "-c", STAGE, str(root), f"{address},2,{i}", *stages], env=environment,
+  running = [subprocess.Popen([sys.executable, "-c", STAGE, str(place or root), str(root), f"{address},2,{i}", *stages], env=environment,
                               stderr=subprocess.PIPE, text=True) for i in range(2)]
   said = [process.communicate(timeout=400)[1] for process in running]
   return [process.returncode for process in running], said
@@ -54,7 +56,7 @@ def _processes(root, *stages):
 
 def _one_process(root, *stages):
   flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu", "PYTHONPATH": os.getcwd()}
-  return subprocess.run([sys.executable, "-c", STAGE, str(root), "", *stages], env=os.environ | flags, capture_output=True, text=True)
+  return subprocess.run([sys.executable, "-c", STAGE, str(root), str(root), "", *stages], env=os.environ | flags, capture_output=True, text=True)
 
 
 def _leaves(path):
@@ -111,6 +113,20 @@ def test_two_hosts_make_the_records_of_one(two, tmp_path):
     assert mine.manifest()["counts"] == theirs.manifest()["counts"]
     for name, x in mine.read().items():
       np.testing.assert_allclose(theirs.read()[name], x, atol=1e-5, err_msg=f"{stage} {name}")
+
+
+def test_two_hosts_in_a_bucket(two, bucket, tmp_path):
+  """As on a pod: what they leave on a disk that they share, and nothing where they run."""
+  status, said = _processes("gs://bucket/two", "pipeline", place=tmp_path)
+  assert status == [0, 0], said
+  for stage in ("rollouts", "values", "search/samples", "search/beams"):
+    mine, theirs = records.Folder(f"gs://bucket/two/{stage}"), records.Folder(two / stage)
+    assert mine.manifest()["counts"] == theirs.manifest()["counts"]
+    jax.tree.map(np.testing.assert_array_equal, mine.read(), theirs.read())
+  for name in ("sft", "verifier/orm", "verifier/q"):
+    assert metrics.read_curves(f"gs://bucket/two/{name}/curves.jsonl") == metrics.read_curves(two / name / "curves.jsonl")
+    assert checkpoint.read_meta(f"gs://bucket/two/{name}/best") == checkpoint.read_meta(two / name / "best")
+  assert "bucket/two/report/index.html" in bucket.objects and not os.listdir(tmp_path)
 
 
 def test_a_mistake_on_the_first_host_ends_all(tmp_path):
