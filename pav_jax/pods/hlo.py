@@ -36,12 +36,15 @@ class Collective(NamedTuple):
 def collectives(text: str) -> list[Collective]:
   """Every collective of a compiled module's text."""
   times, in_loop = _counts(text)
-  found, name = [], ""
+  found, name, chains = [], "", set()
   for line in text.splitlines():
     if opening := _OPENING.match(line):
       name = opening.group(2)
     match = re.search(r"= (.*?) (" + "|".join(KINDS) + r")(-start)?\(", line)
-    if match and times[name]:
+    # A v5e goes on with products while it sends: start, pieces and end are fused into these, and each names the whole.
+    chain = re.search(r'chain_id="\d+"', line)
+    if match and times[name] and not (chain and chain.group() in chains):
+      chains.update([chain.group()] if chain else [])
       # What a TPU does in one operation is written as a sum and a cut of it, fused.
       fused = match.group(2) == "all-reduce" and name.startswith("all-reduce-scatter")
       kind, group = "reduce-scatter" if fused else match.group(2), _group(line)

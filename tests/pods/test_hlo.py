@@ -72,6 +72,13 @@ def test_sizes_by_what_an_operation_gives(line, size):
   assert found.size == size
 
 
+def test_what_is_sent_in_pieces_is_sent_once():
+  piece = '%c.{0} (p: f32[8]) -> f32[8] {{\n  %g = f32[8]{{0}} all-gather(%p), replica_groups={{{{0,1}}}}, frontend_attributes={{chain_id="{1}"}}\n}}\n'
+  calls = "\n".join(f"  %f.{i} = f32[8] fusion(%p), kind=kCustom, calls=%c.{i}" for i in range(4))
+  text = "".join(piece.format(i, chain) for i, chain in enumerate("0010")) + f"ENTRY %main (p: f32[8]) -> f32[8] {{\n{calls}\n}}\n"
+  assert [x.size for x in hlo.collectives(text)] == [32, 32]
+
+
 @pytest.mark.skipif(jax.device_count() < 8, reason="run by test_on_eight_devices.py in a process of its own")
 def test_a_loop_of_the_compilers():
   """Five sums over a cut axis, one in each turn of a scan, and nothing else."""
