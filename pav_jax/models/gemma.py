@@ -1,10 +1,11 @@
 """Gemma 2 in Flax: layers scanned and rematerialised, float32 where rounding hurts.
 
-`Gemma` reads whole, right-padded rows in training. Decoding runs the same layers
-one by one: `read` begins a cache with whole rows, `extend` appends tokens to
-what it holds (see `decoding.py`). Norms, rotary angles,
-softmax and logits are computed in float32 whatever the parameters' type: in
-bfloat16 the spacing of numbers near 21 is 0.125, too coarse for log-ratios.
+`Gemma` reads whole, right-padded rows in training, on a mesh in the way of
+`shares.py`. Decoding runs the same layers one by one: `read` begins a cache
+with whole rows, `extend` appends tokens to what it holds (`decoding.py`).
+Norms, rotary angles, softmax and logits are computed in float32 whatever the
+parameters' type: in bfloat16 the spacing of numbers near 21 is 0.125, too
+coarse for log-ratios.
 
 Source: Gemma 2 (arXiv 2408.00118); checked against the gemma library in
 tests/models/test_gemma.py.
@@ -20,7 +21,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from pav_jax.models import decoding
-from pav_jax.training import mesh as mesh_lib
+from pav_jax.models import shares
 
 _MASKED = -2.3819763e38  # what Gemma uses: finite, so that a row without keys gives no NaN
 
@@ -135,7 +136,7 @@ class Attention(nn.Module):
       mixed_bthe, kept = mix(q_bthe, k_btge, v_btge, position_bt, is_local)
       return jnp.einsum("bthe,hed->btd", mixed_bthe, out_hed), kept
     weights = [x.astype(c.dtype) for x in (query_dhe, key_value_2dge, out_hed)]
-    return mesh_lib.in_shares(attend, x_btd, weights, [CUTS[name] for name in ("query", "key_value", "out")], position_bt, layer % 2 == 0)
+    return shares.in_shares(attend, x_btd, weights, [CUTS[name] for name in ("query", "key_value", "out")], position_bt, layer % 2 == 0)
 
   # Queries are put in the order of the products first: a CPU multiplies other orders one by one.
 
@@ -178,9 +179,9 @@ class Attention(nn.Module):
       parts.append(jax.lax.cond(view.read_w[w], self._part, lambda *_: none, q_bgqe, k_bgel, v_bgle, seen))
     # One softmax over all, without joining them.
     most_bgq1 = functools.reduce(jnp.maximum, [part.most for part in parts])
-    shares = [jnp.exp(part.most - most_bgq1) for part in parts]
-    total_bgq1 = sum(share * part.total for share, part in zip(shares, parts))
-    mixed_bgqe = sum(share * part.mixed for share, part in zip(shares, parts))
+    factors = [jnp.exp(part.most - most_bgq1) for part in parts]
+    total_bgq1 = sum(factor * part.total for factor, part in zip(factors, parts))
+    mixed_bgqe = sum(factor * part.mixed for factor, part in zip(factors, parts))
     mixed_bgHte = (mixed_bgqe / total_bgq1).astype(c.dtype).reshape(rows, groups, -1, times, c.head_width)
     return jnp.transpose(mixed_bgHte, (0, 3, 1, 2, 4)).reshape(*q_bthe.shape), kept
 
@@ -213,7 +214,7 @@ class FeedForward(nn.Module):
       gate_btf, up_btf = (x_btd @ weight_df for weight_df in gate_up_2df)
       return jnp.einsum("btf,fd->btd", nn.gelu(gate_btf) * up_btf, down_fd), ()
     weights = [x.astype(c.dtype) for x in (gate_up_2df, down_fd)]
-    return mesh_lib.in_shares(feed, x_btd, weights, [CUTS[name] for name in ("gate_up", "down")])[0]
+    return shares.in_shares(feed, x_btd, weights, [CUTS[name] for name in ("gate_up", "down")])[0]
 
 
 class Block(nn.Module):
@@ -224,7 +225,7 @@ class Block(nn.Module):
   @nn.compact
   def __call__(self, x_btd, position_bt, layer, past=None):
     if past is None:
-      x_btd = mesh_lib.constrain_tokens(x_btd)
+      x_btd = shares.constrain_tokens(x_btd)
     norm = lambda name: RMSNorm(self.config.param_dtype, name=name)
     attended_btd, kept = Attention(self.config, name="attention")(
         norm("pre_attention_norm")(x_btd), position_bt, layer, past)
@@ -235,7 +236,7 @@ class Block(nn.Module):
 
 
 def _embed(config: GemmaConfig, embedding_vd, token_bt) -> jax.Array:
-  return mesh_lib.looked_up(embedding_vd, token_bt, config.dtype) * jnp.asarray(config.width**0.5, config.dtype)
+  return shares.looked_up(embedding_vd, token_bt, config.dtype) * jnp.asarray(config.width**0.5, config.dtype)
 
 
 class Gemma(nn.Module):
@@ -257,7 +258,7 @@ class Gemma(nn.Module):
         nn.remat(Block, prevent_cse=False), variable_axes={"params": 0}, split_rngs={"params": True},
         in_axes=(nn.broadcast, 0), length=c.num_layers)(c, name="layers")
     x_btd, _ = layers(_embed(c, embedding_vd, token_bt), _positions(token_bt), jnp.arange(c.num_layers))
-    return RMSNorm(c.param_dtype, name="final_norm")(mesh_lib.constrain_rows(x_btd))
+    return RMSNorm(c.param_dtype, name="final_norm")(shares.constrain_rows(x_btd))
 
 
 def _positions(token_bt) -> jax.Array:

@@ -1,0 +1,82 @@
+"""How chips share a layer in training, what one sends to another written out; without a mesh the plain function.
+
+Rows lie over data and fsdp. What is kept between layers has its tokens over
+model, too; within one every chip has all tokens of its rows and some of the
+heads. The compiler, told only where things lie, sends more and keeps more.
+"""
+
+from collections.abc import Callable
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+
+from pav_jax.training import mesh as mesh_lib
+
+
+def constrain_rows(x):
+  """Rows over data and fsdp, the rest whole or as the compiler likes; as it is where no mesh is traced for.
+
+  Left alone, the compiler takes the cut of the weights over fsdp for one of
+  the activations' widths, and every chip computes every row.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty or mesh.manual_axes:  # in `by_part` a part's rows are all there are
+    return x
+  free = [P.UNCONSTRAINED] * (x.ndim - 1)
+  return jax.lax.with_sharding_constraint(x, P(*mesh_lib.ROWS, *free))
+
+
+def _spread(x_btd) -> bool:
+  """Whether the rows' tokens can lie over model beside the rows over data and fsdp."""
+  mesh = jax.sharding.get_abstract_mesh()
+  return not (mesh.empty or mesh.manual_axes or x_btd.shape[0] % mesh_lib.num_parts(mesh) or x_btd.shape[1] % mesh.shape["model"])
+
+
+def constrain_tokens(x_btd):
+  """Rows over data and fsdp and their tokens over model, where they divide: what is kept of a layer is kept once."""
+  if not _spread(x_btd):
+    return constrain_rows(x_btd)
+  return jax.lax.with_sharding_constraint(x_btd, P(*mesh_lib.ROWS, "model", None))
+
+
+def in_shares(function: Callable, x_btd, weights, cuts: Sequence[P], *rows):
+  """function(x_btd, *weights, *rows) -> (y_btd, aside) on every chip's share of what is cut over model; the sum of the shares' y_btd.
+
+  x_btd and y_btd lie as `constrain_tokens` lays them. A chip gathers the
+  weights over fsdp and its rows' tokens over model, and of the sum keeps its
+  own tokens: as much is sent as for sums of all tokens that all then keep.
+  cuts: of each weight, over fsdp and model. rows: arrays (b, ...); scalars are
+  everybody's. aside: a tree of arrays (b, heads, ...). Where rows or tokens do
+  not divide, the function itself, and the compiler cuts it.
+  """
+  if not _spread(x_btd):
+    return function(x_btd, *weights, *rows)
+  def share(x_btd, *rest):
+    whole = [jax.lax.all_gather(w, "fsdp", axis=cut.index("fsdp"), tiled=True) for w, cut in zip(rest, cuts)]
+    all_btd = jax.lax.all_gather(x_btd, "model", axis=1, tiled=True)
+    y_btd, aside = function(all_btd, *whole, *rest[len(cuts):])
+    return jax.lax.psum_scatter(y_btd, "model", scatter_dimension=1, tiled=True), aside
+  over = P(*mesh_lib.ROWS, "model")  # of tokens, and of heads
+  return jax.shard_map(share, in_specs=(over, *cuts, *[mesh_lib.ROWS if x.ndim else P() for x in rows]), out_specs=(over, over))(
+      x_btd, *weights, *rows)
+
+
+def looked_up(table_vd, token_bt, dtype):
+  """table_vd[token_bt] in dtype, (b, t, d) as `constrain_tokens` lays it, of a table cut over model and fsdp.
+
+  Each chip looks up what it holds, widths of its own of its model group's
+  rows, so that the table's gradient is added where it lies: left to the
+  compiler, every chip makes all widths of it, and sums them.
+  """
+  if not _spread(token_bt):
+    return table_vd[token_bt].astype(dtype)
+  def own(table_vd, token_bt):
+    token_bt = jax.lax.all_gather(token_bt, "fsdp", axis=0, tiled=True)
+    at_bt = token_bt - jax.lax.axis_index("model") * len(table_vd)
+    here_bt1 = ((at_bt >= 0) & (at_bt < len(table_vd)))[..., None]
+    found_btd = jnp.where(here_bt1, table_vd[jnp.clip(at_bt, 0, len(table_vd) - 1)].astype(dtype), 0)
+    found_btd = jax.lax.psum_scatter(found_btd, "model", scatter_dimension=1, tiled=True)  # exact: one chip's is not 0
+    return jax.lax.all_to_all(found_btd, "fsdp", split_axis=0, concat_axis=2, tiled=True)
+  return jax.shard_map(own, in_specs=(P("model", "fsdp"), mesh_lib.ROWS), out_specs=P(*mesh_lib.ROWS, "model"))(table_vd, token_bt)
