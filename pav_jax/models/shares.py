@@ -29,9 +29,11 @@ def constrain_rows(x):
 
 
 def _spread(x_btd) -> bool:
-  """Whether the rows' tokens can lie over model beside the rows over data and fsdp."""
+  """Whether a layer is shared: weights are cut, and rows and their tokens divide over the mesh."""
   mesh = jax.sharding.get_abstract_mesh()
-  return not (mesh.empty or mesh.manual_axes or x_btd.shape[0] % mesh_lib.num_parts(mesh) or x_btd.shape[1] % mesh.shape["model"])
+  if mesh.empty or mesh.manual_axes or mesh.shape["fsdp"] * mesh.shape["model"] == 1:
+    return False
+  return not (x_btd.shape[0] % mesh_lib.num_parts(mesh) or x_btd.shape[1] % mesh.shape["model"])
 
 
 def constrain_tokens(x_btd):
