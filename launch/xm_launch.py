@@ -113,7 +113,7 @@ def launch(platform: str, chosen: list[units.Unit]) -> int:
       return 0
     return asyncio.run(processes.run(title, chosen, _PROCESSES.value, _DEVICES.value))
   tpu = slices.read(_TPU.value)
-  lines = [commands.on(tpu.hosts, unit.stages) for unit in chosen]
+  lines = [commands.on(tpu.hosts, unit.stages, _WORKDIR.value) for unit in chosen]
   if platform == "gke":
     sets = [jobset.make(unit.name, line, tpu, image=_IMAGE.value, namespace=_NAMESPACE.value,
                         service_account=_ACCOUNT.value, spot=_SPOT.value, max_restarts=_RESTARTS.value)

@@ -13,6 +13,7 @@ import slices
 import yaml
 
 from tests.launch.hostile import HOSTILE
+from tests.launch.hostile import WORKDIR
 
 # The fields of JobSet v1alpha2 (api/jobset/v1alpha2/jobset_types.go) that we may use, where Kubernetes' client has no model.
 FIELDS = {"": {"apiVersion", "kind", "metadata", "spec"}, "spec": {"network", "failurePolicy", "replicatedJobs"},
@@ -115,7 +116,7 @@ spec:
               command:
               - bash
               - -c
-              - 'set -m; {{ trap : TERM; python -m pav_jax.main --config=configs/quickstart.py --workdir=gs://bucket/run --hosts=auto; }} & set +m; trap ''kill -TERM -- -$$!'' TERM; wait $$!; status=$$?; while [ $$status -gt 128 ] && kill -0 $$! 2>/dev/null; do wait $$!; status=$$?; done; exit $$status'
+              - 'set -m; {{ trap : TERM; export JAX_COMPILATION_CACHE_DIR=gs://bucket/run/compiled && python -m pav_jax.main --config=configs/quickstart.py --workdir=gs://bucket/run --hosts=auto; }} & set +m; trap ''kill -TERM -- -$$!'' TERM; wait $$!; status=$$?; while [ $$status -gt 128 ] && kill -0 $$! 2>/dev/null; do wait $$!; status=$$?; done; exit $$status'
               env:
               - name: PYTHONUNBUFFERED
                 value: '1'
@@ -139,9 +140,9 @@ def _as_a_pod(argument, variables):
 
 
 def test_hostile_values_reach_main_unchanged(program, tmp_path):
-  said = program("python")
+  said = program("python", "assert os.environ['JAX_COMPILATION_CACHE_DIR'] == \"gs://bucket/it's $HOME/run/compiled\"")
   stages = [["--config=c", *HOSTILE, "--config.stage=sft"], ["--config=c", "--config.stage=values"]]
-  job = _valid(_make(command=commands.on(4, stages)))
+  job = _valid(_make(command=commands.on(4, stages, WORKDIR)))
   command = [_as_a_pod(x, {"HOME": "WRONG"}) for x in job["template"]["spec"]["containers"][0]["command"]]
   done = subprocess.run(command, cwd=tmp_path, env={"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "HOME": "WRONG"}, check=False,
                         capture_output=True, text=True)
@@ -152,7 +153,7 @@ def test_hostile_values_reach_main_unchanged(program, tmp_path):
 
 def test_stages_stop_at_the_first_failure_with_its_status(program, tmp_path):
   said = program("python", "sys.exit(5 if 'b' in sys.argv else 0)")
-  done = subprocess.run(["bash", "-c", commands.on(1, [["a"], ["b"], ["c"]])], 
+  done = subprocess.run(["bash", "-c", commands.on(1, [["a"], ["b"], ["c"]], WORKDIR)],
                         env={"PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}, check=False)
   assert done.returncode == 5 and said() == [["-m", "pav_jax.main", "a"], ["-m", "pav_jax.main", "b"]]
 
@@ -160,7 +161,7 @@ def test_stages_stop_at_the_first_failure_with_its_status(program, tmp_path):
 @pytest.mark.parametrize("python, status", [("sys.exit(2)", 2), ("os.kill(os.getpid(), 9)", 137)])
 def test_a_pod_ends_as_its_stage_does(program, tmp_path, python, status):
   said = program("python", python)
-  [container] = _valid(_make(command=commands.on(4, [["a"], ["b"]])))["template"]["spec"]["containers"]
+  [container] = _valid(_make(command=commands.on(4, [["a"], ["b"]], WORKDIR)))["template"]["spec"]["containers"]
   done = subprocess.run([_as_a_pod(x, {}) for x in container["command"]], check=False, capture_output=True,
                         env={"PATH": f"{tmp_path}/bin:{os.environ['PATH']}"})
   assert done.returncode == status and len(said()) == 1
@@ -175,7 +176,7 @@ def save(*_):
 signal.signal(signal.SIGTERM, save)
 pathlib.Path({str(tmp_path / 'ready')!r}).touch()
 while True: signal.pause()""")
-  [container] = _valid(_make(command=commands.on(4, [["a"], ["b"]])))["template"]["spec"]["containers"]
+  [container] = _valid(_make(command=commands.on(4, [["a"], ["b"]], WORKDIR)))["template"]["spec"]["containers"]
   pod = subprocess.Popen([_as_a_pod(x, {}) for x in container["command"]], env={"PATH": f"{tmp_path}/bin:{os.environ['PATH']}"})
   while not (tmp_path / "ready").exists():
     assert pod.poll() is None

@@ -11,6 +11,7 @@ import queued_resources
 import slices
 
 from tests.launch.hostile import HOSTILE
+from tests.launch.hostile import WORKDIR
 
 FLAGS = ["--platform=queued_resources", "--project=mine", "--zone=us-central2-b", "--config=configs/quickstart.py",
          "--workdir=gs://bucket/run"]
@@ -36,7 +37,7 @@ install() {
 run() {
   # configs/ lies beside pav_jax.
   cd "$(python -c 'import configs, os; print(os.path.dirname(os.path.dirname(configs.__file__)))')" &&
-  python -m pav_jax.main --config=configs/quickstart.py --workdir=gs://bucket/run --hosts=auto
+  export JAX_COMPILATION_CACHE_DIR=gs://bucket/run/compiled && python -m pav_jax.main --config=configs/quickstart.py --workdir=gs://bucket/run --hosts=auto
 }
 for attempt in $(seq 0 3); do
   status=1
@@ -98,7 +99,7 @@ if sys.argv[2:4] == ['uv', 'pip'] and os.path.exists({str(tmp_path / 'offline')!
 
   def boot(*stages, fail=(), packages=("pav_jax",), max_restarts=2):
     (tmp_path / "fails").write_text(" ".join(map(str, fail)))
-    script = queued_resources.script(commands.on(4, stages), list(packages), max_restarts, root=str(root))
+    script = queued_resources.script(commands.on(4, stages, WORKDIR), list(packages), max_restarts, root=str(root))
     done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env={"PATH": f"{tmp_path}/bin:{os.environ['PATH']}"},
                           capture_output=True, text=True, check=False)
     runs = [x for x in main() if x[0] != "-c"]
@@ -169,5 +170,5 @@ def test_the_real_gcloud_understands_it(launch, server, tmp_path):
   assert body["spot"] == {} and spec["nodeId"] == "pav-jax"
   assert (node["acceleratorType"], node["runtimeVersion"]) == ("v4-128", "tpu-ubuntu2204-base")
   assert node["serviceAccount"] == {"email": "me@mine"}
-  line = commands.on(16, [["--config=configs/quickstart.py", *HOSTILE, "--workdir=gs://bucket/run"]])
+  line = commands.on(16, [["--config=configs/quickstart.py", *HOSTILE, "--workdir=gs://bucket/run"]], "gs://bucket/run")
   assert node["metadata"] == {"startup-script": queued_resources.script(line, [PACKAGE.removeprefix("--package=")], 3)}
