@@ -11,6 +11,8 @@ def training_bytes(config: GemmaConfig, mesh, *, rows: int, width: int, pieces: 
 
   state      parameters and Adam's two moments, float32, cut over all chips; norms' scales are whole on each
   gradients  as large as the parameters; those of a piece and their sum, where there are pieces
+  cast       the weights in the type of the computation, if that is another: the compiler casts all layers' before the first (barriers
+             do not keep it from that)
   kept       each layer's input, which its backward pass begins from; its tokens over model where they divide
   layer      one layer's own in its backward pass: the attention's logits, their softmax and the gradients of both in float32;
              gate, up, their product and the gradients of these
@@ -26,6 +28,7 @@ def training_bytes(config: GemmaConfig, mesh, *, rows: int, width: int, pieces: 
   return {
       "state": 3 * parameters,
       "gradients": parameters * (2 if pieces > 1 else 1),
+      "cast": 0.0 if c.dtype == c.param_dtype else parameters / 4 * item,
       "kept": tokens * c.width * item * c.num_layers / spread,
       "layer": tokens * (4 * 4 * width * c.num_heads + 6 * item * c.ffn_width) / model,
       "logits": logits * 3 * 4 * tokens / width * logit_chunk * c.vocab_size / model,
