@@ -1,6 +1,6 @@
 """The paper's configs on the slices they name: every program through the TPU compiler, and README's table of them.
 
-  make pods                        everything, about two hours of one core
+  make pods                        everything, some hours of one core
   make pods ONLY='2b rl v5e'       what has these words: a size, pipeline or rl, a stage, a chip, a slice
   make pods FLAGS=--missing        what compile.jsonl has no lines of
   make pods FLAGS=--table          README's table from compile.jsonl; compiles nothing
