@@ -16,7 +16,9 @@ _CALLS = re.compile(r"(?:calls|to_apply|body|condition|branch_computations|calle
 
 
 class Collective(NamedTuple):
-  """size: bytes on a chip, of what goes in or of what comes out, whichever is more; group: chips that take part; times: runs of it in a call; in_loop: inside a loop."""
+  """size: bytes on a chip, of what goes in or of what comes out, whichever is more; group: chips that take part;
+  times: runs of it in a call; in_loop: inside a loop.
+  """
 
   kind: str
   size: int

@@ -94,6 +94,17 @@ def test_rows_stay_rows_in_training(mesh):
   assert inside and max(x.size for x in inside) <= max(own, 4 * shape.width * shape.ffn_width * 2), inside
 
 
+def test_what_is_kept_of_a_layer_is_kept_once(mesh):
+  """Layers' inputs have their tokens over model: no chip keeps what another keeps."""
+  config = _config(stage="sft")
+  config.sft.batch_size = 64
+  [program] = programs.of_stage("sft", config, mesh)
+  shape, tokens = architecture.shape(config.policy), 28 + 24
+  kept = lambda count: f"f32[{shape.num_layers},{64 // mesh.shape['fsdp']},{count},{shape.width}]"
+  text = program.lower().compile().as_text()
+  assert kept(tokens // mesh.shape["model"]) in text and kept(tokens) not in text
+
+
 def test_what_does_not_fit_is_named(mesh, monkeypatch, tmp_path, capsys):
   config = _config(stage="rl", **{"rl.arms": ("progress",)})
   config.mesh.update(dict(mesh.shape))
