@@ -225,7 +225,7 @@ class Block(nn.Module):
   @nn.compact
   def __call__(self, x_btd, position_bt, layer, past=None):
     if past is None:
-      x_btd = shares.constrain_tokens(x_btd)
+      x_btd = shares.constrain_rows(x_btd)
     norm = lambda name: RMSNorm(self.config.param_dtype, name=name)
     attended_btd, kept = Attention(self.config, name="attention")(
         norm("pre_attention_norm")(x_btd), position_bt, layer, past)

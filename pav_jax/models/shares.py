@@ -36,19 +36,12 @@ def _spread(x_btd) -> bool:
   return not (x_btd.shape[0] % mesh_lib.num_parts(mesh) or x_btd.shape[1] % mesh.shape["model"])
 
 
-def constrain_tokens(x_btd):
-  """Rows over data and fsdp and their tokens over model, where they divide: what is kept of a layer is kept once."""
-  if not _spread(x_btd):
-    return constrain_rows(x_btd)
-  return jax.lax.with_sharding_constraint(x_btd, P(*mesh_lib.ROWS, "model", None))
-
-
 def in_shares(function: Callable, x_btd, weights, cuts: Sequence[P], *rows):
   """function(x_btd, *weights, *rows) -> (y_btd, aside) on every chip's share of what is cut over model; the sum of the shares' y_btd.
 
-  x_btd and y_btd lie as `constrain_tokens` lays them. A chip gathers the
-  weights over fsdp and its rows' tokens over model, and of the sum keeps its
-  own tokens: as much is sent as for sums of all tokens that all then keep.
+  x_btd and y_btd have rows over data and fsdp, tokens over model. A chip
+  gathers the weights over fsdp and its rows' tokens over model, and of the sum
+  keeps its own tokens: as much is sent as for sums of all that all then keep.
   cuts: of each weight, over fsdp and model. rows: arrays (b, ...); scalars are
   everybody's. aside: a tree of arrays (b, heads, ...). Where rows or tokens do
   not divide, the function itself, and the compiler cuts it.
@@ -66,7 +59,7 @@ def in_shares(function: Callable, x_btd, weights, cuts: Sequence[P], *rows):
 
 
 def looked_up(table_vd, token_bt, dtype):
-  """table_vd[token_bt] in dtype, (b, t, d) as `constrain_tokens` lays it, of a table cut over model and fsdp.
+  """table_vd[token_bt] in dtype, (b, t, d) with rows over data and fsdp, tokens over model, of a table cut over model and fsdp.
 
   Each chip looks up what it holds, widths of its own of its model group's
   rows, so that the table's gradient is added where it lies: left to the
