@@ -1,11 +1,10 @@
 """What is read off final hidden states: logits, scores, log-probabilities; all in float32."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from pav_jax.models import shares
 from pav_jax.models.gemma import GemmaConfig
 from pav_jax.models.gemma import softcap
 from pav_jax.training import mesh as mesh_lib
@@ -34,22 +33,25 @@ def target_log_probs(config: GemmaConfig, params, hidden_btd, target_bt, chunk: 
   The time axis is cut into pieces of `chunk` tokens; each piece's logits are
   computed, reduced, and recomputed in the backward pass. t is padded up to a
   multiple of chunk inside. On a mesh (training/mesh.py, `on`) each part reads
-  its own rows; the embedding is gathered over fsdp once, and the parts'
-  gradients of it are added once, not for every piece.
+  its own rows, and each chip of it its own share of the vocabulary; the
+  embedding is gathered over fsdp once, and the parts' gradients of it are
+  added once, not for every piece, each where it lies.
   """
+  embedding_vd = params["embedding"]
   if jax.sharding.get_abstract_mesh().empty:
-    return _target_log_probs(config, params["embedding"], hidden_btd, target_bt, chunk)
-  # Not gathered inside: there the compiler would lose the cut over model.
-  embedding_vd = jax.lax.with_sharding_constraint(params["embedding"], PartitionSpec("model", None))
-  # Here, once: the pieces of time would gather it where tokens lie over model, each all of it.
-  hidden_btd = jax.lax.with_sharding_constraint(hidden_btd, PartitionSpec(*mesh_lib.ROWS, None, None))
-  own_rows = functools.partial(_target_log_probs, config, chunk=chunk)
+    return _target_log_probs(config, embedding_vd, hidden_btd, target_bt, chunk)
   rows = mesh_lib.ROWS
-  return jax.shard_map(own_rows, in_specs=(PartitionSpec(), rows, rows), out_specs=rows,
-                       axis_names={"data", "fsdp"})(embedding_vd, hidden_btd, target_bt)
+  # Here, once: the pieces of time would gather it where tokens lie over model, each all of it.
+  hidden_btd = jax.lax.with_sharding_constraint(hidden_btd, PartitionSpec(*rows, None, None))
+  def own(embedding_vd, hidden_btd, target_bt):
+    gathered_vd = shares.gathered(embedding_vd.astype(config.dtype), 1)
+    # As it was stored, so that the pieces' gradients are added in that type.
+    return _target_log_probs(config, gathered_vd.astype(embedding_vd.dtype), hidden_btd, target_bt, chunk, over="model")
+  return jax.shard_map(own, in_specs=(PartitionSpec("model", "fsdp"), rows, rows), out_specs=rows)(embedding_vd, hidden_btd, target_bt)
 
 
-def _target_log_probs(config: GemmaConfig, embedding_vd, hidden_btd, target_bt, chunk: int) -> jax.Array:
+def _target_log_probs(config: GemmaConfig, embedding_vd, hidden_btd, target_bt, chunk: int, over: str | None = None) -> jax.Array:
+  """over: the axis of the mesh over which the vocabulary is cut, embedding_vd being one share."""
   b, t = target_bt.shape
   pad = -t % chunk
   hidden_btd = jnp.pad(hidden_btd, ((0, 0), (0, pad), (0, 0)))
@@ -59,9 +61,20 @@ def _target_log_probs(config: GemmaConfig, embedding_vd, hidden_btd, target_bt, 
   def piece(_, x):
     hidden_bcd, target_bc = x
     logit_bcv = _logits(config, embedding_vd, hidden_bcd)
-    picked_bc = jnp.take_along_axis(logit_bcv, target_bc[..., None], axis=-1)[..., 0]
-    return None, picked_bc - jax.nn.logsumexp(logit_bcv, axis=-1)
+    if over is None:
+      return None, _at(logit_bcv, target_bc) - jax.nn.logsumexp(logit_bcv, axis=-1)
+    at_bc = target_bc - jax.lax.axis_index(over) * len(embedding_vd)
+    here_bc = (at_bc >= 0) & (at_bc < len(embedding_vd))
+    picked_bc = jnp.where(here_bc, _at(logit_bcv, jnp.where(here_bc, at_bc, 0)), 0)
+    most_bc = jax.lax.pmax(jax.lax.stop_gradient(logit_bcv).max(axis=-1), over)
+    total_bc = jnp.exp(logit_bcv - most_bc[..., None]).sum(axis=-1)
+    picked_bc, total_bc = jax.lax.psum((picked_bc, total_bc), over)
+    return None, picked_bc - most_bc - jnp.log(total_bc)
 
   split = lambda x: jnp.moveaxis(x.reshape(b, (t + pad) // chunk, chunk, *x.shape[2:]), 1, 0)
   _, log_prob_xbc = jax.lax.scan(piece, None, (split(hidden_btd), split(target_bt)))
   return jnp.moveaxis(log_prob_xbc, 0, 1).reshape(b, t + pad)[:, :t]
+
+
+def _at(logit_bcv, target_bc):
+  return jnp.take_along_axis(logit_bcv, target_bc[..., None], axis=-1)[..., 0]

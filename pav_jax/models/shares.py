@@ -36,6 +36,19 @@ def _spread(x_btd) -> bool:
   return not (x_btd.shape[0] % mesh_lib.num_parts(mesh) or x_btd.shape[1] % mesh.shape["model"])
 
 
+def gathered(x, axis: int):
+  """The whole of what is cut over fsdp along the axis, inside a shard_map; its gradient is summed and cut again.
+
+  Pieces arrive along an axis of their own and are put side by side here: where
+  the last axis is the one that is cut, the TPU's compiler would sum the
+  gradient whole on every chip.
+  """
+  if axis < x.ndim - 1:
+    return jax.lax.all_gather(x, "fsdp", axis=axis, tiled=True)
+  whole = jnp.moveaxis(jax.lax.all_gather(x, "fsdp"), 0, axis)
+  return whole.reshape(*x.shape[:axis], -1, *x.shape[axis + 1:])
+
+
 def in_shares(function: Callable, x_btd, weights, cuts: Sequence[P], *rows):
   """function(x_btd, *weights, *rows) -> (y_btd, aside) on every chip's share of what is cut over model; the sum of the shares' y_btd.
 
@@ -49,7 +62,7 @@ def in_shares(function: Callable, x_btd, weights, cuts: Sequence[P], *rows):
   if not _spread(x_btd):
     return function(x_btd, *weights, *rows)
   def share(x_btd, *rest):
-    whole = [jax.lax.all_gather(w, "fsdp", axis=cut.index("fsdp"), tiled=True) for w, cut in zip(rest, cuts)]
+    whole = [gathered(w, cut.index("fsdp")) for w, cut in zip(rest, cuts)]
     all_btd = jax.lax.all_gather(x_btd, "model", axis=1, tiled=True)
     y_btd, aside = function(all_btd, *whole, *rest[len(cuts):])
     return jax.lax.psum_scatter(y_btd, "model", scatter_dimension=1, tiled=True), aside

@@ -65,12 +65,15 @@ RUNS = (
 )
 
 
+_WRONG = {0: "", 2: "does not fit", -9: "killed, as by a machine out of memory (the compiler takes up to 20 GiB)"}
+
+
 def lines() -> list[dict]:
   return [json.loads(x) for x in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
 
 
-def compile_stage(run: Run, stage: str) -> tuple[list[dict], bool]:
-  """(the stage's lines, whether everything fits)."""
+def compile_stage(run: Run, stage: str) -> tuple[list[dict], str]:
+  """(the stage's lines, what went wrong)."""
   with tempfile.TemporaryDirectory() as folder:
     done = subprocess.run(
         [sys.executable, "-m", "pav_jax.main", "--mode=compile", f"--config=configs/paper/gemma2_{run.size}_math.py",
@@ -78,7 +81,8 @@ def compile_stage(run: Run, stage: str) -> tuple[list[dict], bool]:
          f"--config.mesh.model={run.model}", f"--workdir={folder}", *run.flags],
         cwd=ROOT, env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"})
     path = pathlib.Path(folder) / "compile.jsonl"
-    return [json.loads(x) for x in path.read_text().splitlines()] if path.exists() else [], not done.returncode
+    return [json.loads(x) for x in path.read_text().splitlines()] if path.exists() else [], _WRONG.get(
+        done.returncode, f"ended with status {done.returncode}")
 
 
 def keep(run: Run, stage: str, found: list[dict]):
@@ -127,12 +131,12 @@ def main():
     for stage in STAGES[run.part]:
       words = (run.size, run.part, stage, run.topology, run.topology.partition(":")[0])
       if set(options.only.split()) <= set(words) and not (options.missing and any(run.wrote(x, stage) for x in lines())):
-        found, fits = compile_stage(run, stage)
+        found, wrong = compile_stage(run, stage)
         keep(run, stage, found)
-        failed += [] if fits else [" ".join(words[:4])]
+        failed += [f"{' '.join(words[:4])}: {wrong}"] if wrong else []
   table()
   if failed:
-    raise SystemExit("error: does not fit or was not compiled: " + ", ".join(failed))
+    raise SystemExit("error: " + "; ".join(failed))
 
 
 if __name__ == "__main__":
