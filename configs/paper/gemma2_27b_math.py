@@ -5,7 +5,7 @@
     --config.policy.init_from=.../gemma2-27b --config.verifier.init_from=.../gemma2-9b
 
 Slices on which it fits (`make pods`), with `--config.mesh.data=1` and fsdp x model: v5e:8x16 and v4:4x4x8 (16 x 8), v5p:4x4x4
-(16 x 4); beams up to 128 on v5p and v4, 32 on v5e.
+(16 x 4); beams up to 128 on v5p, 64 on v4, 32 on v5e.
 
 Expected from the paper: +8 points over ORM best-of-N, or the same at 1.5x less compute. Not run by us: no accelerator.
 

@@ -54,7 +54,7 @@ RUNS = (
     Run("9b", "pipeline", "v4:4x4x4", 16, 4, _UP_TO(64)),
     Run("9b", "pipeline", "v5p:2x2x4", 4, 4),
     Run("27b", "pipeline", "v5e:8x16", 16, 8, _UP_TO(32)),
-    Run("27b", "pipeline", "v4:4x4x8", 16, 8),
+    Run("27b", "pipeline", "v4:4x4x8", 16, 8, _UP_TO(64)),
     Run("27b", "pipeline", "v5p:4x4x4", 16, 4),
     Run("2b", "rl", "v5e:4x4", 4, 4),
     Run("2b", "rl", "v4:2x2x4", 4, 4),
