@@ -10,6 +10,7 @@ from jax.sharding import PartitionSpec as P
 from pav_jax.errors import UserError
 from pav_jax.models import gemma
 from pav_jax.models import network as network_lib
+from pav_jax.models import shares
 from pav_jax.models import size
 from pav_jax.training import checkpoint
 from pav_jax.training import files
@@ -17,7 +18,7 @@ from pav_jax.training import mesh as mesh_lib
 
 # Parameters by path; optimiser moments mirror the parameters' paths. The layer axis stays whole, since the scan walks it.
 SHARDING = (
-    (r"embedding$", P("model", "fsdp")),
+    (r"embedding$", shares.EMBEDDING_CUT),
     *((f"/{name}$", P(None, *cut)) for name, cut in gemma.CUTS.items()),
     (r"scale$", P()),
 )

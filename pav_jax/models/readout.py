@@ -47,7 +47,7 @@ def target_log_probs(config: GemmaConfig, params, hidden_btd, target_bt, chunk: 
     gathered_vd = shares.gathered(embedding_vd.astype(config.dtype), 1)
     # As it was stored, so that the pieces' gradients are added in that type.
     return _target_log_probs(config, gathered_vd.astype(embedding_vd.dtype), hidden_btd, target_bt, chunk, over="model")
-  return jax.shard_map(own, in_specs=(PartitionSpec("model", "fsdp"), rows, rows), out_specs=rows)(embedding_vd, hidden_btd, target_bt)
+  return jax.shard_map(own, in_specs=(shares.EMBEDDING_CUT, rows, rows), out_specs=rows)(embedding_vd, hidden_btd, target_bt)
 
 
 def _target_log_probs(config: GemmaConfig, embedding_vd, hidden_btd, target_bt, chunk: int, over: str | None = None) -> jax.Array:
@@ -63,17 +63,22 @@ def _target_log_probs(config: GemmaConfig, embedding_vd, hidden_btd, target_bt, 
     logit_bcv = _logits(config, embedding_vd, hidden_bcd)
     if over is None:
       return None, _at(logit_bcv, target_bc) - jax.nn.logsumexp(logit_bcv, axis=-1)
-    at_bc = target_bc - jax.lax.axis_index(over) * len(embedding_vd)
-    here_bc = (at_bc >= 0) & (at_bc < len(embedding_vd))
-    picked_bc = jnp.where(here_bc, _at(logit_bcv, jnp.where(here_bc, at_bc, 0)), 0)
-    most_bc = jax.lax.pmax(jax.lax.stop_gradient(logit_bcv).max(axis=-1), over)
-    total_bc = jnp.exp(logit_bcv - most_bc[..., None]).sum(axis=-1)
-    picked_bc, total_bc = jax.lax.psum((picked_bc, total_bc), over)
-    return None, picked_bc - most_bc - jnp.log(total_bc)
+    return None, _of_shares(logit_bcv, target_bc, over)
 
   split = lambda x: jnp.moveaxis(x.reshape(b, (t + pad) // chunk, chunk, *x.shape[2:]), 1, 0)
   _, log_prob_xbc = jax.lax.scan(piece, None, (split(hidden_btd), split(target_bt)))
   return jnp.moveaxis(log_prob_xbc, 0, 1).reshape(b, t + pad)[:, :t]
+
+
+def _of_shares(logit_bcv, target_bc, over: str):
+  """log p(target) (b, c) from a chip's share of the vocabulary's logits, the shares lying over an axis of the mesh in order."""
+  at_bc = target_bc - jax.lax.axis_index(over) * logit_bcv.shape[-1]
+  here_bc = (at_bc >= 0) & (at_bc < logit_bcv.shape[-1])
+  picked_bc = jnp.where(here_bc, _at(logit_bcv, jnp.where(here_bc, at_bc, 0)), 0)
+  most_bc = jax.lax.pmax(jax.lax.stop_gradient(logit_bcv).max(axis=-1), over)
+  total_bc = jnp.exp(logit_bcv - most_bc[..., None]).sum(axis=-1)
+  picked_bc, total_bc = jax.lax.psum((picked_bc, total_bc), over)
+  return picked_bc - most_bc - jnp.log(total_bc)
 
 
 def _at(logit_bcv, target_bc):

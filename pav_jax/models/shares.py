@@ -14,6 +14,8 @@ from jax.sharding import PartitionSpec as P
 
 from pav_jax.training import mesh as mesh_lib
 
+EMBEDDING_CUT = P("model", "fsdp")  # vocabulary and widths; layers' cuts are gemma.CUTS
+
 
 def constrain_rows(x):
   """Rows over data and fsdp, the rest whole or as the compiler likes; as it is where no mesh is traced for.
@@ -87,4 +89,4 @@ def looked_up(table_vd, token_bt, dtype):
     found_btd = jnp.where(here_bt1, table_vd[jnp.clip(at_bt, 0, len(table_vd) - 1)].astype(dtype), 0)
     found_btd = jax.lax.psum_scatter(found_btd, "model", scatter_dimension=1, tiled=True)  # exact: one chip's is not 0
     return jax.lax.all_to_all(found_btd, "fsdp", split_axis=0, concat_axis=2, tiled=True)
-  return jax.shard_map(own, in_specs=(P("model", "fsdp"), mesh_lib.ROWS), out_specs=P(*mesh_lib.ROWS, "model"))(table_vd, token_bt)
+  return jax.shard_map(own, in_specs=(EMBEDDING_CUT, mesh_lib.ROWS), out_specs=P(*mesh_lib.ROWS, "model"))(table_vd, token_bt)

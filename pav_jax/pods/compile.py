@@ -62,7 +62,7 @@ def run(config, topology: str, workdir: epath.Path | None = None) -> list[dict]:
 
 
 def _trim():
-  """Gives the compiler's memory back to the machine: freed, it would stay with the process, up to 15 GiB after one program of 42 layers on v4."""
+  """Gives the compiler's memory back to the machine: freed, it would stay with the process, program by program."""
   gc.collect()
   ctypes.CDLL(None).malloc_trim(0)  # of glibc, which libtpu needs
 

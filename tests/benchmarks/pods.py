@@ -65,7 +65,8 @@ RUNS = (
 )
 
 
-_WRONG = {0: "", 2: "does not fit", -9: "killed, as by a machine out of memory (the compiler takes up to 20 GiB)"}
+# What the status of a stage means. Lines of one that was cut short would pass for all of it.
+_WRONG = {0: "", 2: "refused, see its error", -9: "killed, as by a machine out of memory (the compiler takes up to 20 GiB)"}
 
 
 def lines() -> list[dict]:
@@ -73,7 +74,7 @@ def lines() -> list[dict]:
 
 
 def compile_stage(run: Run, stage: str) -> tuple[list[dict], str]:
-  """(the stage's lines, what went wrong)."""
+  """(the stage's lines, none where it did not come to its end; what went wrong)."""
   with tempfile.TemporaryDirectory() as folder:
     done = subprocess.run(
         [sys.executable, "-m", "pav_jax.main", "--mode=compile", f"--config=configs/paper/gemma2_{run.size}_math.py",
@@ -81,7 +82,8 @@ def compile_stage(run: Run, stage: str) -> tuple[list[dict], str]:
          f"--config.mesh.model={run.model}", f"--workdir={folder}", *run.flags],
         cwd=ROOT, env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"})
     path = pathlib.Path(folder) / "compile.jsonl"
-    return [json.loads(x) for x in path.read_text().splitlines()] if path.exists() else [], _WRONG.get(
+    whole = done.returncode in (0, 2) and path.exists()
+    return [json.loads(x) for x in path.read_text().splitlines()] if whole else [], _WRONG.get(
         done.returncode, f"ended with status {done.returncode}")
 
 
@@ -132,7 +134,8 @@ def main():
       words = (run.size, run.part, stage, run.topology, run.topology.partition(":")[0])
       if set(options.only.split()) <= set(words) and not (options.missing and any(run.wrote(x, stage) for x in lines())):
         found, wrong = compile_stage(run, stage)
-        keep(run, stage, found)
+        if found:
+          keep(run, stage, found)
         failed += [f"{' '.join(words[:4])}: {wrong}"] if wrong else []
   table()
   if failed:
