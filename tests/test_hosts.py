@@ -25,7 +25,13 @@ pytestmark = pytest.mark.slow
 
 CHANGES = {"rollouts.problems_per_shard": 2, "verifier.kinds": ("orm", "q"), "search.provers": ("best_of_k",), "search.widths": (1,), "search.rows": 48,
            "evaluate.checkpoint": "sft/best"} | {f"rl.{name}": x for name, x in TINY.items()} | {"rl.batch_size": 4, "rl.init_from": "./sft/best"}
-STAGE = """
+LIMIT_S = 600
+# Where each thread stands when they wait for one another for ever.
+HANGS = f"""
+import faulthandler
+faulthandler.dump_traceback_later({LIMIT_S}, exit=True)
+"""
+STAGE = HANGS + """
 import sys
 from pav_jax import main
 from tests.test_hosts import CHANGES
@@ -40,17 +46,36 @@ status = main.to_the_end(all_stages, several=bool(spec))
 sys.stderr.flush()
 os._exit(status)
 """
+SAVES = HANGS + """
+import os, pathlib, sys
+import jax
+import numpy as np
+from pav_jax.training import checkpoint, hosts
+from pav_jax.training.state import TrainState
+_, root, spec = sys.argv[1:]
+hosts.join(spec)
+everywhere = jax.sharding.NamedSharding(jax.make_mesh((8,), ("data",)), jax.sharding.PartitionSpec())
+array = lambda *x: jax.make_array_from_callback(np.shape(x), everywhere, lambda index: np.array(x, np.float32)[index])
+folders = [checkpoint.Checkpoints(pathlib.Path(root) / name, by_loss=name == "best") for name in ("latest", "best")]
+for n in range(6):
+  for folder in folders:
+    folder.save(TrainState(array(n).reshape(()), {"w": array(n, n)}, ()), {}, loss=6 - n)
+for folder in folders:
+  folder.close()
+os._exit(0)
+"""
 
 
-def _processes(root, *stages, place=None):
+def _processes(root, *stages, place=None, script=STAGE):
   """root: the workdir; place: where the processes run, if not there."""
   with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     address = f"127.0.0.1:{free.getsockname()[1]}"
   environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=4", "PYTHONPATH": os.getcwd()}
-  running = [subprocess.Popen([sys.executable, "-c", STAGE, str(place or root), str(root), f"{address},2,{i}", *stages], env=environment,
+  running = [subprocess.Popen([sys.executable, "-c", script, str(place or root), str(root), f"{address},2,{i}", *stages], env=environment,
                               stderr=subprocess.PIPE, text=True) for i in range(2)]
-  said = [process.communicate(timeout=400)[1] for process in running]
+  said = [process.communicate(timeout=LIMIT_S + 60)[1] for process in running]
+  print(*said, sep="\n", file=sys.stderr)  # pytest shows it where a test fails, and shortens it in an assertion
   return [process.returncode for process in running], said
 
 
@@ -127,6 +152,14 @@ def test_two_hosts_in_a_bucket(two, bucket, tmp_path):
     assert metrics.read_curves(f"gs://bucket/two/{name}/curves.jsonl") == metrics.read_curves(two / name / "curves.jsonl")
     assert checkpoint.read_meta(f"gs://bucket/two/{name}/best") == checkpoint.read_meta(two / name / "best")
   assert "bucket/two/report/index.html" in bucket.objects and not os.listdir(tmp_path)
+
+
+def test_two_folders_are_written_at_once(tmp_path):
+  """As the newest and the best are: orbax's threads of one must not meet those of the other."""
+  status, said = _processes(tmp_path, script=SAVES)
+  assert status == [0, 0], said
+  for name in ("latest", "best"):
+    assert checkpoint.read_meta(tmp_path / name / "5") == {}
 
 
 def test_a_mistake_on_the_first_host_ends_all(tmp_path):

@@ -12,6 +12,7 @@ A step is written beside its place and moved there when it is whole (in a bucket
 """
 
 import contextlib
+import itertools
 import os
 import sys
 from collections.abc import Callable
@@ -52,9 +53,11 @@ class Checkpoints:
   def __init__(self, path: str | os.PathLike, *, keep: int = 1, by_loss: bool = False):
     self._keep = keep
     self.path = files.path(path)  # Absolute: orbax reports success for a relative one, and fails in the background.
+    # Orbax's threads meet those of other hosts by name; two folders that are written at once would meet each other.
+    apart = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=f"{next(_managers)}/{self.path.name}")
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep, create=True, cleanup_tmp_directories=True, keep_checkpoints_without_metrics=not by_loss,
-        best_fn=(lambda metrics: metrics["loss"]) if by_loss else None, best_mode="min")
+        best_fn=(lambda metrics: metrics["loss"]) if by_loss else None, best_mode="min", multiprocessing_options=apart)
     with files.told(self.path, "made a folder of checkpoints"):
       self._manager = ocp.CheckpointManager(self.path, item_names=ITEMS, options=options)
 
@@ -137,6 +140,10 @@ class Checkpoints:
     for step in sorted(self._manager.all_steps())[:-self._keep]:  # one that a kill has left half deleted
       self._manager.delete(step)
     self._manager.close()
+
+
+# All processes make theirs in one order, which makes the names unique.
+_managers = itertools.count()
 
 
 def _step_folder(path: str | os.PathLike) -> epath.Path:
