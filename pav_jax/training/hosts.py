@@ -40,6 +40,7 @@ def join(spec: str):
   if spec != "auto" and not (len(parts) == 3 and ":" in parts[0] and parts[1].isdecimal() and parts[2].isdecimal()
                              and int(parts[2]) < int(parts[1])):
     raise UserError(f"--hosts={spec}: neither auto nor ADDRESS:PORT,COUNT,INDEX with INDEX < COUNT")
+  _handler(signal.SIGABRT, _aborted)  # Another host may be lost at once: while JAX looks for the devices of all, too.
   try:
     jax.distributed.initialize(*([] if spec == "auto" else [parts[0], int(parts[1]), int(parts[2])]),
                                heartbeat_timeout_seconds=_HEARTBEAT_S)
@@ -49,10 +50,12 @@ def join(spec: str):
     raise LostHost(f"--hosts={spec}: {' '.join(str(error).split())}") from error
   # JAX has put its own handler of SIGTERM in the place of ours; it is what tells the other hosts.
   theirs = ctypes.CFUNCTYPE(None, ctypes.c_int)(_handler(signal.SIGTERM, None))
-  NOTICE.listen(pass_on=theirs if several() else None)
+  NOTICE.listen()
   if several():
-    _handler(signal.SIGABRT, _aborted)
+    NOTICE.listen(pass_on=theirs)
     threading.Thread(target=_hear_of_ends, daemon=True).start()
+  else:
+    _handler(signal.SIGABRT, None)
 
 
 def _handler(number: int, handler) -> int:

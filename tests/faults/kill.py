@@ -1,6 +1,7 @@
 """Kills every stage with SIGKILL at random moments, starts it again, and compares what it leaves with a run that nothing disturbed.
 
   python tests/faults/kill.py --kills=20 --seed=0 --results=tests/faults/kills.jsonl
+  python tests/faults/kill.py --hosts=2 --kills=10 --results=tests/faults/kills.jsonl
 
   1. Everything is imported once, and every attempt is a fork: start-up takes longer than the stages of this configuration.
   2. The stages run once, one after another, undisturbed; how long each takes and how often it touches its folders is noted.
@@ -9,12 +10,15 @@
      it has left is compared, its folders are removed, and it starts anew, until it has been killed often enough.
   4. Equal are: arrays, counts and facts of records; parameters and optimisers of every checkpoint, bit for bit; curves but for
      their seconds; reports and figures; and that nothing else is left behind, no process either.
+  5. With --hosts a stage runs on several processes of two devices each. A random one is killed; the others must end by
+     themselves, with status 1, or 0 where they had done all of it.
 """
 
 import argparse
 import dataclasses
 import functools
 import json
+import math
 import os
 import pathlib
 import platform
@@ -22,6 +26,7 @@ import random
 import re
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -46,11 +51,14 @@ CHANGES = {
         "num_steps": 6, "batch_size": 2, "warmup_steps": 1, "eval_every": 2, "save_every": 2, "group": 2, "rows": 4, "share": 2,
         "eval_problems": 4, "eval_n": 2, "test_problems": 3, "eval_samples": 2, "value_warmup": 2, "baseline": "value",
         "arms": ("progress",), "watch.responses": 8, "watch.share": 0.05, "watch.factor": 1.05, "watch.kl": 1e-4}.items()}}
+# A host that was killed is missed after 30 seconds, and what the others have under way may take its time.
+LAST_S = 120
+LONGEST_S = 900
 
 
 @dataclasses.dataclass
 class Undisturbed:
-  """What the run that nothing disturbed says of a stage: seconds to its first write and in all, how many writes."""
+  """What the run that nothing disturbed says of a stage, of one host: seconds to its first write and in all, how many writes."""
 
   first_s: float
   seconds: float
@@ -59,8 +67,9 @@ class Undisturbed:
 
 @dataclasses.dataclass
 class Aim:
-  """When an attempt ends: after so many seconds, or at this write and so many seconds later."""
+  """When an attempt ends: after so many seconds, or at this write and so many seconds later; by the death of which host."""
 
+  host: int = 0
   after_s: float = 0.0
   write: int = 0
   later_s: float = 0.0
@@ -117,12 +126,13 @@ def forked(task, log: pathlib.Path) -> int:
     os._exit(status)
 
 
-def stage_task(stage: str, root: pathlib.Path, cache: pathlib.Path, aim: Aim | None, noted: pathlib.Path | None) -> int:
-  """One attempt, in a process of its own; noted: where an undisturbed one writes what it was like."""
+def stage_task(stage: str, root: pathlib.Path, cache: pathlib.Path, aim: Aim | None, noted: pathlib.Path | None, spec: str) -> int:
+  """One attempt, in a process of its own; noted: where an undisturbed one writes what it was like; spec: as in --hosts."""
   import jax
   from pav_jax import main
   from pav_jax.policy import rft
   from pav_jax.training import files
+  from pav_jax.training import hosts
   from pav_jax.training import mesh as mesh_lib
   from pav_jax.training.run import Run
   from tests.test_pipeline import miniature
@@ -131,16 +141,29 @@ def stage_task(stage: str, root: pathlib.Path, cache: pathlib.Path, aim: Aim | N
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 1e9 if noted is None else 0.0)
   jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
   sys.argv[1:] = []  # which the report tells
-  config = miniature(stage="rl" if stage == "rft" else stage, **CHANGES)
+  if spec:
+    jax.config.update("jax_num_cpu_devices", 2)
+  config = miniature(stage="rl" if stage == "rft" else stage, **CHANGES, **({"mesh.model": 2} if spec else {}))
   writes, start = Writes(root, aim), time.monotonic()
   sys.addaudithook(writes)
-  task = functools.partial(main.run, config, root)
-  if stage == "rft":
-    task = lambda: rft.run_stage(Run(config, files.path(root), mesh_lib.make_mesh(**config.mesh)))
-  status = main.to_the_end(task, several=False)
+  def task():
+    if stage != "rft":
+      return main.run(config, root, spec)
+    hosts.join(spec)
+    rft.run_stage(Run(config, files.path(root), mesh_lib.make_mesh(**config.mesh)))
+  status = main.to_the_end(task, several=bool(spec))
   if noted is not None:
-    noted.write_text(json.dumps(dataclasses.asdict(Undisturbed(writes.first_at - start, time.monotonic() - start, writes.count))))
+    first_s = writes.first_at - start if writes.count else 0.0
+    noted.write_text(json.dumps(dataclasses.asdict(Undisturbed(first_s, time.monotonic() - start, writes.count))))
   return status
+
+
+def specs(hosts: int) -> list[str]:
+  """--hosts of each."""
+  with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    address = f"127.0.0.1:{free.getsockname()[1]}"
+  return [f"{address},{hosts},{i}" if hosts > 1 else "" for i in range(hosts)]
 
 
 def content(folder: pathlib.Path) -> dict:
@@ -148,12 +171,15 @@ def content(folder: pathlib.Path) -> dict:
   import jax
   import numpy as np
   import orbax.checkpoint as ocp
-  found = {}
+  import tensorflow as tf
+  found, here = {}, jax.sharding.SingleDeviceSharding(jax.devices()[0])
   steps = {p.parent for p in folder.rglob("params") if p.is_dir()}
   for step in steps:
     for item in ("params", "rest"):
       with ocp.StandardCheckpointer() as reader:
-        for path, x in jax.tree_util.tree_leaves_with_path(reader.restore(step / item)):
+        stored = reader.metadata(step / item).item_metadata.tree
+        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), stored)  # more devices wrote it
+        for path, x in jax.tree_util.tree_leaves_with_path(reader.restore(step / item, like)):
           found[f"{step.relative_to(folder)}/{item}{jax.tree_util.keystr(path)}"] = np.asarray(x)
     found[f"{step.relative_to(folder)}/meta"] = without_times(json.loads((step / "meta" / "metadata").read_text()))
   for path in folder.rglob("*"):
@@ -163,6 +189,8 @@ def content(folder: pathlib.Path) -> dict:
     if path.suffix == ".npz":
       with np.load(path) as arrays:
         found |= {f"{name} {key}": arrays[key] for key in arrays.files}
+    elif ".tfrecord" in path.name:  # whose maps have another order in every process
+      found[name] = [tf.train.Example.FromString(x).SerializeToString(deterministic=True) for x in tf.data.TFRecordDataset(str(path)).as_numpy_iterator()]
     elif path.suffix == ".json":
       found[name] = without_times(json.loads(path.read_text()))
     elif path.suffix == ".jsonl":
@@ -211,64 +239,79 @@ def alive(pid: int) -> bool:
     return False
 
 
-def attempt(stage: str, root: pathlib.Path, base: pathlib.Path, aim: Aim) -> tuple[int | None, list[int]]:
-  """Starts a stage and kills it; its status if it ended before, and processes of its own that outlive it by 20 seconds."""
-  pid = forked(functools.partial(stage_task, stage, root, base / "cache", aim, None), base / "log.txt")
-  end, started = time.monotonic() + aim.after_s, set()
-  while True:
-    done, status = os.waitpid(pid, os.WNOHANG)
-    if done:
-      break
-    started |= set(children(pid))
-    if aim.after_s and time.monotonic() > end:
-      os.kill(pid, signal.SIGKILL)
-      _, status = os.waitpid(pid, 0)
-      break
+def attempt(stage: str, root: pathlib.Path, base: pathlib.Path, aim: Aim, hosts: int) -> tuple[float | None, str]:
+  """Starts a stage and kills it, or one of its hosts: (seconds that the others took to end, None if all ended undisturbed; what is wrong)."""
+  start, death, started, statuses = time.monotonic(), math.inf, set(), {}
+  pids = [forked(functools.partial(stage_task, stage, root, base / "cache", aim if i == aim.host else None, None, spec), base / "log.txt")
+          for i, spec in enumerate(specs(hosts))]
+  while len(statuses) < hosts and time.monotonic() < min(death + LAST_S, start + LONGEST_S):
+    for i in set(range(hosts)) - statuses.keys():
+      started |= set(children(pids[i]))
+      done, status = os.waitpid(pids[i], os.WNOHANG)
+      if done:
+        statuses[i] = os.waitstatus_to_exitcode(status)
+    if aim.after_s and time.monotonic() > start + aim.after_s and aim.host not in statuses:
+      os.kill(pids[aim.host], signal.SIGKILL)
+    if statuses.get(aim.host) == -signal.SIGKILL:
+      death = min(death, time.monotonic())
     time.sleep(0.01)
+  took = None if death == math.inf else time.monotonic() - death
+  behind = set(range(hosts)) - statuses.keys()
+  for i in behind:
+    os.kill(pids[i], signal.SIGKILL)
+    os.waitpid(pids[i], 0)
   limit = time.monotonic() + 20
   while (left := [x for x in started if alive(x)]) and time.monotonic() < limit:
     time.sleep(0.05)
-  killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-  return None if killed else os.waitstatus_to_exitcode(status), left
+  others = {x for i, x in statuses.items() if i != aim.host}
+  wrong = ""
+  if behind:
+    wrong = f"hosts {behind} do not end, " + (f"{LAST_S} s after host {aim.host} was killed" if took else f"in {LONGEST_S} s")
+  elif left:
+    wrong = f"processes {left} outlive the run"
+  elif not others <= {0, 1} or took is None and set(statuses.values()) != {0}:
+    wrong = f"hosts ended with {statuses}: {(base / 'log.txt').read_text()[-2000:]}"
+  return took, wrong
 
 
-def undisturbed(stage: str, base: pathlib.Path) -> Undisturbed:
-  """Runs a stage in base/whole, if that has not been done, and once more with its programs compiled, which is what is noted."""
-  noted = base / f"{stage}.json"
-  if not noted.exists():
+def undisturbed(stage: str, base: pathlib.Path, hosts: int) -> list[Undisturbed]:
+  """Runs a stage in base/whole, if that has not been done, and once more with its programs compiled, which is what is noted, of each host."""
+  noted = [base / f"{stage}.{i}.json" for i in range(hosts)]
+  if not all(path.exists() for path in noted):
     (base / "whole").mkdir(parents=True, exist_ok=True)
     for root in (base / "whole", base / "again"):
       if root.name == "again":
         shutil.copytree(base / "whole", root, ignore=shutil.ignore_patterns(*FOLDERS[stage]))
-      _, status = os.waitpid(forked(functools.partial(stage_task, stage, root, base / "cache", None, noted), base / "log.txt"), 0)
-      assert status == 0, (base / "log.txt").read_text()[-3000:]
+      pids = [forked(functools.partial(stage_task, stage, root, base / "cache", None, path, spec), base / "log.txt")
+              for path, spec in zip(noted, specs(hosts))]
+      statuses = [os.waitpid(pid, 0)[1] for pid in pids]
+      assert not any(statuses), (base / "log.txt").read_text()[-3000:]
     shutil.rmtree(base / "again")
-  return Undisturbed(**json.loads(noted.read_text()))
+  return [Undisturbed(**json.loads(path.read_text())) for path in noted]
 
 
-def disturb(stage: str, base: pathlib.Path, was: Undisturbed, kills: int, rng: random.Random) -> dict:
+def disturb(stage: str, base: pathlib.Path, were: list[Undisturbed], kills: int, rng: random.Random) -> dict:
   """Kills a stage so often, or up to the first thing that is wrong; the counts, and what that was."""
-  killed, log = base / "killed", base / "log.txt"
+  killed = base / "killed"
   killed.mkdir(exist_ok=True)
   for folder in FOLDERS[stage]:
     shutil.rmtree(killed / folder, ignore_errors=True)
-  counts = {"kills": 0, "at_a_write": 0, "ends": 0, "wrong": ""}
+  counts = {"kills": 0, "at_a_write": 0, "ends": 0, "others_end_s": 0.0, "wrong": ""}
   start = time.monotonic()
   while not counts["wrong"] and (counts["kills"] < kills or any((killed / folder).exists() for folder in FOLDERS[stage])):
-    aim = Aim(after_s=rng.uniform(0.9 * was.first_s, was.seconds))
+    host = rng.randrange(len(were)) if len(were) > 1 else 0
+    was = were[host]
+    aim = Aim(host, after_s=rng.uniform(0.9 * was.first_s, was.seconds))
     if counts["kills"] >= kills:
       aim = Aim()
-    elif rng.random() < 0.5:
-      aim = Aim(write=rng.randint(1, was.writes), later_s=rng.choice((0.0, rng.uniform(0, 0.05))))
-    status, left = attempt(stage, killed, base, aim)
-    if left:
-      counts["wrong"] = f"processes {left} outlive the run"
-    elif status is None:
+    elif was.writes and rng.random() < 0.5:
+      aim = Aim(host, write=rng.randint(1, was.writes), later_s=rng.choice((0.0, rng.uniform(0, 0.05))))
+    took, counts["wrong"] = attempt(stage, killed, base, aim, len(were))
+    if took is not None:
       counts["kills"] += 1
+      counts["others_end_s"] = max(counts["others_end_s"], round(took, 1))
       counts["at_a_write"] += bool(aim.write)
-    elif status:
-      counts["wrong"] = f"ended with status {status}: {log.read_text()[-2000:]}"
-    else:
+    elif not counts["wrong"]:
       differences = base / "differences.txt"
       differences.unlink(missing_ok=True)
       _, status = os.waitpid(forked(functools.partial(compare, stage, base / "whole", killed), differences), 0)
@@ -286,6 +329,7 @@ def main() -> int:
   parser.add_argument("--stages", default=",".join(FOLDERS), help="Which are killed; those before them run, too.")
   parser.add_argument("--kills", type=int, default=20, help="Of each stage.")
   parser.add_argument("--seed", type=int, default=0)
+  parser.add_argument("--hosts", type=int, default=1, help="How many processes a stage runs on.")
   parser.add_argument("--results", default="", help="A file to add a JSON line to for each stage.")
   parser.add_argument("--workdir", default="", help="Where all of it happens and is kept, the undisturbed run for another time; left out: a temporary folder.")
   options = parser.parse_args()
@@ -295,11 +339,11 @@ def main() -> int:
   with tempfile.TemporaryDirectory() as temporary:
     base = pathlib.Path(options.workdir or temporary).absolute()
     for stage in list(FOLDERS)[:max(map(list(FOLDERS).index, wanted)) + 1]:
-      was = undisturbed(stage, base)
+      were = undisturbed(stage, base, options.hosts)
       if stage in wanted:
-        line = {"stage": stage, **disturb(stage, base, was, options.kills, random.Random(f"{options.seed} {stage}")),
-                "seed": options.seed, "undisturbed_s": round(was.seconds, 1), "writes": was.writes,
-                "hardware": f"1 core, {cpu()}", "python": platform.python_version()}
+        line = {"stage": stage, **disturb(stage, base, were, options.kills, random.Random(f"{options.seed} {stage}")),
+                "seed": options.seed, "hosts": options.hosts, "undisturbed_s": round(were[0].seconds, 1), "writes": sum(was.writes for was in were),
+                "hardware": f"{len(os.sched_getaffinity(0))} cores, {cpu()}", "python": platform.python_version()}
         status = status or bool(line["wrong"])
         print(json.dumps(line), flush=True)
         if options.results:

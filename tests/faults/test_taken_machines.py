@@ -72,8 +72,9 @@ def test_several_hosts_of_which_one_hears_of_it_save_the_same_step(tmp_path):
 
 
 @pytest.mark.parametrize("who", [0, 1])
-def test_a_host_that_dies_ends_the_other(tmp_path, who):
-  ended = _run(tmp_path / "run", 60, "die", who, 20, hosts=2)
+@pytest.mark.parametrize("step", [-1, 20])
+def test_a_host_that_dies_ends_the_other(tmp_path, who, step):
+  ended = _run(tmp_path / "run", 60, "die", who, step, hosts=2)
   assert ended[who][0] == -9
   status, said = ended[1 - who]
   assert status == 1 and said[-1].startswith("error: ") and "another host is gone" in said[-1], said

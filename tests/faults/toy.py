@@ -2,7 +2,7 @@
 
   python tests/faults/toy.py WORKDIR HOSTS STEPS [WHAT INDEX STEP]
 
-WHAT happens on process INDEX (-1: all) before that step: die, fail or term.
+WHAT happens on process INDEX (-1: all) before that step, -1 is as soon as JAX's service is there: die, fail or term.
 """
 
 import os
@@ -13,6 +13,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax._src import distributed
 from jax.sharding import PartitionSpec as P
 
 from pav_jax import main
@@ -32,6 +33,11 @@ def _loss(params, batch, key):
 def train(workdir: pathlib.Path, spec: str, num_steps: int, at_step=lambda n: None):
   """Trains a linear model; at_step(n) is called before every step."""
   hosts._HEARTBEAT_S = 10  # who waits for it should not wait long
+  initialize = jax.distributed.initialize
+  def initialized(*args, **options):
+    initialize(*args, **options)
+    at_step(-1)
+  jax.distributed.initialize = initialized
   hosts.join(spec)
   mesh = mesh_lib.make_mesh(data=-1, fsdp=1, model=1)
   tx = state_lib.optimizer(peak_lr=0.1, warmup_steps=2, num_steps=100, b1=0.9, b2=0.95, clip_norm=1.0, weight_decay=0.0)
@@ -48,7 +54,7 @@ def train(workdir: pathlib.Path, spec: str, num_steps: int, at_step=lambda n: No
 def happens(what: str, index: int, step: int):
   """at_step for `train`: at that step, on that process (-1: all), this happens."""
   def at_step(n):
-    if n != step or index not in (-1, jax.process_index()):
+    if n != step or index not in (-1, distributed.global_state.process_id):
       return
     if what == "fail":
       raise UserError("a mistake that this host alone can see")
