@@ -32,7 +32,8 @@ def join(spec: str):
   spec: '' for a process by itself; 'auto' where the machine knows (TPU slices,
   Slurm, Kubernetes); else ADDRESS:PORT,COUNT,INDEX: where process 0 listens,
   how many there are, which one this is. Raises UserError for anything else,
-  LostHost where not all are there in five minutes.
+  LostHost where JAX cannot begin. Where not all are there in five minutes JAX ends
+  the process, and our line tells it.
   """
   if not spec:
     return
@@ -67,8 +68,8 @@ def _handler(number: int, handler) -> int:
 
 @ctypes.CFUNCTYPE(None, ctypes.c_int)
 def _aborted(_):
-  """JAX's service aborts a process, from a thread of its own, when another is lost; after its own words comes our line."""
-  _end(1, "error: another host is gone, JAX says why above; the same command goes on from here")
+  """JAX aborts a process, from a thread of its own, when another is lost or has not come; after its own words comes our line."""
+  _end(1, "error: another host is gone or has not come, JAX says why above; the same command goes on from here")
 
 
 def _end(status: int, line: str):

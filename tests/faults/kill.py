@@ -51,8 +51,8 @@ CHANGES = {
         "num_steps": 6, "batch_size": 2, "warmup_steps": 1, "eval_every": 2, "save_every": 2, "group": 2, "rows": 4, "share": 2,
         "eval_problems": 4, "eval_n": 2, "test_problems": 3, "eval_samples": 2, "value_warmup": 2, "baseline": "value",
         "arms": ("progress",), "watch.responses": 8, "watch.share": 0.05, "watch.factor": 1.05, "watch.kl": 1e-4}.items()}}
-# A host that was killed is missed after 30 seconds, and what the others have under way may take its time.
-LAST_S = 120
+# A host that was killed is missed after 30 seconds; if that was the first one, before the others had joined it, they wait five minutes.
+LAST_S = 360
 LONGEST_S = 900
 
 
