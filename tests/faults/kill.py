@@ -298,7 +298,7 @@ def disturb(stage: str, base: pathlib.Path, were: list[Undisturbed], kills: int,
     shutil.rmtree(killed / folder, ignore_errors=True)
   counts = {"kills": 0, "at_a_write": 0, "ends": 0, "others_end_s": 0.0, "wrong": ""}
   start = time.monotonic()
-  while not counts["wrong"] and (counts["kills"] < kills or any((killed / folder).exists() for folder in FOLDERS[stage])):
+  while not counts["wrong"] and (counts["kills"] < kills or not counts["ends"] or any((killed / folder).exists() for folder in FOLDERS[stage])):
     host = rng.randrange(len(were)) if len(were) > 1 else 0
     was = were[host]
     aim = Aim(host, after_s=rng.uniform(0.9 * was.first_s, was.seconds))
