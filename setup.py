@@ -30,6 +30,8 @@ setuptools.setup(
         "orbax-checkpoint",
         # sentencepiece 0.2.3 needs >= 7.36.1, and seqio breaks below 7.
         "protobuf>=7.36.1,<8",
+        # Student's t; jax needs it anyway.
+        "scipy",
         "sentencepiece",
         "seqio",
         # tfds imports it for GSM8K's metadata and does not declare it.

@@ -71,7 +71,8 @@ def get_config() -> ml_collections.ConfigDict:
           "temperature": 1.0, "top_k": 0, "top_p": 1.0, "rows": 768},
       "rft": {**optimizer(num_steps=200, peak_lr=1e-3, warmup_steps=20, eval_every=50), "valid_fraction": 0.05},
       "rl": {
-          **optimizer(num_steps=60, batch_size=32, peak_lr=2e-4, warmup_steps=10, eval_every=5, save_every=20, log_every=1),
+          **optimizer(num_steps=60, batch_size=32, peak_lr=2e-4, warmup_steps=10, clip_norm=float("inf"), eval_every=5, save_every=20,
+                      log_every=1),
           "arms": ("outcome", "progress"), "lr_factor": dict.fromkeys(ARMS, 1.0), "kl_factor": dict.fromkeys(ARMS, 1.0),
           "seeds": (0,), "init_from": "rft", "verifier": "", "num_problems": -1, "group": 4, "updates": 1,
           "alpha": 1.0, "prover": "best_of_k", "prover_k": 4, "n_mc": 4, "reward": "advantage", "outcome_last": False,

@@ -34,7 +34,7 @@ def get_config(policy: str, *, peak_lr: float, alpha: float, rl_alpha: float, rl
                                       eval_every=1_000, save_every=500))
   config.rft.update(dict(num_steps=5_000, batch_size=32, peak_lr=peak_lr, warmup_steps=500, eval_every=250, save_every=250))
   # The prover is the SFT policy itself, which RL leaves behind (section 5). Responses a problem, the value function's rate and its first steps: not stated, ours.
-  config.rl.update(dict(num_steps=rl_steps, batch_size=32, group=4, microbatches=8, peak_lr=1e-7, value_lr=1e-6,
+  config.rl.update(dict(num_steps=rl_steps, batch_size=32, group=4, microbatches=8, peak_lr=1e-7, value_lr=1e-5, value_warmup=50,
                         warmup_steps=rl_steps // 10, eval_every=100, save_every=100, alpha=rl_alpha, prover="q", baseline="value",
                         kl=0.001, rows=128, share=4, parity_tolerance=0.5, eval_problems=500, test_problems=500))
   config.search.update(dict(num_problems=500, num_seeds=3, max_n=128, widths=(2, 4, 8, 16, 32, 64, 128),

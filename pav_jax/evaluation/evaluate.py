@@ -54,7 +54,7 @@ def run_stage(run: Run):
   with grading.Grader(run.config.grading.workers, run.config.grading.timeout_s) as grader:
     rollouts, counts = collect.grade(rollouts, problems, vocabulary, grader)
   right_pn = (rollouts.verdict_b == grading.Verdict.CORRECT).reshape(-1, knobs.n)
-  mean, low, high = intervals.bootstrap(right_pn.astype(float), draws=run.config.report.bootstrap_draws)
+  mean, low, high = intervals.over_problems(right_pn.astype(float), draws=run.config.report.bootstrap_draws)
   figures = {"checkpoint": knobs.checkpoint, "split": knobs.split, "problems": len(problem_p), "n": knobs.n,
              "accuracy": mean, "low": low, "high": high,
              f"pass_at_{knobs.n}": float(best_of_n.pass_at_n(right_pn, knobs.n).mean()),

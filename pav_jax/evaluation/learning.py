@@ -5,10 +5,17 @@
   2. On the test problems: accuracy, greedy accuracy and Pass@N of SFT, RFT and
      every arm; problems SFT never solves that an arm does.
   3. Differences to `outcome` (ORM-RL), seed by seed, and how many times fewer
-     samples an arm needs to get where `outcome` got at best.
+     samples an arm needs to get where `outcome` got at best; shares of updates that
+     were clipped, by the gradient's norm and by PPO's ratio.
   4. rl_report/report.json, its figures, and a short table.
+
+Intervals are over training seeds on the same test problems (Student's t), and with one
+seed, or for a policy that RL has not made, over problems; `varies` says which.
+On the test problems an arm is its checkpoint of the best validation accuracy; `validation`
+has the accuracy at the end, and the mean over the evaluations, which arms are tuned by.
 """
 
+import functools
 import json
 
 import numpy as np
@@ -41,6 +48,9 @@ def run_stage(run: Run):
             "differences": {name: difference(right, arms[name], arms["outcome"], draws)
                             for name in arms if name != "outcome" and "outcome" in arms},
             "over_start": {name: difference(right, arms[name], [start] * len(arms[name]), draws) for name in arms},
+            "validation": {name: on_validation([curves[m] for m in members]) for name, members in arms.items()},
+            "clipped": {name: clipped([metrics.read_curves(folder.path / m / "curves.jsonl") for m in members])
+                        for name, members in arms.items()},
             "sooner": {name: sooner([curves[m] for m in arms[name]], [curves[m] for m in arms["outcome"]])
                        for name in arms if name != "outcome" and "outcome" in arms},
             "seconds": {name: seconds(metrics.read_curves(folder.path / members[0] / "curves.jsonl")) for name, members in arms.items()},
@@ -81,22 +91,39 @@ def curve(rows: list[dict], per_step: int) -> list[dict]:
 
 def standing(right, greedy, members: list[str], sft_pn, draws: int) -> dict:
   """Of a policy, or an arm's seeds together: accuracy, greedy, Pass@N, problems it solves and SFT never did."""
-  accuracy_ps = np.stack([right[m].mean(axis=1) for m in members], axis=1)
-  greedy_ps = np.stack([greedy[m] for m in members], axis=1).astype(float)
+  over = functools.partial(interval, draws=draws)
   unsolved_p = ~sft_pn.any(axis=1)
   ns = [2**i for i in range(int(np.log2(sft_pn.shape[1])) + 1)]
   pass_at_n = []
   for n in ns:
-    mean, low, high = intervals.bootstrap(np.stack([best_of_n.pass_at_n(right[m], n) for m in members], axis=1), draws=draws)
+    mean, low, high = over(np.stack([best_of_n.pass_at_n(right[m], n) for m in members], axis=1))
     pass_at_n.append({"n": n, "accuracy": mean, "low": low, "high": high})
-  return {"accuracy": intervals.bootstrap(accuracy_ps, draws=draws), "greedy": intervals.bootstrap(greedy_ps, draws=draws),
-          "pass_at_n": pass_at_n, "sft_never_solved": int(unsolved_p.sum()),
+  return {"accuracy": over(np.stack([right[m].mean(axis=1) for m in members], axis=1)),
+          "greedy": over(np.stack([greedy[m] for m in members], axis=1).astype(float)),
+          "varies": "training seeds" if len(members) > 1 else "problems", "pass_at_n": pass_at_n, "sft_never_solved": int(unsolved_p.sum()),
           "newly_solved": float(np.mean([right[m][unsolved_p].any(axis=1).sum() for m in members]))}
 
 
 def difference(right, first: list[str], second: list[str], draws: int) -> tuple[float, float, float]:
   """(mean, low, high) of first - second in accuracy, paired by problem and by seed."""
-  return intervals.bootstrap(np.stack([right[a].mean(axis=1) - right[b].mean(axis=1) for a, b in zip(first, second)], axis=1), draws=draws)
+  return interval(np.stack([right[a].mean(axis=1) - right[b].mean(axis=1) for a, b in zip(first, second)], axis=1), draws=draws)
+
+
+def interval(accuracy_ps: np.ndarray, draws: int) -> tuple[float, float, float]:
+  """(mean, low, high) of a figure of problems p and training seeds s: over the seeds, or over the problems where there is one."""
+  return intervals.over_seeds(accuracy_ps.mean(axis=0)) if accuracy_ps.shape[1] > 1 else intervals.over_problems(accuracy_ps, draws=draws)
+
+
+def on_validation(curves: list[list[dict]]) -> dict:
+  """last, mean: accuracy at the last evaluation and on average over the evaluations; a number for each training seed."""
+  return {"last": [curve[-1]["accuracy"] for curve in curves],
+          "mean": [float(np.mean([point["accuracy"] for point in curve])) for curve in curves]}
+
+
+def clipped(rows_s: list[list[dict]]) -> dict:
+  """norm, ratio: shares of updates whose gradient, and of tokens whose ratio, was clipped; means over iterations and seeds."""
+  mean = lambda key: float(np.mean([row[key] for rows in rows_s for row in rows if key in row]))
+  return {"norm": mean("norm_clipped"), "ratio": mean("ratio_clipped")}
 
 
 def sooner(first: list[list[dict]], second: list[list[dict]]) -> dict:

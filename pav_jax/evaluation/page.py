@@ -96,8 +96,8 @@ def render(report: Mapping, figures: Mapping[str, str]) -> str:
   first = report["search"][0]
   title = f"pav_jax: search on {report['split']}"
   lead = (f"{first['problems']} problems of {report['split']}; seeds of sampling: {first['seeds']}; seed of the run: "
-          f"{report['seed']}. In brackets: 95 % bootstrap intervals over problems and seeds; for differences, over "
-          "problems, on the same problems.")
+          f"{report['seed']}. In brackets: 95 % bootstrap intervals over problems, the seeds of sampling averaged; for "
+          "differences, on the same problems. One policy was trained, and one verifier of each kind: nothing is said of training.")
   head = join([Markup('<meta charset="utf-8">'),
                Markup(f'<meta http-equiv="Content-Security-Policy" content="{_SECURITY}">'),
                Markup('<meta name="viewport" content="width=device-width">'),

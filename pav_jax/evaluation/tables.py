@@ -181,7 +181,7 @@ class Search:
     """Accuracy, 95 % interval and costs of a cell, as JSON values."""
     if (method, n) not in self._rows:
       cell = self.cell(method, n)
-      accuracy, low, high = intervals.bootstrap(cell.accuracy_ps, draws=self.draws)
+      accuracy, low, high = intervals.over_problems(cell.accuracy_ps, draws=self.draws)
       problems, seeds = cell.accuracy_ps.shape
       self._rows[method, n] = {
           "method": method, "n": n, "accuracy": accuracy, "low": low, "high": high, "tokens": cell.costs.tokens,

@@ -31,6 +31,7 @@ class Architecture:
   network: network_lib.Network
   config: gemma.GemmaConfig
   vocabulary_fingerprint: str
+  scoring_id: int
   rebuild: Callable[[gemma.GemmaConfig], network_lib.Network]
 
   @property
@@ -42,6 +43,10 @@ class Architecture:
     """The same, its scores read `shift` lower: what balanced training adds to the log-odds."""
     config = dataclasses.replace(self.config, score_shift=shift)
     return dataclasses.replace(self, config=config, network=self.rebuild(config))
+
+  def silent(self, params):
+    """The parameters with the scoring token's row at 0: every score is 0, wherever that token's logit happened to be, and can be learnt."""
+    return params | {"embedding": jax.jit(lambda embedding_vd: embedding_vd.at[self.scoring_id].set(0))(params["embedding"])}
 
   def born(self) -> dict:
     """What `training.fit` must know of a network: how it starts, is laid out, and describes itself."""
@@ -81,7 +86,7 @@ def shape(section) -> gemma.GemmaConfig:
 
 def _architecture(config: gemma.GemmaConfig, section, vocabulary) -> Architecture:
   rebuild = lambda config: _network(config, vocabulary.scoring_id, section.logit_chunk)
-  return Architecture(rebuild(config), config, vocabulary.fingerprint, rebuild)
+  return Architecture(rebuild(config), config, vocabulary.fingerprint, vocabulary.scoring_id, rebuild)
 
 
 def load(path: str, arch: Architecture, mesh):

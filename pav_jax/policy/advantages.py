@@ -54,20 +54,22 @@ def per_token(step_bs, end_bs, width: int):
   return np.where(at_bst.any(axis=1), np.take_along_axis(np.asarray(step_bs, np.float32), first_bt, axis=1), 0)
 
 
-def critic(q_pi_bt, q_mu_bt, start_bs, end_bs, alpha: float):
+def critic(q_pi_bt, q_mu_bt, start_bs, end_bs, *, alpha: float, reward: str):
   """What a verifier that is read at every token expects a token's step to be paid, given the tokens before it, float32 (b, t):
 
     Q^pi(s_t) + alpha (Q^mu(s_t) - Q^mu(s_{h-1}))
 
   the effective reward with the step's end replaced by the place where it
-  stands. Once the choice in a step is made, the reward less this is 0, and the
+  stands; where `reward` pays the value itself, without the last term. Once the choice in a step is made, the reward less this is 0, and the
   tokens that only carry it out are not paid for it. As a function of the past
   alone it moves no gradient, however wrong it is.
 
   q_pi_bt, q_mu_bt: values of the tokens up to the one before; start_bs: Q^mu
-  before each step; end_bs: as in `per_token`.
+  before each step; end_bs: as in `per_token`. alpha: 0 where the process reward
+  can't be foreseen, as one dealt at random: there is nothing of it to take off.
   """
-  return (q_pi_bt + alpha * (q_mu_bt - per_token(start_bs, end_bs, q_mu_bt.shape[1]))).astype(np.float32)
+  before_bt = 0.0 if reward == "value" else per_token(start_bs, end_bs, q_mu_bt.shape[1])
+  return (q_pi_bt + alpha * (q_mu_bt - before_bt)).astype(np.float32)
 
 
 def leave_one_out(reward_pn):

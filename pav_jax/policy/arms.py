@@ -3,10 +3,10 @@
   outcome    alpha = 0: ORM-RL
   progress   the config as it is: PAV-RL
   outcome_critic  alpha = 0, but the verifier at every token as baseline (`rl.critic`), which ORM-RL has not
-  self       mu = pi, by the run's own verifier of Q
+  self       mu = the policy that RL starts from, frozen, by the run's own verifier of Q: the network that best-of-K reads, too
   oracle     the demonstrator's exact values in the verifier's place, on `arithmetic`
-  random     advantages of the same size, dealt at random
-  vine       Monte-Carlo advantages under the current policy
+  random     advantages of the same size, dealt at random; with `rl.critic` its baseline is outcome_critic's
+  vine       mu = the current policy: its own advantages, by Monte Carlo
   shaping    future advantages summed
   value      Q^mu in place of A^mu (App. G's control)
 
@@ -139,18 +139,26 @@ class Learners(NamedTuple):
 
 def learners_of(knobs, network: network_lib.Network, mesh, *, peak_lr: float, kl: float, baseline: str) -> Learners:
   """What the rl section asks for, with the arm's own learning rate of the policy, KL and baseline."""
-  learner = functools.partial(fit.learner, knobs, mesh, init=network.init, patterns=architecture.SHARDING, updates=knobs.updates)
+  def learner(loss_fn, **schedule):
+    section = knobs.copy_and_resolve_references()
+    section.update(schedule)
+    return fit.learner(section, mesh, init=network.init, patterns=architecture.SHARDING, loss_fn=loss_fn)
+  steps = knobs.num_steps * knobs.updates
   policy_loss = losses.policy_loss(network, clip_ratio=knobs.clip_ratio, kl=kl if knobs.kl_as == "loss" else 0.0)
-  return Learners(learner(loss_fn=policy_loss, peak_lr=peak_lr),
-                  learner(loss_fn=losses.value_loss(network), peak_lr=knobs.value_lr) if baseline == "value" else None)
+  policy = learner(policy_loss, peak_lr=peak_lr, num_steps=steps, warmup_steps=knobs.warmup_steps * knobs.updates)
+  if baseline != "value":
+    return Learners(policy, None)
+  # No warm-up of the rate: the first steps are the ones in which it is to learn, while the policy waits.
+  return Learners(policy, learner(losses.value_loss(network), peak_lr=knobs.value_lr, num_steps=steps + knobs.value_warmup, warmup_steps=0))
 
 
 def train_arm(run: Run, name: str, path: epath.Path, arena, validation, players: reinforce.Players, learners: Learners) -> dict:
   """Trains one arm with one seed; the loop's answer: best validation loss (1 - accuracy) and when."""
   knobs, arch, reference = arena.knobs, players.policy, players.reference
   key = jax.random.key(run.config.seed)  # nothing is drawn from it: parameters are given, losses exact
-  born = lambda tx: state_lib.create(arch.network.init, tx, key, run.mesh, architecture.SHARDING, reference)
-  state, value = born(learners.policy.tx), None if learners.value is None else born(learners.value.tx)
+  born = lambda tx, params: state_lib.create(arch.network.init, tx, key, run.mesh, architecture.SHARDING, params)
+  state = born(learners.policy.tx, reference)
+  value = None if learners.value is None else born(learners.value.tx, arch.silent(reference))
   state = state._replace(opt_state={"policy": state.opt_state} | ({} if value is None else {"value": value}))
   rows = epoch_rows(len(arena.problems.id_p), knobs.batch_size, arena.seed_of(7))
   alarms = watch.Alarms(path / "alarms.jsonl", f"rl {name}")

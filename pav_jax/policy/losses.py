@@ -45,8 +45,12 @@ def policy_loss(network: Network, *, clip_ratio: float, kl: float):
 
   The surrogate is ratio * advantage, ratio = p / p_old, which at p = p_old has
   REINFORCE's gradient. clip_ratio: PPO's, for several updates of a batch; 0
-  clips nothing. kl: times the estimate exp(-d) - 1 + d of KL(pi || initial),
-  d = log p - log p_initial: non-negative, its value unbiased.
+  clips nothing. kl: times KL(pi || initial) at the states met (section 5), by
+  the estimate ratio * (exp(-d) - 1 + d), d = log p - log p_initial, on the
+  tokens of the drawing policy. It is never negative, its value is unbiased,
+  and so is its gradient, ratio * d * grad log p, after any number of updates.
+  Without the ratio the gradient would be that of KL(initial || pi). It is not
+  clipped: what lies beyond the ratio's bounds must still be pulled back.
   """
   def loss_fn(params, batch: RolloutBatch, key):
     del key
@@ -57,13 +61,14 @@ def policy_loss(network: Network, *, clip_ratio: float, kl: float):
       clipped_bt = jnp.clip(ratio_bt, 1 - clip_ratio, 1 + clip_ratio)
       gain_bt = jnp.minimum(gain_bt, clipped_bt * batch.advantage_bt)
     far_bt = (log_prob_bt - batch.reference_bt) * batch.mask_bt
+    divergence = (ratio_bt * (jnp.exp(-far_bt) - 1 + far_bt)).sum()
     loss = -(gain_bt * batch.mask_bt).sum()
     if kl:
-      loss += kl * ((jnp.exp(-far_bt) - 1 + far_bt) * batch.mask_bt).sum()
+      loss += kl * divergence
     tokens = batch.mask_bt.sum()
     outside_bt = (jnp.abs(ratio_bt - 1) > clip_ratio) * batch.mask_bt if clip_ratio else jnp.zeros(1)
     rows = (batch.mask_bt.sum(axis=1) > 0).sum().astype(jnp.float32)
-    return loss, rows, {"kl": (far_bt.sum(), tokens), "entropy": (-(log_prob_bt * batch.mask_bt).sum(), tokens),
+    return loss, rows, {"kl": (divergence, tokens), "entropy": (-(ratio_bt * log_prob_bt * batch.mask_bt).sum(), tokens),
                         "ratio_clipped": (outside_bt.sum(), tokens)}
   return loss_fn
 
@@ -81,7 +86,9 @@ def penalised(advantage_bt, mask_bt, old_bt, reference_bt, *, kl: float, entropy
   """advantage_bt less kl (log p - log p_initial) and plus entropy (-log p), token by token.
 
   In expectation over the token these add the gradients of -kl KL(pi || initial)
-  and of entropy times the entropy at the states met, with no sum over the vocabulary.
+  and of entropy times the entropy at the states met, with no sum over the vocabulary:
+  exactly at the policy that drew them. Further updates of the same batch go on with
+  its log-probabilities, and PPO's clipping stops them with the rest.
   """
   return advantage_bt - (kl * (old_bt - reference_bt) + entropy * old_bt) * mask_bt
 

@@ -8,9 +8,9 @@
      must be the sampler's.
   3. Every token of step h is paid Rex + alpha A^mu (advantages.py), less a baseline: a learned value function of the
      tokens before it as in the paper, the other responses' mean, or the verifier, read at every token (`rl.critic`).
-  4. The policy, then the value function, take `updates` steps (training/step.py);
-     before the first, the value function learns the first batch for
-     `value_warmup` steps, and the policy does not move in that iteration.
+  4. The policy, then the value function, take `updates` steps (training/step.py). The value function begins at 0 everywhere;
+     before the first step it learns the first batch for `value_warmup` steps, at its full rate, and the policy does not
+     move in that iteration.
   5. Responses are watched for hacking (watch.py).
 
 The loop is training/loop.py's: every `eval_every` iterations accuracy on
@@ -19,7 +19,10 @@ that is carried lies in one TrainState, the value function's whole state beside
 the policy's optimiser; the rest is a function of n, so that a run that was
 killed gives the same parameters as one that was not.
 
-Deviation: gradients are means over responses, not sums over a batch; Adam takes no notice.
+Deviation: gradients are means over responses, not sums over a batch. Adam takes no notice of a constant factor, as long as
+no norm is clipped before it: `clip_norm` is inf here. A bound on the norm would be another step for another alpha, since
+rewards of progress make gradients longer: arms would differ in more than what they are paid. `norm_clipped` in the curves is
+the share of updates that a bound has cut.
 """
 
 import dataclasses
@@ -150,7 +153,8 @@ def read(arena: Arena, players: Players, params, value_params, rollouts: collect
   reward_bt = mask_bt * (outcome_b[:, None] + knobs.alpha * advantages.per_token(process_bs, shifted_bs, width - 1))
   if knobs.baseline == "critic":
     q_mu_bt = provers.q_mu(q_bt, knobs.prover, knobs.prover_k)
-    value_bt = advantages.critic(q_bt[:, :-1], q_mu_bt[:, :-1], at_ends(q_mu_bt)[:, :-1], shifted_bs, knobs.alpha)
+    value_bt = advantages.critic(q_bt[:, :-1], q_mu_bt[:, :-1], at_ends(q_mu_bt)[:, :-1], shifted_bs, reward=knobs.reward,
+                                 alpha=0.0 if knobs.prover == "random" else knobs.alpha)
   return Read(rollouts, end_bz[:, 1:], token_bt, mask_bt.astype(np.float32), old_bt, reference_bt,
               np.broadcast_to(value_bt, mask_bt.shape), process_bs, reward_bt.astype(np.float32), figures)
 
@@ -177,8 +181,8 @@ def watched(seen: Read, arena: Arena) -> tuple[dict[str, float], list]:
       prompts, responses, rollouts.length_b, rollouts.ended_b, rollouts.verdict_b), responses
 
 
-def cost(seen: Read, arena: Arena, players: Players) -> float:
-  """FLOPs of one iteration: drawing, reading by all players, and updates at three times a reading."""
+def cost(seen: Read, arena: Arena, players: Players, n: int) -> float:
+  """FLOPs of iteration n: drawing, reading by all players, and updates at three times a reading, the value function's first ones too."""
   rollouts, knobs, policy = seen.rollouts, arena.knobs, players.policy.network
   start_b = arena.problems.prompt_length_p[rollouts.problem_b]
   whole_b = start_b + rollouts.length_b
@@ -188,7 +192,8 @@ def cost(seen: Read, arena: Arena, players: Players) -> float:
   value = policy.flops(0, whole_b, 0).sum() if knobs.baseline == "value" else 0.0
   judged = players.verifier.network.flops(0, whole_b, 0).sum() if players.verifier is not None else 0.0
   again = seen.figures.get("continuation_tokens", 0.0) * drawn / max(rollouts.length_b.sum(), 1)
-  return float(prompts + drawn + again + 2 * one + value + judged + 3 * knobs.updates * (one + value))
+  updates = knobs.updates * (one + value) + (knobs.value_warmup * value if n == 0 else 0.0)
+  return float(prompts + drawn + again + 2 * one + value + judged + 3 * updates)
 
 
 class Trainer:
@@ -213,7 +218,7 @@ class Trainer:
     clock.append(time.perf_counter())
     seen = read(arena, self._players, state.params, value.params if value is not None else None, drawn, n)
     figures, responses = watched(seen, arena)
-    figures |= {"flops": cost(seen, arena, self._players), "parity": _parity(seen)}
+    figures |= {"flops": cost(seen, arena, self._players, n), "parity": _parity(seen)}
     if n % knobs.parity_every == 0 and not figures["parity"] <= knobs.parity_tolerance:
       raise UserError(f"rl: at iteration {n} the log-probabilities of sampler and training differ by {figures['parity']:.2e}, "
                       f"more than rl.parity_tolerance {knobs.parity_tolerance}")
@@ -222,15 +227,21 @@ class Trainer:
     following = state.step + 1  # now: an update takes the state's buffers
     inner = TrainState(state.step, state.params, state.opt_state["policy"])
     if n == 0 and value is not None:  # or the first gradients would be those of an untrained baseline
+      warmup = []
       for _ in range(knobs.value_warmup):
-        value, _ = self._update_value(value, batch, key)
+        value, of_value = self._update_value(value, batch, key)
+        warmup.append(of_value["loss"])
+      figures |= {f"value_warmup_{at}": float(loss) for at, loss in zip(("first", "last"), (warmup[:1] + warmup[-1:]))}
       batch = batch._replace(advantage_bt=0 * batch.advantage_bt)
+    norms = []
     for _ in range(knobs.updates):
       inner, metrics = self._update(inner, batch, key)
+      norms.append(metrics["grad_norm"])
       if value is not None:
         value, of_value = self._update_value(value, batch, key)
         metrics |= {"value_loss": of_value["loss"]}
     figures |= {name: float(x) for name, x in metrics.items()}
+    figures["norm_clipped"] = float(np.mean([float(norm) > knobs.clip_norm for norm in norms]))
     clock.append(time.perf_counter())
     figures |= dict(zip(("rollout_s", "score_s", "update_s"), np.diff(clock)))
     self._watch(n, figures, responses, problem_p)

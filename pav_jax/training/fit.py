@@ -44,11 +44,11 @@ class Learner(NamedTuple):
   step: Callable
 
 
-def learner(knobs, mesh, *, init, patterns, loss_fn, peak_lr: float | None = None, updates: int = 1) -> Learner:
-  """What trains a network as the section says: knobs as in `fit`; peak_lr: another than the section's; updates: of every step."""
+def learner(knobs, mesh, *, init, patterns, loss_fn) -> Learner:
+  """What trains a network as the section says: knobs as in `fit`."""
   tx = state_lib.optimizer(
-      peak_lr=knobs.peak_lr if peak_lr is None else peak_lr, warmup_steps=knobs.warmup_steps,
-      num_steps=knobs.num_steps * updates, b1=knobs.b1, b2=knobs.b2, clip_norm=knobs.clip_norm, weight_decay=knobs.weight_decay)
+      peak_lr=knobs.peak_lr, warmup_steps=knobs.warmup_steps, num_steps=knobs.num_steps, b1=knobs.b1, b2=knobs.b2,
+      clip_norm=knobs.clip_norm, weight_decay=knobs.weight_decay)
   like = state_lib.abstract(init, tx, mesh, patterns)
   return Learner(tx, like, step_lib.jitted(loss_fn, tx, microbatches=knobs.microbatches,
                                            state_shardings=jax.tree.map(lambda x: x.sharding, like)))

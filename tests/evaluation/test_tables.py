@@ -162,14 +162,14 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
   rng, truth, trials = np.random.default_rng(0), 0.3, 300
   covered = 0
   for _ in range(trials):
-    _, low, high = intervals.bootstrap((rng.random((120, 1)) < truth).astype(float), draws=300)
+    _, low, high = intervals.over_problems((rng.random((120, 1)) < truth).astype(float), draws=300)
     covered += low <= truth <= high
   assert 0.90 <= covered / trials <= 0.98
 
 
 def test_intervals_of_what_does_not_vary_have_no_width():
-  assert intervals.bootstrap(np.ones((7, 2)), draws=50) == pytest.approx((1, 1, 1))
-  assert intervals.bootstrap(np.zeros((7, 2)), draws=50) == (0, 0, 0)
+  assert intervals.over_problems(np.ones((7, 2)), draws=50) == pytest.approx((1, 1, 1))
+  assert intervals.over_problems(np.zeros((7, 2)), draws=50) == (0, 0, 0)
   same_ps = (np.random.default_rng(0).random((9, 2)) < 0.5).astype(float)
   assert intervals.paired(same_ps, same_ps, draws=50) == (0, 0, 0)
   # Both always differ by a half: the noise of the problems is paired away.

@@ -97,7 +97,7 @@ def test_the_critic_pays_choices_and_not_their_carrying_out():
        paid (Rex 1)    1 + 2 (.2 - .5) = .4 twice, 1 + 2 (.9 - .2) = 2.4 twice
        what is left  -.1   .8  2.2   .1                                     """
   q_bt, end_bs = np.array([[0.5, 0.2, 0.2, 0.9]]), np.array([[1, 3]])
-  critic_bt = advantages.critic(q_bt, q_bt, np.array([[0.5, 0.2]]), end_bs, 2.0)
+  critic_bt = advantages.critic(q_bt, q_bt, np.array([[0.5, 0.2]]), end_bs, alpha=2.0, reward="advantage")
   np.testing.assert_allclose(critic_bt, [[0.5, -0.4, 0.2, 2.3]], rtol=1e-6)
   step_bs, _ = advantages.process_rewards([[0.5, 0.2, 0.9]], [1.0], reward="advantage", outcome_last=False, clip=np.inf)
   reward_bt = 1 + 2 * advantages.per_token(step_bs, end_bs, 4)
@@ -105,3 +105,10 @@ def test_the_critic_pays_choices_and_not_their_carrying_out():
   np.testing.assert_allclose(left_bt, [[-0.1, 0.8, 2.2, 0.1]], atol=1e-6)
   # What is left of the process is paid for the choice alone; with Rex as the last value nothing is left behind it.
   np.testing.assert_allclose(left_bt - (1 - q_bt), 2 * np.array([[-0.3, 0, 0.7, 0]]), atol=1e-6)
+
+
+def test_the_critic_of_values_takes_the_whole_value_off():
+  """Paid Rex + alpha Q^mu(s_h, a_h), the value itself: what is foreseen is Q^pi + alpha Q^mu of the tokens before."""
+  q_bt = np.array([[0.5, 0.2, 0.2, 0.9]])
+  critic_bt = advantages.critic(q_bt, q_bt, np.array([[0.5, 0.2]]), np.array([[1, 3]]), alpha=2.0, reward="value")
+  np.testing.assert_allclose(critic_bt, 3 * q_bt, rtol=1e-6)

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from configs.paper import gemma2_2b_math as paper
 from pav_jax import main
 from pav_jax.errors import UserError
 from pav_jax.policy import arms
@@ -16,8 +17,10 @@ from pav_jax.problems import grading
 from pav_jax.problems import prepared
 from pav_jax.rollouts import collect
 from pav_jax.training import files
+from pav_jax.training import mesh as mesh_lib
 from pav_jax.training import records
 from pav_jax.training.checkpoint import Checkpoints
+from tests import fakes
 from tests.test_pipeline import miniature
 
 pytestmark = pytest.mark.slow
@@ -197,3 +200,47 @@ def test_an_arm_has_its_own_rate_kl_and_baseline():
   mine, outcome = arms.knobs_of(knobs, "progress"), arms.knobs_of(knobs, "outcome")
   assert (mine.peak_lr, mine.kl, mine.baseline, mine.alpha) == (1.5, 0.5, "critic", knobs.alpha)
   assert (outcome.peak_lr, outcome.kl, outcome.baseline, outcome.alpha) == (0.5, 0.25, "group", 0.0)
+
+
+def test_the_value_function_begins_at_nothing_and_learns_while_the_policy_waits(root):
+  """The rate's own warm-up is longer than the run: the value function's first steps take no notice of it."""
+  rl(root, baseline="value", warmup_steps=3, value_warmup=30, value_lr=3e-3, num_steps=2, eval_every=2)
+  first, second = [row for row in _curves(root / "rl" / "progress" / "0") if "kl" in row]
+  assert 0 < first["value_warmup_last"] < 0.5 * first["value_warmup_first"] and "value_warmup_first" not in second
+
+
+def test_rates_warm_up_over_iterations_and_the_value_functions_not_at_all():
+  """As the paper's config has it: the policy's rate is at its peak after `warmup_steps` iterations of `updates` steps each."""
+  knobs = paper.get_config().rl
+  knobs.unlock()
+  knobs.update(dict(num_steps=40, warmup_steps=10, updates=4, clip_ratio=0.2))
+  learners = arms.learners_of(knobs, fakes.GEMMA, mesh_lib.make_mesh(data=-1, fsdp=1, model=1), peak_lr=1e-3, kl=0.0, baseline="value")
+  moved = {}
+  for name, count in (("policy", 160), ("value", 50)):
+    tx, x, moved[name] = getattr(learners, name).tx, {"x": jax.numpy.zeros(())}, []
+    state = tx.init(x)
+    for _ in range(count):  # Adam moves by the rate where the gradient is always the same
+      step, state = tx.update({"x": jax.numpy.ones(())}, state, x)
+      moved[name].append(-float(step["x"]))
+  assert np.argmax(moved["policy"]) == 40 and moved["policy"][40] == pytest.approx(1e-3, rel=1e-3)
+  assert sum(moved["value"]) == pytest.approx(50 * knobs.value_lr, rel=0.15) and moved["value"][0] > 0.99 * knobs.value_lr
+
+
+def test_the_random_control_has_the_baseline_of_outcome_critic(root, monkeypatch):
+  """What multiplies its gradient is outcome_critic's and what was dealt, nothing else: the true advantages' critic has no part in it."""
+  seen, batch_of = {}, reinforce.batch_of
+  def noted(read, knobs):
+    batch = batch_of(read, knobs)
+    dealt_bt = (read.reward_bt - (read.rollouts.verdict_b == grading.Verdict.CORRECT)[:, None]) * read.mask_bt
+    seen.setdefault(knobs.prover + str(knobs.alpha), (batch.advantage_bt, dealt_bt))
+    return batch
+  monkeypatch.setattr(reinforce, "batch_of", noted)
+  rl(root, arms=("outcome_critic", "random", "progress"), critic=True, alpha=3.0, num_steps=1, eval_every=1)
+  (outcome_bt, nothing_bt), (random_bt, dealt_bt), (progress_bt, _) = (seen[name] for name in ("best_of_k0.0", "random3.0", "best_of_k3.0"))
+  assert not nothing_bt.any() and dealt_bt.any() and np.abs(progress_bt - outcome_bt).max() > 1e-3
+  np.testing.assert_allclose(random_bt, outcome_bt + dealt_bt, atol=1e-6)
+
+
+def test_updates_that_a_bound_has_cut_are_counted(root):
+  rl(root, clip_norm=1e-9, num_steps=2)
+  assert [row["norm_clipped"] for row in _curves(root / "rl" / "progress" / "0") if "kl" in row] == [1.0, 1.0]

@@ -56,12 +56,13 @@ def _values(chance_b):
 PROVER = _values(RNG.dirichlet(np.ones(len(ALL_BS))))
 
 
-def _gradient(reward_bt, *, clip_ratio=0.0, kl=0.0, params=PARAMS, reference=None):
-  """Of the expected loss: the policy's own responses, all of them, each with its chance."""
-  old_bt = np.asarray(losses.log_probs(TABLE, params, TOKEN_BT))
+def _gradient(reward_bt, *, clip_ratio=0.0, kl=0.0, params=PARAMS, reference=None, old=None):
+  """Of the expected loss: the responses of `old` (None: the policy itself), all of them, each with its chance."""
+  old = params if old is None else old
+  old_bt = np.asarray(losses.log_probs(TABLE, old, TOKEN_BT))
   loss_fn = losses.policy_loss(TABLE, clip_ratio=clip_ratio, kl=kl)
   reference_bt = old_bt if reference is None else np.asarray(losses.log_probs(TABLE, reference, TOKEN_BT))
-  chance_b = _probabilities(params)
+  chance_b = _probabilities(old)
   def loss(params):
     total = 0.0
     for b in range(len(ALL_BS)):
@@ -133,6 +134,40 @@ def test_penalties_have_the_gradients_of_kl_and_entropy():
     kl_s, entropy_s = (jnp.exp(log_pi) * (log_pi - log_other)).sum(1), -(jnp.exp(log_pi) * log_pi).sum(1)
     return (chance_b[:, None] * (0.7 * kl_s - 0.3 * entropy_s)[state_bt]).sum()
   np.testing.assert_allclose(_gradient(paid_bt.astype(np.float32)), jax.grad(objective)(PARAMS["policy"]), atol=4e-6)
+
+
+def _kl(policy, other, chance_b):
+  """KL(policy || other) at the states that responses with these chances meet, by the sum over the vocabulary."""
+  log_pi, log_other = jax.nn.log_softmax(policy), jax.nn.log_softmax(other)
+  kl_s = (jnp.exp(log_pi) * (log_pi - log_other)).sum(1)
+  return (chance_b[:, None] * kl_s[np.asarray(_states(jnp.asarray(TOKEN_BT)))[:, :STEPS]]).sum()
+
+
+@pytest.mark.parametrize("updates", [0, 4])
+@pytest.mark.parametrize("clip_ratio", [0.0, 0.2])
+def test_kl_as_a_loss_has_the_gradient_of_kl(updates, clip_ratio):
+  """KL(pi || initial), not KL(initial || pi): in closed form, at the policy that drew and after updates of the batch."""
+  initial, zero_bt = PARAMS["policy"] + jnp.asarray(RNG.standard_normal((COUNT, TOKENS)), jnp.float32), np.zeros_like(MASK_BT)
+  reward_bt, now = np.repeat(OUTCOME_B[:, None], STEPS, 1).astype(np.float32), PARAMS
+  for _ in range(updates):
+    now = {**now, "policy": now["policy"] - 2.0 * _gradient(reward_bt, params=now, old=PARAMS)}
+  assert (np.abs(now["policy"] - PARAMS["policy"]).max() > 0.3) == (updates > 0)
+  gradient = _gradient(zero_bt, kl=1.0, clip_ratio=clip_ratio, params=now, reference={**PARAMS, "policy": initial}, old=PARAMS)
+  chance_b = _probabilities(PARAMS)
+  np.testing.assert_allclose(gradient, jax.grad(_kl)(now["policy"], initial, chance_b), atol=1e-5)
+  reverse = jax.grad(lambda policy: _kl(initial, policy, chance_b))(now["policy"])
+  assert np.abs(gradient - reverse).max() > 0.05
+
+
+def test_what_is_told_of_kl_is_the_policys():
+  """Not that of the policy that drew, however many updates ago."""
+  now, initial = ({**PARAMS, "policy": jnp.asarray(RNG.standard_normal((COUNT, TOKENS)), jnp.float32)} for _ in range(2))
+  chance_b, (old_bt, initial_bt) = _probabilities(PARAMS), (np.asarray(losses.log_probs(TABLE, p, TOKEN_BT)) for p in (PARAMS, initial))
+  loss_fn, told = losses.policy_loss(TABLE, clip_ratio=0.2, kl=0.0), 0.0
+  for b in range(len(ALL_BS)):
+    row = losses.RolloutBatch(*(x[b:b + 1] for x in (TOKEN_BT, MASK_BT, 0 * MASK_BT, MASK_BT, old_bt, initial_bt)))
+    told += chance_b[b] * loss_fn(now, row, None)[2]["kl"][0]
+  np.testing.assert_allclose(told, _kl(now["policy"], initial["policy"], chance_b), rtol=1e-5)
 
 
 def test_kl_as_a_loss_is_nothing_at_the_start_and_pulls_back_elsewhere():
