@@ -43,16 +43,20 @@ def targets(kind: str, q_bz: np.ndarray, end_bz: np.ndarray, *, prover_k: int, o
   raise UserError(f"verifier kind {kind!r} is none of {', '.join(KINDS)}")
 
 
-def every_token(x_bz: np.ndarray, end_bz: np.ndarray, width: int) -> np.ndarray:
-  """x (b, 1 + width): at the bare prompt, then at each response token what x_bz says at the end of its step; 0 after the last.
+def every_token(target_bz: np.ndarray, count_bz: np.ndarray, end_bz: np.ndarray, width: int):
+  """(target, count, end), each (b, 1 + width): a prefix for the bare prompt and for each response token, with its step's target.
 
-  A value at the end of a step, the rest of which the policy drew, is an
-  unbiased sample of the value inside of it: Q is a martingale.
+  A target at the end of a step, the rest of which the policy drew, is an
+  unbiased sample of the value inside of it: Q is a martingale. It is one only
+  under a weight that was known before the rest was drawn. The count of the
+  step's end was not: it is 1 where the response ends there, and so is a share
+  in the step's length. Hence all tokens of a row count as its bare prompt does.
   """
-  step_bt = (end_bz[:, None, :] < np.arange(width)[None, :, None]).sum(axis=2, where=end_bz[:, None, :] > -2)
-  inside_bt = step_bt < (end_bz > -2).sum(axis=1, keepdims=True)
-  x_bt = np.take_along_axis(x_bz, np.minimum(step_bt, x_bz.shape[1] - 1), axis=1) * inside_bt
-  return np.concatenate([x_bz[:, :1], x_bt], axis=1).astype(np.float32)
+  there_b1 = (end_bz > -2).sum(axis=1, keepdims=True)
+  step_bt = (end_bz[:, None, :] < np.arange(-1, width)[None, :, None]).sum(axis=2, where=end_bz[:, None, :] > -2)
+  inside_bt = step_bt < there_b1
+  target_bt = np.where(inside_bt, np.take_along_axis(target_bz, np.minimum(step_bt, there_b1 - 1), axis=1), np.nan)
+  return target_bt, count_bz[:, :1] * inside_bt, np.where(inside_bt, np.arange(-1, width), -2).astype(np.int32)
 
 
 class Labels(NamedTuple):
@@ -66,26 +70,30 @@ class Labels(NamedTuple):
 def balance(target_bz: np.ndarray, count_bz: np.ndarray, how: str) -> Labels:
   """Labels in which right and wrong weigh the same (App. D); the mean weight is 1 over the labelled prefixes.
 
-  count_bz: how many outcomes a label is the mean of; it weighs so much more.
+  count_bz: how many outcomes a label is the mean of; none at all, no weight.
 
-    buckets  the paper's: labels below and from 0.5 on weigh half of all
-             together. (It draws half of each batch from either; with all
-             prefixes of a response in one row the same expectation is a
-             weight.) A noisy label that came out high is weighed up.
+    buckets  the paper's: it draws pairs of a prefix and its label, half of each
+             batch from labels below and half from 0.5 on. With all prefixes of
+             a response in one row the same expectation is a weight: each pair
+             weighs once, whatever its count, the end of a response as much as
+             any other prefix, and each side half of all together. A noisy
+             label that came out high is weighed up.
     classes  ours: each label is `count` outcomes, and right and wrong ones
              weigh half each, whatever label they are in. The loss of a soft
              label is that of its outcomes, so the target becomes the weighed
              share of right ones, and what is learned is off by a shift of the
              log-odds that is known, and taken off when a score is read.
-    none     the labels as they are.
+    none     each label is `count` outcomes, which weigh once each.
 
+  Where counts depend on outcomes (monte_carlo.strategy=adaptive) only sums over
+  outcomes are unbiased, and so these two: see `values/rounds.py`.
   With one side empty nothing is balanced.
   """
   if how not in BALANCES:
     raise UserError(f"verifier.balance {how!r} is none of {', '.join(BALANCES)}")
-  there_bz = ~np.isnan(target_bz)
+  there_bz = ~np.isnan(target_bz) & (count_bz > 0)
   target_bz = np.where(there_bz, target_bz, 0.0)
-  count_bz = there_bz * count_bz
+  count_bz = there_bz * (np.ones_like(count_bz) if how == "buckets" else count_bz)
   if how == "classes":
     right_bz, wrong_bz = target_bz * count_bz, (1 - target_bz) * count_bz
   else:

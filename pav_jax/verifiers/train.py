@@ -6,6 +6,7 @@
   2. A row is prompt + seed response; in one causal pass the logit of the
      scoring token is read at every labelled prefix; that of Q, if asked for
      (`every_token`; ours), at every token of the step that ends there, too.
+     Which labels and weights keep that unbiased says `check_labels`.
   3. Labels are Q-hat; for Q^pi a seed's own ending counts as one continuation
      more of each of its prefixes (`own_outcomes`; ours, not the paper's).
   4. The loss is the binary cross-entropy against the soft label, right and
@@ -71,18 +72,12 @@ def value_loss(network: Network, text_weight: float, shift: float = 0.0):
   return loss_fn
 
 
-def value_rows(problems: prepared.Problems, rollouts: collect.Rollouts, end_bz, target_bz, weight_bz,
-               every_token: bool = False) -> ValueBatch:
-  """All training rows; a prefix without a label has weight 0. every_token: its tokens share its label and its weight."""
+def value_rows(problems: prepared.Problems, rollouts: collect.Rollouts, end_bz, target_bz, weight_bz) -> ValueBatch:
+  """All training rows; a prefix without a label has weight 0."""
   start_b = problems.prompt_length_p[rollouts.problem_b]
   token_bt = prepared.join_rows(problems.prompt_pt[rollouts.problem_b], start_b, rollouts.token_bt, rollouts.length_b)
   at_bt = np.arange(token_bt.shape[1])[None]
   text_bt = (at_bt >= start_b[:, None]) & (at_bt < (start_b + rollouts.length_b)[:, None])
-  if every_token:
-    width = rollouts.token_bt.shape[1]
-    tokens_bz = np.pad(np.maximum(np.diff(end_bz, axis=1), 1), ((0, 0), (1, 0)), constant_values=1)
-    target_bz, weight_bz = (targets_lib.every_token(x_bz, end_bz, width) for x_bz in (target_bz, weight_bz / tokens_bz))
-    end_bz = np.where(weight_bz > 0, np.arange(-1, width), -2)
   position_bz = np.where(end_bz == -2, 0, start_b[:, None] + end_bz)
   return ValueBatch(token_bt, text_bt.astype(np.float32), position_bz.astype(np.int32),
                     target_bz, weight_bz)
@@ -99,12 +94,37 @@ def split_by_problem(problem_b: np.ndarray, valid_fraction: float, seed: int) ->
   return np.flatnonzero(~is_valid_b), np.flatnonzero(is_valid_b)
 
 
+def check(config):
+  """UserError for a verifier section that means nothing, or that the labels of its monte_carlo section would teach wrongly."""
+  knobs = config.verifier
+  if set(knobs.kinds) - set(targets_lib.KINDS) or not knobs.kinds:
+    raise UserError(f"verifier.kinds {tuple(knobs.kinds)}: each is one of {', '.join(targets_lib.KINDS)}")
+  if knobs.balance not in targets_lib.BALANCES:
+    raise UserError(f"verifier.balance {knobs.balance!r} is none of {', '.join(targets_lib.BALANCES)}")
+  check_labels(knobs.kinds, knobs.balance, knobs.every_token, config.monte_carlo.strategy)
+
+
+def check_labels(kinds, balance: str, every_token: bool, strategy: str):
+  """UserError where verifiers of these kinds would learn something else than Q from the labels of this strategy."""
+  if "q" not in kinds:
+    return
+  if every_token and strategy != "uniform":
+    raise UserError(f"verifier.every_token: under monte_carlo.strategy={strategy} a label's weight depends on outcomes, "
+                    "which biases what tokens inside of a step learn: monte_carlo.strategy=uniform, or every_token=False")
+  if every_token and balance == "buckets":
+    raise UserError("verifier.every_token: in buckets a label's weight depends on the label, which biases what tokens inside "
+                    "of a step learn: verifier.balance=classes or none, or every_token=False")
+  if balance == "buckets" and strategy == "adaptive":
+    raise UserError("verifier.balance=buckets weighs labels once each, whose plain mean monte_carlo.strategy=adaptive biases: "
+                    "verifier.balance=classes or none, or another strategy")
+
+
 def run_stage(run: Run):
   """verifier: problems, rollouts, values (and sft) -> verifier/base, verifier/<kind>."""
   knobs = run.config.verifier
-  unknown = set(knobs.kinds) - set(targets_lib.KINDS)
-  if unknown or not knobs.kinds:
-    raise UserError(f"verifier.kinds {tuple(knobs.kinds)}: each is one of {', '.join(targets_lib.KINDS)}")
+  check(run.config)
+  # The labels as they were made, whatever the config says of them by now.
+  check_labels(knobs.kinds, knobs.balance, knobs.every_token, run.folder("values").manifest()["config"]["monte_carlo"]["strategy"])
   folder, done = run.start("verifier", sections=["verifier", "policy"],
                            inputs=["problems/train", "problems/validation", "rollouts", "values", "sft"])
   if done:
@@ -133,11 +153,13 @@ def run_stage(run: Run):
     target_bz = targets_lib.targets(kind, labels.q_bz, values.end_bz, prover_k=knobs.prover_k,
                                     orm_at_end=knobs.orm_at_end)
     outcomes_bz = labels.continuations_bz if kind == "q" else np.ones(target_bz.shape)
+    labels_b, end_bz = (~np.isnan(target_bz)).sum(axis=1), values.end_bz
+    if kind == "q" and knobs.every_token:
+      target_bz, outcomes_bz, end_bz = targets_lib.every_token(target_bz, outcomes_bz, end_bz, rollouts.token_bt.shape[1])
     balanced = targets_lib.balance(target_bz, outcomes_bz, knobs.balance)
     shifted = arch.shifted(balanced.shift)
-    rows = value_rows(problems, rollouts, values.end_bz, balanced.target_bz, balanced.weight_bz, kind == "q" and knobs.every_token)
+    rows = value_rows(problems, rollouts, end_bz, balanced.target_bz, balanced.weight_bz)
     # A seed of which only the outcome is known is the ORM's alone.
-    labels_b = (balanced.weight_bz > 0).sum(axis=1)
     useful_b = labels_b >= (2 if kind == "q" else 1)
     if not useful_b[train_b].any() or not useful_b[valid_b].any():
       raise UserError(f"verifier {kind}: none of {len(train_b)} training or of {len(valid_b)} validation responses "

@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 
+from configs import default
 from pav_jax.errors import UserError
+from pav_jax.values import monte_carlo
 from pav_jax.verifiers import targets
+from pav_jax.verifiers import train
 
 NAN = np.nan
 #               z = 0    1      2      3
@@ -81,10 +84,11 @@ def test_classes_are_the_outcomes_behind_the_labels():
   np.testing.assert_allclose(1 / (1 + np.exp(-logit)), [0.25, 0.5], rtol=1e-5)
 
 
-def test_a_label_of_more_outcomes_weighs_more():
-  for how in ("none", "buckets"):
-    found = targets.balance(np.array([[0.2, 0.3, 0.6]]), np.array([[1, 3, 2]]), how)
-    assert found.weight_bz[0, 1] == pytest.approx(3 * found.weight_bz[0, 0]) and found.weight_bz.mean() == pytest.approx(1)
+def test_a_label_of_more_outcomes_weighs_more_but_in_buckets():
+  """There the end of a response, known from one outcome, weighs as any other prefix of its side."""
+  of_20 = np.array([[0.2, 0.3, 0.6, 0.0]]), np.array([[20, 60, 20, 1]])
+  np.testing.assert_allclose(targets.balance(*of_20, "none").weight_bz, np.array([[20, 60, 20, 1]]) * 4 / 101, rtol=1e-6)
+  np.testing.assert_allclose(targets.balance(*of_20, "buckets").weight_bz, [[2 / 3, 2 / 3, 2, 2 / 3]], rtol=1e-6)
 
 
 @pytest.mark.parametrize("how", targets.BALANCES)
@@ -103,6 +107,80 @@ def test_an_unknown_balance():
 def test_every_token_has_the_label_of_its_step():
   """  token   0   1   2   3   4          token   0   1   2   3   4
        step    1   1   2   2   2                  1   -   -   -   -
-       label  .2  .2  .7  .7  .7                 .4   -   -   -   -   """
-  end_bz, x_bz = np.array([[-1, 1, 4], [-1, 0, -2]]), np.array([[0.5, 0.2, 0.7], [0.1, 0.4, 0.0]])
-  np.testing.assert_allclose(targets.every_token(x_bz, end_bz, 5), [[0.5, 0.2, 0.2, 0.7, 0.7, 0.7], [0.1, 0.4, 0, 0, 0, 0]])
+       label  .2  .2  .7  .7  .7                 .4   -   -   -   -
+       count   6   6   6   6   6                  3                   """
+  end_bz, target_bz = np.array([[-1, 1, 4], [-1, 0, -2]]), np.array([[0.5, 0.2, 0.7], [0.1, 0.4, NAN]])
+  target_bt, count_bt, end_bt = targets.every_token(target_bz, np.array([[6, 9, 1], [3, 1, 0]]), end_bz, 5)
+  np.testing.assert_allclose(target_bt, [[0.5, 0.2, 0.2, 0.7, 0.7, 0.7], [0.1, 0.4, NAN, NAN, NAN, NAN]])
+  np.testing.assert_array_equal(count_bt, [[6, 6, 6, 6, 6, 6], [3, 3, 0, 0, 0, 0]])
+  np.testing.assert_array_equal(end_bt, [[-1, 0, 1, 2, 3, 4], [-1, 0, -2, -2, -2, -2]])
+
+
+def every_case():
+  """(end_bz, right_b, values): each of 128 equally likely cases of one process, with n_mc = 2, under which Q at token 0 is 3/8.
+
+  After token 0 the response ends at token 1, right in 1 of 2, or its step goes
+  on to token 3, where Q is 1/4, and the response to token 4. The two are
+  equally likely. The prompt's labels are of no account here.
+  """
+  short, long = [-1, 1, -2], [-1, 3, 4]
+  cases = [(short, [1, right, 0], right) for right in (0, 1) for _ in range(32)]
+  for s, copies in ((0, 9), (1, 6), (2, 1)):  # of a binomial of 2 tries at 1/4, in sixteenths
+    cases += [(long, [1, s, right], right) for right in (0, 1, 0, 0) for _ in range(copies)]
+  end_bz = np.array([end_z for end_z, _, _ in cases])
+  successes_bz = np.array([s for _, s, _ in cases])
+  last_bz = np.arange(3) == (end_bz > -2).sum(axis=1, keepdims=True) - 1
+  continuations_bz = np.where(last_bz, 1, np.where(end_bz > -2, 2, 0))
+  right_b = np.array([right for _, _, right in cases], bool)
+  return right_b, monte_carlo.Values(end_bz, successes_bz, continuations_bz)
+
+
+def learnt_at_token_0(values, count_bz, how):
+  """Q at token 0 of what minimises the loss there."""
+  target_bt, count_bt, _ = targets.every_token(values.q_bz, count_bz, values.end_bz, 5)
+  found = targets.balance(target_bt, count_bt, how)
+  mean = (found.weight_bz * found.target_bz)[:, 1].sum() / found.weight_bz[:, 1].sum()
+  return 1 / (1 + np.exp(found.shift) * (1 - mean) / mean)
+
+
+@pytest.mark.parametrize("own_outcomes", [False, True])
+@pytest.mark.parametrize("how", ["classes", "none"])
+def test_every_token_learns_q_inside_of_a_step(how, own_outcomes):
+  """Exactly, over all that can happen; of some seeds only the outcome is known, as it is of seeds beyond seeds_per_problem."""
+  right_b, values = every_case()
+  if own_outcomes:
+    few = values._replace(successes_bz=np.where(values.continuations_bz == 1, values.successes_bz, 0),
+                          continuations_bz=values.continuations_bz * (values.continuations_bz == 1))
+    both = monte_carlo.Values(*(np.concatenate(x) for x in zip(values, few)))
+    values = monte_carlo.with_own_outcome(both, np.tile(right_b, 2))
+  assert learnt_at_token_0(values, values.continuations_bz, how) == pytest.approx(3 / 8, abs=1e-6)
+
+
+def test_every_token_in_buckets_would_learn_something_else():
+  """Why `train.check` refuses it: a label that came out high weighs more."""
+  _, values = every_case()
+  assert abs(learnt_at_token_0(values, values.continuations_bz, "buckets") - 3 / 8) > 0.02
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"verifier.every_token": True, "monte_carlo.strategy": "adaptive"}, "every_token: under monte_carlo.strategy=adaptive"),
+    ({"verifier.every_token": True, "monte_carlo.strategy": "first_pit"}, "every_token: under monte_carlo.strategy=first_pit"),
+    ({"verifier.every_token": True, "verifier.balance": "buckets"}, "every_token: in buckets"),
+    ({"verifier.balance": "buckets", "monte_carlo.strategy": "adaptive"}, "buckets weighs labels once each"),
+    ({"verifier.balance": "maybe"}, "'maybe' is none of buckets, classes, none"),
+    ({"verifier.kinds": ("prm",)}, "each is one of orm, q, advantage")])
+def test_pairs_that_would_learn_something_else(change, message):
+  config = default.get_config()
+  config.update_from_flattened_dict(change)
+  with pytest.raises(UserError, match=message):
+    train.check(config)
+
+
+@pytest.mark.parametrize("change", [
+    {}, {"verifier.every_token": True}, {"verifier.every_token": True, "verifier.balance": "none"},
+    {"verifier.balance": "buckets"}, {"verifier.balance": "buckets", "monte_carlo.strategy": "first_pit"},
+    {"verifier.kinds": ("orm",), "verifier.every_token": True, "monte_carlo.strategy": "adaptive"}])
+def test_pairs_that_learn_q(change):
+  config = default.get_config()
+  config.update_from_flattened_dict(change)
+  train.check(config)
