@@ -1,0 +1,87 @@
+"""Equal tuning budgets for the arms of RL: each at every setting of one grid, its best ones once more, on validation problems alone.
+
+  .venv/bin/python tests/benchmarks/rl_tuning.py --workdir=runs/sparse --results=docs/results/records/rl_tuning.json
+
+1. Every arm trains with the first seed at every learning rate and KL of the grid.
+2. Its best `--again` settings train with each further seed.
+3. The setting with the highest mean over its seeds is the arm's; what is compared is the validation accuracy averaged
+   over the evaluations of a run, so that both pace and end count.
+
+Seeds are such as no result has. Of the test problems one response to one is drawn, which the stage asks for, and not looked at.
+A run that stopped (a loss that is no number) counts with what it had. Started again, the command goes on where it was.
+"""
+
+import argparse
+import concurrent.futures
+import itertools
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+
+ARTEFACTS = ("problems", "sft", "rollouts", "values", "verifier")
+
+
+def trained(workdir: pathlib.Path, config: str, arms: list[str], seed: int, lr: float, kl: float, flags: list[str]) -> list[dict]:
+  """A row for each arm: its validation curve at this setting."""
+  folder = workdir / "tuning" / f"lr{lr:g}_kl{kl:g}_seed{seed}_{'_'.join(arms)}"
+  folder.mkdir(parents=True, exist_ok=True)
+  for name in ARTEFACTS:
+    if not (folder / name).exists():
+      (folder / name).symlink_to((workdir / name).absolute(), target_is_directory=True)
+  settings = {"stage": "rl", "rl.arms": ",".join(arms) + ",", "rl.seeds": f"{seed},", "rl.peak_lr": lr, "rl.kl": kl,
+              "rl.test_problems": 1, "rl.eval_samples": 1}
+  settings |= {f"rl.{name}.{arm}": 1.0 for name in ("lr_factor", "kl_factor") for arm in arms}
+  command = [sys.executable, "-m", "pav_jax.main", f"--config={config}", f"--workdir={folder}",
+             *(f"--config.{name}={value}" for name, value in settings.items()), *flags]
+  with open(folder / "log", "a", encoding="utf-8") as log:
+    status = subprocess.run(command, stdout=log, stderr=log, check=False).returncode
+  rows = []
+  for arm in arms:
+    curves = folder / "rl" / arm / str(seed) / "curves.jsonl"
+    lines = [json.loads(line) for line in curves.read_text().splitlines()] if curves.exists() else []
+    told = [(row["step"], round(row["valid_accuracy"], 4)) for row in lines if "valid_accuracy" in row]
+    rows.append({"arm": arm, "seed": seed, "peak_lr": lr, "kl": kl, "status": status, "step, accuracy": told,
+                 "mean": round(statistics.fmean(a for _, a in told), 4) if told else 0.0})
+  return rows
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--workdir", type=pathlib.Path, required=True, help="a run up to its verifiers")
+  parser.add_argument("--config", default="configs/sparse.py")
+  parser.add_argument("--results", type=pathlib.Path, required=True)
+  parser.add_argument("--arms", default="outcome,outcome_critic,progress,self,vine")
+  parser.add_argument("--peak_lr", default="7e-5,1e-4,1.4e-4")
+  parser.add_argument("--kl", default="0.001,0.05")
+  parser.add_argument("--seeds", default="10,11")
+  parser.add_argument("--again", type=int, default=2, help="settings of each arm that further seeds train")
+  parser.add_argument("--streams", type=int, default=1, help="trainings at once")
+  parser.add_argument("--flags", default="", help="more of main's flags, separated by spaces; they stand in the record")
+  options = parser.parse_args()
+  numbers = lambda text, kind: [kind(x) for x in text.split(",")]
+  arms, (first, *further), flags = options.arms.split(","), numbers(options.seeds, int), options.flags.split()
+  grid = list(itertools.product(numbers(options.peak_lr, float), numbers(options.kl, float)))
+  runs = []
+  with concurrent.futures.ThreadPoolExecutor(options.streams) as pool:
+    def train(jobs):
+      for rows in pool.map(lambda job: trained(options.workdir, options.config, *job, flags), jobs):
+        runs.extend(rows)
+        print("\n".join(f"{row['arm']:<16}{row['peak_lr']:<10g}{row['kl']:<8g}{row['seed']:<4}{row['mean']}" for row in rows), flush=True)
+    train([(arms, first, lr, kl) for lr, kl in grid])
+    best = {arm: sorted((row for row in runs if row["arm"] == arm), key=lambda row: -row["mean"])[:options.again] for arm in arms}
+    train([([arm], seed, row["peak_lr"], row["kl"]) for arm in arms for row in best[arm] for seed in further])
+  mean = lambda arm, row: statistics.fmean(
+      r["mean"] for r in runs if (r["arm"], r["peak_lr"], r["kl"]) == (arm, row["peak_lr"], row["kl"]))
+  chosen = {arm: max(best[arm], key=lambda row: mean(arm, row)) for arm in arms}
+  chosen = {arm: {"peak_lr": row["peak_lr"], "kl": row["kl"], "mean": round(mean(arm, row), 4)} for arm, row in chosen.items()}
+  options.results.write_text(json.dumps({
+      "command": " ".join([pathlib.Path(sys.executable).name, *sys.argv]), "cores": os.cpu_count(), "trainings of each arm": len(runs) // len(arms),
+      "compared by": "validation accuracy at temperature 1, averaged over a run's evaluations", "chosen": chosen, "runs": runs}, indent=1) + "\n")
+  print(json.dumps(chosen, indent=1))
+
+
+if __name__ == "__main__":
+  main()
