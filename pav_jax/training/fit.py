@@ -50,6 +50,8 @@ def learner(knobs, mesh, *, init, patterns, loss_fn) -> Learner:
       peak_lr=knobs.peak_lr, warmup_steps=knobs.warmup_steps, num_steps=knobs.num_steps, b1=knobs.b1, b2=knobs.b2,
       clip_norm=knobs.clip_norm, weight_decay=knobs.weight_decay)
   like = state_lib.abstract(init, tx, mesh, patterns)
+  for x in jax.tree.leaves(like.params):
+    state_lib.check_dtype(x.dtype.name)
   return Learner(tx, like, step_lib.jitted(loss_fn, tx, microbatches=knobs.microbatches,
                                            state_shardings=jax.tree.map(lambda x: x.sharding, like)))
 

@@ -1,6 +1,7 @@
 """What a stage is given: the config, the mesh, and the folders of the run."""
 
 import dataclasses
+import types
 from collections.abc import Sequence
 
 from etils import epath
@@ -27,6 +28,10 @@ class Run:
   def folder(self, name: str) -> Folder:
     """The folder of that name, made or not."""
     return Folder(self.root / name, self.alone)
+
+  def made_with(self, name: str, section: str) -> types.SimpleNamespace:
+    """The config section that folder `name` was made with, whatever the config says there by now; nested ones are dicts."""
+    return types.SimpleNamespace(**self.folder(name).manifest()["config"][section])
 
   def start(self, name: str, *, sections: Sequence[str], inputs: Sequence[str]) -> tuple[Folder, bool]:
     """(folder, whether it is finished): its plan is these config sections, the seed and these folders."""

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from pav_jax.errors import UserError
 from pav_jax.training import mesh as mesh_lib
 
 
@@ -37,6 +38,18 @@ def abstract(init, tx: optax.GradientTransformation, mesh, patterns) -> TrainSta
 def from_params(params, tx: optax.GradientTransformation) -> TrainState:
   """Step 0 with these parameters."""
   return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
+
+
+def check_dtype(param_dtype: str):
+  """UserError for parameters that Adam cannot train.
+
+  bfloat16 has 8 bits: a weight of 1 stays where it is under every step below
+  .002, and a second moment with b2 = .999 never falls. Products may be in
+  bfloat16 (`dtype`), and what is only read may lie in it.
+  """
+  if param_dtype != "float32":
+    raise UserError(f"param_dtype={param_dtype}: small steps are lost in it, so nothing is trained in it: param_dtype=float32 "
+                    "(and dtype=bfloat16 for fast products)")
 
 
 def optimizer(*, peak_lr: float, warmup_steps: int, num_steps: int, b1: float, b2: float,

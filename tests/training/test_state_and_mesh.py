@@ -6,20 +6,24 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.sharding import PartitionSpec as P
 
 import fakes
+from configs import default
 from pav_jax.errors import UserError
 from pav_jax.models import architecture
 from pav_jax.models import network
 from pav_jax.problems import text
+from pav_jax.training import fit
 from pav_jax.training import mesh as mesh_lib
 from pav_jax.training import state as state_lib
 from pav_jax.training import step as step_lib
 
 CONFIG = dataclasses.replace(fakes.CONFIG, num_kv_heads=2, vocab_size=16)
 STEPS = 3
+ADAM = dict(peak_lr=0.02, warmup_steps=1, num_steps=9, b1=0.9, b2=0.95, clip_norm=1.0, weight_decay=0.01)
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +56,21 @@ def test_a_size_that_does_not_divide_is_an_error():
     mesh_lib.shardings(tree, mesh, [("kernel", P(("data", "fsdp", "model")))])
 
 
+def test_nothing_is_trained_in_bfloat16(mesh):
+  """Products may be: a weight of 1 that does not move by 100 steps of .001 is why."""
+  tx, params = state_lib.optimizer(**{**ADAM, "peak_lr": 1e-3, "num_steps": 10_000}), jnp.ones((), jnp.bfloat16)
+  opt_state = tx.init(params)
+  for _ in range(100):
+    updates, opt_state = tx.update(jnp.ones((), jnp.bfloat16), opt_state, params)
+    params = optax.apply_updates(params, updates)
+  assert params == 1
+  learner = lambda **types: fit.learner(default.optimizer(), mesh, init=network.from_gemma(
+      dataclasses.replace(CONFIG, **types), scoring_id=fakes.SCORE, logit_chunk=4).init, patterns=architecture.SHARDING, loss_fn=None)
+  with pytest.raises(UserError, match="param_dtype=bfloat16: small steps are lost"):
+    learner(param_dtype="bfloat16")
+  assert learner(dtype="bfloat16").like.params["embedding"].dtype == jnp.float32
+
+
 def _rows(n):
   """Six tokens a row, which `model` divides, and at last five, which it does not."""
   rng, shape = np.random.default_rng(n), (8, 6 if n < STEPS - 1 else 5)
@@ -63,7 +82,7 @@ def _train(**axes):
   """Losses and final state of a few steps of the tiny Gemma on a mesh."""
   mesh = mesh_lib.make_mesh(**axes)
   net = network.from_gemma(CONFIG, scoring_id=fakes.SCORE, logit_chunk=4)
-  tx = state_lib.optimizer(peak_lr=0.02, warmup_steps=1, num_steps=9, b1=0.9, b2=0.95, clip_norm=1.0, weight_decay=0.01)
+  tx = state_lib.optimizer(**ADAM)
   key = jax.random.key(0)
   state = state_lib.create(net.init, tx, key, mesh, architecture.SHARDING)
   step = step_lib.jitted(text.language_loss(net), tx, microbatches=2,
