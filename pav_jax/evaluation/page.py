@@ -240,7 +240,7 @@ def _stages(report: Mapping) -> Markup:
   return join([
       element("h2", "How it was made"),
       element("p", "What was left out or cut short; – where a stage has no such count. An ungradable "
-              "response counts as wrong; a truncated one is graded by what it says."),
+              "response counts as wrong; in a truncated one only a closed box or #### is an answer."),
       table(["stage", *lost], left_out),
       details("Every count of every stage", table(["stage", "", "value"], counted)),
       element("h3", "Stages"),

@@ -14,6 +14,10 @@ Where the answer stands (`extract_answer`):
    (GSM8K), its last formula or else number (MATH). A text that breaks off, in
    an open box or behind an operator, has no answer; nor does generated
    arithmetic without `####`, whose format is part of the problem.
+
+A response that ran out of tokens states what a closed box or `####` states, and
+nothing else: its last number is no answer, and where 'The answer is' stands near
+its end, the answer itself may be cut.
 """
 
 import collections
@@ -43,8 +47,8 @@ _DANGLING = re.compile(r"[-+*/=,(\[{^_<>:\\]\s*$")
 _WINDOW, _TAIL, _MARKERS_TRIED = 4000, 300, 20
 
 
-def extract_answer(response: str, dataset: str) -> str | None:
-  """The answer a response states, as written there (GSM8K: the bare number), or None."""
+def extract_answer(response: str, dataset: str, ended: bool = True) -> str | None:
+  """The answer a response states, as written there (GSM8K: the bare number), or None. ended: it was not cut off."""
   if dataset not in DATASETS:
     raise ValueError(f"unknown dataset {dataset!r}, not one of {DATASETS}")
   if dataset == "arithmetic":
@@ -58,6 +62,8 @@ def extract_answer(response: str, dataset: str) -> str | None:
   for match in reversed(collections.deque(_MARKER.finditer(response), maxlen=_MARKERS_TRIED)):
     if box is not None and match.start() < box_start:
       break
+    if not ended and not match[0].startswith("####"):
+      continue
     stated = _stated_at(response, match)
     answer = _first_number(stated) if dataset == "gsm8k" else stated
     if answer:
@@ -65,7 +71,7 @@ def extract_answer(response: str, dataset: str) -> str | None:
   if box is not None:
     return _first_number(box)
   tail = response[-_TAIL:].rstrip()
-  if cut_off or _DANGLING.search(tail):
+  if cut_off or not ended or _DANGLING.search(tail):
     return None
   numbers = _numbers(tail)
   if dataset == "math" and (formulas := _FORMULA.findall(tail)):

@@ -12,15 +12,31 @@ r"""Verdicts: is the answer of a response equal to the reference?
 An answer equal in value is correct in whatever form: `2^{10}` for `1024`, a
 list in any order. Some published graders of MATH want the form too.
 
+`Grader.classes` groups the answers of a problem by the same equality, for
+votes. That equality is no equivalence: it may hold in one direction only, and
+a = b and b = c need not give a = c. So the classes are greedy, and hang on the
+order of the answers:
+
+1. Answers of one spelling are one; spellings stand in order of appearance.
+2. The first without a class opens one. Of the others without a class those
+   join that it equals, as reference or as answer.
+3. Again, until every spelling has a class: it is in that of the earliest
+   opener it equals.
+
+What was ungradable against the reference is compared with nothing: it is equal
+to its own spelling alone, and an answer that runs for ever costs no more time.
+
   python -m pav_jax.problems.grading FILE.jsonl [--output=OUT.jsonl] [--timeout=5] [--workers=2]
 
-grades rows of {"reference", "response", "dataset"}; see `grade_file`.
+grades rows of {"reference", "response", "dataset"}, and "ended": false where a
+response was cut off; see `grade_file`.
 """
 
 import argparse
 import collections
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 import enum
+import functools
 import itertools
 import json
 import os
@@ -65,7 +81,7 @@ class Grader:
     if num_workers < 1 or not 0 < timeout_s < float("inf"):
       raise errors.UserError(f"grading needs workers >= 1 and a timeout > 0, not {num_workers} and {timeout_s}")
     self._workers = workers.Workers(num_workers, timeout_s, memory_bytes)
-    self._verdicts: dict[tuple[str, str, str], tuple[Verdict, str]] = {}
+    self._verdicts: dict[tuple[str, workers.Task], tuple[Verdict, str]] = {}  # by data set; both sides cleaned
     self._faults: dict[tuple[str, str], str] = {}  # by data set and reference
     self._cleaned_references: dict[tuple[str, str], str] = {}
 
@@ -78,28 +94,72 @@ class Grader:
   def close(self) -> None:
     self._workers.close()
 
-  def grade(self, references: Sequence[str], responses: Sequence[str], datasets: str | Sequence[str]) -> list[Grade]:
-    """One grade per response; raises UserError where a reference has no answer to compare with."""
-    datasets = _per_row(datasets, references)
+  def grade(self, references: Sequence[str], responses: Sequence[str], datasets: str | Sequence[str],
+            ended: bool | Sequence[bool] = True) -> list[Grade]:
+    """One grade per response; raises UserError where a reference has no answer to compare with.
+
+    ended: whether the response came to its end or was cut off (`answers`); one for all, or one each.
+    """
+    datasets, ended = _per_row(datasets, references), [ended] * len(responses) if isinstance(ended, bool) else ended
     self.require_sound(references, datasets)
-    stated = [answers.extract_answer(*pair) for pair in zip(responses, datasets, strict=True)]
-    keys = list(zip(datasets, references, stated, strict=True))
-    asked = {}
-    for key in {key for key in keys if key[2] is not None} - self._verdicts.keys():
-      task = workers.Task(self._cleaned_references[key[:2]], _clean(key[2], key[0]))
-      verdict = _decide(task, key[0])
-      if verdict is None:
-        asked[key] = task
-      else:
-        self._verdicts[key] = verdict
-    outcomes = self._workers.judge(asked.values())
-    for key, task in asked.items():
-      self._verdicts[key] = _verdict(outcomes[task])
+    stated = [answers.extract_answer(*row) for row in zip(responses, datasets, map(bool, ended), strict=True)]
+    keys = [(dataset, workers.Task(self._cleaned_references[dataset, reference], answer and _clean(answer, dataset)))
+            for dataset, reference, answer in zip(datasets, references, stated, strict=True)]
+    self._judge(key for key, answer in zip(keys, stated) if answer is not None)
     grades = []
-    for key in keys:
-      verdict, reason = (Verdict.UNGRADABLE, "no answer") if key[2] is None else self._verdicts[key]
-      grades.append(Grade(verdict, key[2], reason))
+    for key, answer in zip(keys, stated):
+      verdict, reason = (Verdict.UNGRADABLE, "no answer") if answer is None else self._verdicts[key]
+      grades.append(Grade(verdict, answer, reason))
     return grades
+
+  def classes(self, grades: Sequence[Grade], datasets: str | Sequence[str],
+              problems: Sequence[Hashable]) -> tuple[list[int], collections.Counter]:
+    """(the class of each answer among those of its problem, -1 for none; counts of comparisons): see the top of the file.
+
+    problems: which one each grade is of. A pair is two comparisons; those that failed are counted by reason, too.
+    """
+    names, cleaned, alone = [], {}, set()
+    for grade, dataset, problem in zip(grades, _per_row(datasets, grades), problems, strict=True):
+      text = "" if grade.answer is None else _clean(grade.answer, dataset)
+      name = None if grade.answer is None else (problem, dataset, spelling.canonical(text) or grade.answer)
+      names.append(name)
+      if name is not None:
+        cleaned.setdefault(name, text)
+        if grade.reason or not text:
+          alone.add(name)
+    waiting, class_of, counts = collections.defaultdict(list), {None: -1}, collections.Counter()
+    for name in cleaned:
+      waiting[name[:2]].append(name)
+    while waiting:
+      asked = {}  # pair -> its two comparisons
+      for opener, *others in waiting.values():
+        for other in others:
+          if not {opener, other} & alone:
+            both = (cleaned[opener], cleaned[other]), (cleaned[other], cleaned[opener])
+            asked[opener, other] = [(opener[1], workers.Task(*texts)) for texts in both]
+      keys = list(itertools.chain(*asked.values()))
+      self._judge(keys)
+      counts["comparisons of answers"] += len(keys)
+      counts.update(f"comparisons: {self._verdicts[key][1]}" for key in keys if self._verdicts[key][1])
+      number = max(class_of.values()) + 1
+      class_of |= dict.fromkeys((opener for opener, *_ in waiting.values()), number)
+      class_of |= {pair[1]: number for pair, two in asked.items() if any(self._verdicts[key][0] == Verdict.CORRECT for key in two)}
+      left = {group: [name for name in spelt if name not in class_of] for group, spelt in waiting.items()}
+      waiting = {group: spelt for group, spelt in left.items() if spelt}
+    return [class_of[name] for name in names], counts
+
+  def _judge(self, keys: Iterable[tuple[str, workers.Task]]) -> None:
+    """Sees to it that `_verdicts` has all of these."""
+    asked = []
+    for dataset, task in set(keys) - self._verdicts.keys():
+      verdict = _decide(task, dataset)
+      if verdict is None:
+        asked.append((dataset, task))
+      else:
+        self._verdicts[dataset, task] = verdict
+    outcomes = self._workers.judge(task for _, task in asked)
+    for dataset, task in asked:
+      self._verdicts[dataset, task] = _verdict(outcomes[task])
 
   def reference_faults(self, references: Sequence[str], datasets: str | Sequence[str]) -> list[str]:
     """For each reference what keeps responses from being compared with it, '' for a sound one."""
@@ -146,6 +206,7 @@ def _per_row(datasets: str | Sequence[str], rows: Sequence) -> Sequence[str]:
   return datasets
 
 
+@functools.lru_cache(maxsize=1 << 16)
 def _clean(answer: str, dataset: str) -> str:
   """'' for what cannot be an answer."""
   if dataset == "arithmetic":
@@ -208,7 +269,7 @@ def _grade_block(block: list[tuple[int, bytes]], grader: Grader) -> Iterator[tup
   parsed = [(row, error or (f"field 'reference': {fault}" if (fault := next(faults)) else "")) for row, error in parsed]
   good = [row for row, error in parsed if not error]
   columns = ([row[field] for row in good] for field in ("reference", "response", "dataset"))
-  grades = iter(grader.grade(*columns))
+  grades = iter(grader.grade(*columns, [row.get("ended", True) for row in good]))
   for (number, _), (row, error) in zip(block, parsed):
     if error:
       yield number, {**row, "verdict": "error", "answer": None, "reason": error}
@@ -232,6 +293,8 @@ def _parse_row(line: bytes) -> tuple[dict, str]:
       return row, f"field {field!r}: missing"
     if not isinstance(row[field], str):
       return row, f"field {field!r}: not a string but {type(row[field]).__name__}"
+  if not isinstance(row.get("ended", True), bool):
+    return row, f"field 'ended': not true or false but {type(row['ended']).__name__}"
   if row["dataset"] not in answers.DATASETS:
     return row, f"field 'dataset': {row['dataset'][:80]!r} is not one of {', '.join(answers.DATASETS)}"
   return row, ""

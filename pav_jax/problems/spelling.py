@@ -88,13 +88,18 @@ def numeral(text: str) -> str | None:
   return ("-" if sign == "-" and value != "0" else "") + value
 
 
+def canonical(cleaned: str) -> str:
+  r"""One spelling for cleaned answers that differ in nothing but spaces, `\%` and zeros: equal ones are equal."""
+  return numeral(spelling := _MEANINGLESS.sub("", cleaned)) or spelling
+
+
 def equal_as_text(reference: str, answer: str) -> bool | None:
   r"""Whether two cleaned answers are equal, where their spelling decides; None where mathematics must.
 
   Decides what math-verify gets wrong: it ignores the base of `21_8`, adds the
   numbers in `3 4`, takes words for products of letters and lists for sets.
   """
-  if _spelling(reference) == _spelling(answer):
+  if canonical(reference) == canonical(answer):
     return True
   numerals = numeral(reference), numeral(answer)
   if None not in numerals:
@@ -103,7 +108,7 @@ def equal_as_text(reference: str, answer: str) -> bool | None:
     return _letters(reference) == _letters(answer)
   bases = _BASED.fullmatch(reference), _BASED.fullmatch(answer)
   if any(bases):
-    return all(bases) and _spelling(bases[0][1]) == _spelling(bases[1][1]) and bases[0][2] == bases[1][2]
+    return all(bases) and canonical(bases[0][1]) == canonical(bases[1][1]) and bases[0][2] == bases[1][2]
   lengths = _list_length(reference), _list_length(answer)
   if min(lengths) > 1 and lengths[0] != lengths[1] and r"\pm" not in reference + answer:
     return False
@@ -118,10 +123,6 @@ def is_words(cleaned: str) -> bool:
 def is_ambiguous(cleaned: str) -> bool:
   """Whether numbers stand side by side, '3 4', which has no one value."""
   return bool(_SIDE_BY_SIDE.search(cleaned))
-
-
-def _spelling(cleaned: str) -> str:
-  return numeral(spelling := _MEANINGLESS.sub("", cleaned)) or spelling
 
 
 def _letters(cleaned: str) -> str:

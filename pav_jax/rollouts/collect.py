@@ -1,7 +1,8 @@
 """Seed responses: n_cov full responses per problem from one policy, graded (section 4.2).
 
   1. For each problem, read its prompt once and sample n_cov responses.
-  2. Cut them at EOS; one that meets its budget first is truncated, and counted.
+  2. Cut them at EOS; one that meets its budget first is truncated, and counted:
+     without an end only a closed box or `####` states an answer.
   3. Grade each against the reference: correct, incorrect or ungradable.
   4. Write them in shards of `problems_per_shard` problems; of several hosts
      each draws its own shards, on its own devices.
@@ -61,11 +62,20 @@ def sample(arch: architecture.Architecture, params, problems: prepared.Problems,
                   np.full(len(source_r), int(grading.Verdict.UNGRADABLE), np.int8))
 
 
-def grade(rollouts: Rollouts, problems: prepared.Problems, vocabulary, grader: grading.Grader):
-  """(the same rollouts with verdicts, counts). A truncated response is graded by what it says, too."""
+def grades_of(rollouts: Rollouts, problems: prepared.Problems, vocabulary, grader: grading.Grader) -> list[grading.Grade]:
+  """The grade of every response; one that was cut off states an answer only where it is marked (`problems/answers.py`)."""
   texts = [vocabulary.decode(t[:n]) for t, n in zip(rollouts.token_bt, rollouts.length_b)]
-  grades = grader.grade([str(a) for a in problems.answer_p[rollouts.problem_b]], texts,
-                        [str(d) for d in problems.dataset_p[rollouts.problem_b]])
+  return grader.grade([str(a) for a in problems.answer_p[rollouts.problem_b]], texts,
+                      [str(d) for d in problems.dataset_p[rollouts.problem_b]], rollouts.ended_b)
+
+
+def grade(rollouts: Rollouts, problems: prepared.Problems, vocabulary, grader: grading.Grader):
+  """(the same rollouts with verdicts, counts)."""
+  return with_grades(rollouts, grades_of(rollouts, problems, vocabulary, grader))
+
+
+def with_grades(rollouts: Rollouts, grades: list[grading.Grade]):
+  """`grade`, the grades being there."""
   verdict_b = hosts.agreed(np.array([int(g.verdict) for g in grades], np.int8))
   counts = {"responses": len(grades), "tokens": int(rollouts.length_b.sum()),
             "truncated": int((~rollouts.ended_b).sum())}

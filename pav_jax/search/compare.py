@@ -1,7 +1,8 @@
 """The search stage: every method on the same problems, with its cost.
 
-  1. For each seed draw `max_n` independent responses per problem and grade
-     them; score them with the ORM and the Q verifier, each prompt read once.
+  1. For each seed draw `max_n` independent responses per problem, grade them,
+     and group their answers by the grader's own equality, for the votes; score
+     them with the ORM and the Q verifier, each prompt read once.
      Pass@N, votes and best-of-N for every N come from these (best_of_n.py).
   2. For each seed and width run the beam by Q^pi and, for every prover named,
      the beam by Q^pi + alpha A^mu (beam.py); grade the chosen response and all
@@ -21,6 +22,7 @@ from pav_jax.rollouts import jobs as jobs_lib
 from pav_jax.search import beam
 from pav_jax.search import best_of_n
 from pav_jax.search import ledger
+from pav_jax.training import hosts
 from pav_jax.training import metrics
 from pav_jax.training.run import Run
 from pav_jax.values import equations
@@ -96,12 +98,11 @@ def _samples(run: Run, players: Players, grader, seed: int, bar):
       players.arch, players.policy.params, problems, problem_p, knobs.max_n, tokens=players.tokens,
       sampling=collect.sampling_of(knobs), seed=_seed(run, seed, 0), rows=knobs.rows,
       max_new=run.config.rollouts.max_new, mesh=run.mesh, bar=bar)
-  rollouts, counts = collect.grade(rollouts, problems, players.vocabulary, grader)
-  answers = [players.vocabulary.decode(t[:n]) for t, n in zip(rollouts.token_bt, rollouts.length_b)]
-  stated = grader.grade([str(a) for a in problems.answer_p[rollouts.problem_b]], answers,
-                        [str(d) for d in problems.dataset_p[rollouts.problem_b]])
-  names = {}
-  answer_b = np.array([-1 if g.answer is None else names.setdefault(g.answer, len(names)) for g in stated])
+  grades = collect.grades_of(rollouts, problems, players.vocabulary, grader)
+  rollouts, counts = collect.with_grades(rollouts, grades)
+  answer_b, comparisons = grader.classes(grades, [str(d) for d in problems.dataset_p[rollouts.problem_b]],
+                                         rollouts.problem_b.tolist())
+  answer_b, counts = hosts.agreed(np.array(answer_b)), counts | comparisons
   end_bz, _ = monte_carlo.prefix_ends(rollouts.token_bt, rollouts.length_b, players.vocabulary,
                                       run.config.monte_carlo.max_steps)
   score_of = lambda name: score.score_responses(
@@ -168,7 +169,8 @@ def _beam(run: Run, players: Players, grader, cell, bar):
   responses = np.concatenate([found.token_pt[:, None], found.pool_token_pkt], axis=1)
   texts = [players.vocabulary.decode(t[:n]) for row_t, row_n in zip(responses, lengths) for t, n in zip(row_t, row_n)]
   each = lambda x_p: [str(x) for x in np.repeat(x_p, lengths.shape[1])]
-  grades = grader.grade(each(problems.answer_p), texts, each(problems.dataset_p))
+  last = np.take_along_axis(responses, np.maximum(lengths - 1, 0)[..., None], axis=2)
+  grades = grader.grade(each(problems.answer_p), texts, each(problems.dataset_p), (last == players.vocabulary.eos_id).ravel())
   right = np.array([g.verdict == grading.Verdict.CORRECT for g in grades]).reshape(lengths.shape) & (lengths > 0)
   arrays = {"method_p": np.full(count, method), "width_p": np.full(count, width), "seed_p": np.full(count, seed),
             "alpha_p": np.full(count, alpha), "right_p": right[:, 0], "passed_p": right[:, 1:].any(axis=1)}

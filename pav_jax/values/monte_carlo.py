@@ -10,8 +10,8 @@
        adaptive   where they tell most (`rounds.adaptive`; ours)
        first_pit  n_mc of every prefix up to the first pit (`first_pit.py`)
      With `reuse` one counts at every prefix it passes (`tree.py`; ours).
-  3. Q-hat = share of correct ones. An ungradable continuation is not correct; a
-     truncated one is graded by what it says. Both are counted.
+  3. Q-hat = share of correct ones. An ungradable continuation is not correct, nor
+     a truncated one without a marked answer. Both are counted.
 
 The labelling policy is pi, or the one of `monte_carlo.checkpoint` (a prover mu).
 """
@@ -133,7 +133,7 @@ def sampler(arch: architecture.Architecture, params, problems: prepared.Problems
                  for b, k, t, n in zip(row_r, kept_r, done.token_rt, done.length_r)]
     rows_p = rollouts.problem_b[row_r]
     grades = grader.grade([str(a) for a in problems.answer_p[rows_p]], responses,
-                          [str(d) for d in problems.dataset_p[rows_p]])
+                          [str(d) for d in problems.dataset_p[rows_p]], done.ended_r)
     correct_r = hosts.agreed(np.array([g.verdict == grading.Verdict.CORRECT for g in grades]))
     for name, n in (("continuations", len(row_r)), ("tokens", done.length_r.sum()), ("truncated", (~done.ended_r).sum()),
                     ("correct", correct_r.sum()),

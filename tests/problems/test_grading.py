@@ -92,6 +92,38 @@ def test_extracts_the_stated_answer(dataset, response, answer):
   assert answers.extract_answer(response, dataset) == answer
 
 
+CUT_OFF = [
+    # dataset, response, answer if it ended, answer if it was cut off
+    ("math", "we get 12 and then 42", "42", None),
+    ("math", "Hence $x+1=3$ and so $x=2$.", "x=2", None),
+    ("math", r"The answer is $\frac{1}{2}$.", r"$\frac{1}{2}$", None),
+    ("math", "# Answer\n\n42", "42", None),
+    ("math", r"\boxed{4} and so on, up to 5", "4", "4"),
+    ("math", r"it is \boxed{5", None, None),
+    ("math", "#### 42", "42", "42"),
+    ("gsm8k", "She has 20+6 = 26", "26", None),
+    ("gsm8k", "A: 16 - 3", "16", None),
+    ("gsm8k", "The answer is 26.", "26", None),
+    ("gsm8k", "She has 26.\n#### 26", "26", "26"),
+    ("gsm8k", r"She has \boxed{26} eggs and 3", "26", "26"),
+    ("arithmetic", "3+4=7\n#### 7", "7", "7"),
+    ("arithmetic", "3+4=7", None, None),
+]
+
+
+@pytest.mark.parametrize("dataset, response, ended, cut_off", CUT_OFF)
+def test_without_an_end_only_a_mark_states_an_answer(dataset, response, ended, cut_off):
+  assert answers.extract_answer(response, dataset) == ended
+  assert answers.extract_answer(response, dataset, ended=False) == cut_off
+
+
+def test_grading_knows_which_responses_ended(grader):
+  responses = ["so 5", "so 5", r"\boxed{5}", r"\boxed{5}"]
+  grades = grader.grade(["5"] * 4, responses, "math", [True, False, True, False])
+  assert grades == [(CORRECT, "5", ""), (UNGRADABLE, None, "no answer"), (CORRECT, "5", ""), (CORRECT, "5", "")]
+  assert grader.grade(["5"] * 4, responses, "math", ended=False)[0].verdict == UNGRADABLE
+
+
 def test_an_unknown_data_set_is_an_error():
   with pytest.raises(ValueError, match="maths"):
     answers.extract_answer("5", "maths")
@@ -331,6 +363,63 @@ def test_each_distinct_answer_is_judged_once(monkeypatch):
   assert sorted(asked[3:], key=str) == [("x", "2/4"), ("x", None)]
 
 
+HALVES = [r"\frac{1}{2}", "3", r"\frac12", "0.5", "3", r"\dfrac{1}{2}", "1/2"]
+
+
+def test_answers_of_one_value_are_one_class(grader):
+  grades = grader.grade([r"\frac{1}{2}"] * 8, [*map(_boxed, HALVES), "no idea"], "math")
+  found, counts = grader.classes(grades, "math", [0] * 8)
+  assert found == [0, 1, 0, 0, 1, 0, 0, -1]
+  # Four spellings (\dfrac is \frac): three pairs with the first, then the rest, which is one; both directions.
+  assert counts == {"comparisons of answers": 6}
+  # Another problem's answers are other classes, of other answers: nobody is compared across.
+  found, _ = grader.classes(grades[:4], "math", [0, 1, 1, 0])
+  assert found == [0, 0, 1, 0]
+  assert grader.classes([], "math", []) == ([], {})
+
+
+def _answers(grader, stated, reference="7"):
+  """Their classes and the counts, as a judge of our own sees it."""
+  grades = grader.grade([reference] * len(stated), [_boxed(a) for a in stated], "math")
+  return grader.classes(grades, "math", [0] * len(stated))
+
+
+def test_classes_are_greedy_where_equality_is_none(monkeypatch):
+  """b = a only with b as the reference; c = b, but not a; the order decides who opens."""
+  equal = {("b", "a"), ("b", "c"), ("c", "b")}
+  asked = []
+
+  def judge(self, tasks):
+    tasks = list(tasks)
+    asked.extend(tasks)
+    return {t: "correct" if t.answer is None or (t.reference, t.answer) in equal else "incorrect" for t in tasks}
+
+  monkeypatch.setattr(workers.Workers, "judge", judge)
+  grader = grading.Grader()
+  assert _answers(grader, ["a", "b", "c", "b"])[0] == [0, 0, 1, 0]  # c is not compared with b, who opens nothing
+  assert _answers(grader, ["b", "a", "c"])[0] == [0, 0, 0]
+  assert _answers(grader, ["c", "a", "b"])[0] == [0, 1, 0]
+  before = len(asked)
+  assert _answers(grader, ["c", "a", "b"] * 100)[0] == [0, 1, 0] * 100
+  assert len(asked) == before  # each pair was judged once
+
+
+def test_what_could_not_be_graded_is_equal_to_itself_alone(monkeypatch):
+  def judge(self, tasks):
+    tasks = list(tasks)
+    assert not any(t.answer == "9^9" and t.reference != "7" for t in tasks), "it would take its time again"
+    slow = lambda t: t.answer == "9^9" or {t.reference, t.answer} == {"x", "y"}
+    return {t: "timeout" if slow(t) else "unparsable" if t.answer == "5 +" else "correct" for t in tasks}
+
+  monkeypatch.setattr(workers.Workers, "judge", judge)
+  grader = grading.Grader()
+  long = "x+" * 600
+  found, counts = _answers(grader, ["9^9", "5 +", long + "1", long + "2", "9^{9}", "x", "y", "z"])
+  assert found[:5] == [0, 1, 2, 3, 0] and found[5:] == [4, 5, 4]
+  # x with y and z, both directions; y alone is left. A comparison that ran out of time shows in the counts.
+  assert counts == {"comparisons of answers": 4, "comparisons: timeout": 2}
+
+
 def test_grades_keep_the_order_of_the_rows(grader):
   pairs = [(str(a), f"{b}+1") for a, b in itertools.product(range(6), range(6))]
   grades = grader.grade([a for a, _ in pairs], [_boxed(b) for _, b in pairs], "math")
@@ -361,16 +450,18 @@ def test_the_command_grades_good_rows_and_reports_bad_ones(tmp_path):
       {"reference": "5", "response": r"\boxed{6}", "dataset": "math"},
       {"reference": "5", "response": rf"\boxed{{{SLOW}}}", "dataset": "math"},
       {"reference": "5", "response": "Café \u2028", "dataset": "math"},
+      {"reference": "5", "response": "so 5", "dataset": "math", "ended": False},
   ]
   bad = [
-      (b'{"reference": "5", "resp', "row 6: not JSON"),
-      (b'{"reference": "5", "response": "caf\xe9"}', "row 7: not UTF-8 at byte 35"),
-      (b'{"reference": "5", "dataset": "math"}', "row 8: field 'response': missing"),
-      (b'{"reference": "5", "response": 5, "dataset": "math"}', "row 9: field 'response': not a string but int"),
-      (b'{"reference": "5", "response": "5", "dataset": "m\\n"}', r"row 10: field 'dataset': 'm\n' is not one of"),
-      (b'{"reference": "5 +", "response": "5", "dataset": "math"}', "row 11: field 'reference': is unparsable: '5 +'"),
-      (b"[1]", "row 12: not an object but list"),
-      (b"[" * 100_000, "row 13: not JSON"),
+      (b'{"reference": "5", "resp', "row 7: not JSON"),
+      (b'{"reference": "5", "response": "caf\xe9"}', "row 8: not UTF-8 at byte 35"),
+      (b'{"reference": "5", "dataset": "math"}', "row 9: field 'response': missing"),
+      (b'{"reference": "5", "response": 5, "dataset": "math"}', "row 10: field 'response': not a string but int"),
+      (b'{"reference": "5", "response": "5", "dataset": "m\\n"}', r"row 11: field 'dataset': 'm\n' is not one of"),
+      (b'{"reference": "5 +", "response": "5", "dataset": "math"}', "row 12: field 'reference': is unparsable: '5 +'"),
+      (b'{"reference": "5", "response": "5", "dataset": "math", "ended": 1}', "row 13: field 'ended': not true or false but int"),
+      (b"[1]", "row 14: not an object but list"),
+      (b"[" * 100_000, "row 15: not JSON"),
   ]
   path = tmp_path / "rows.jsonl"
   path.write_bytes(b"\n".join([json.dumps(row).encode() for row in good] + [line for line, _ in bad]) + b"\n\n")
@@ -381,13 +472,13 @@ def test_the_command_grades_good_rows_and_reports_bad_ones(tmp_path):
     assert f"{path}: {report}" in run.stderr
   output = tmp_path / "rows.graded.jsonl"
   assert run.stdout == (
-      f"{output}: 2 correct, 1 incorrect, 2 ungradable, 8 error (ungradable: 1 no answer, 1 timeout)\n"
+      f"{output}: 2 correct, 1 incorrect, 3 ungradable, 9 error (ungradable: 2 no answer, 1 timeout)\n"
   )
   written = [json.loads(line) for line in output.read_bytes().splitlines()]
-  verdicts = ["correct", "correct", "incorrect", "ungradable", "ungradable"] + ["error"] * 8
+  verdicts = ["correct", "correct", "incorrect", "ungradable", "ungradable", "ungradable"] + ["error"] * 9
   assert [row["verdict"] for row in written] == verdicts
   assert written[0] == {**good[0], "verdict": "correct", "answer": "72", "reason": ""}
-  assert [row["reason"] for row in written[3:5]] == ["timeout", "no answer"]
+  assert [row["reason"] for row in written[3:6]] == ["timeout", "no answer", "no answer"]
   assert sorted(file.name for file in tmp_path.iterdir()) == ["rows.graded.jsonl", "rows.jsonl"]
 
 

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from pav_jax.problems import grading
 from pav_jax.search import best_of_n
 
 NAN = np.nan
@@ -60,6 +61,19 @@ def test_votes(answers, weights, right):
   right_pn = np.array([right], bool)
   np.testing.assert_array_equal(best_of_n.vote(right_pn, np.array([answers]), np.array([weights], float), 4), [1.0])
   np.testing.assert_array_equal(best_of_n.vote(~right_pn, np.array([answers]), np.array([weights], float), 4), [0.0])
+
+
+def test_a_vote_counts_answers_and_not_spellings():
+  """Regression: five spellings of the right answer lost to a wrong one that was said twice."""
+  stated = [r"\frac{1}{2}", "3", r"\frac12", "0.5", "3", r"\dfrac{1}{2}", "1/2"]
+  with grading.Grader() as grader:
+    grades = grader.grade([r"\frac{1}{2}"] * 7, [rf"\boxed{{{answer}}}" for answer in stated], "math")
+    answer_n, _ = grader.classes(grades, "math", [0] * 7)
+  right_pn = np.array([[g.verdict == grading.Verdict.CORRECT for g in grades]])
+  assert right_pn.tolist() == [[True, False, True, True, False, True, True]]
+  np.testing.assert_array_equal(best_of_n.vote(right_pn, np.array([answer_n]), np.ones((1, 7)), 7), [1.0])
+  spelt_n = [stated.index(answer) for answer in stated]
+  np.testing.assert_array_equal(best_of_n.vote(right_pn, np.array([spelt_n]), np.ones((1, 7)), 7), [0.0])
 
 
 def test_nobody_answered():
