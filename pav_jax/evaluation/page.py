@@ -91,8 +91,8 @@ def details(summary: str, content) -> Markup:
 
 def render(report: Mapping, figures: Mapping[str, str]) -> str:
   """The page. report: as in report.json, verdicts by heading; figures: SVG by name."""
-  sections = [_verdicts(report), _comparisons(report), _search(report, figures), _diagnostics(report, figures),
-              _training(report, figures), _stages(report), _config(report)]
+  sections = [_verdicts(report), _comparisons(report), _readings(report), _search(report, figures),
+              _diagnostics(report, figures), _training(report, figures), _stages(report), _config(report)]
   first = report["search"][0]
   title = f"pav_jax: search on {report['split']}"
   lead = (f"{first['problems']} problems of {report['split']}; seeds of sampling: {first['seeds']}; seed of the run: "
@@ -151,6 +151,20 @@ def _compared(row: Mapping) -> Markup:
   accuracy, interval = verdicts.accuracy(row).split(" ", 1)
   return element("td", join([element("b", accuracy), element("small", interval),
                              element("small", f"N = {row['n']}, × {row['ratio']:.2f}")]))
+
+
+def _readings(report: Mapping) -> Markup:
+  """PAV as ORM: a line per way to rerank, a column per N."""
+  rows, lines = report["pav_as_orm"], []
+  for method in dict.fromkeys(r["method"] for r in rows):
+    cells = [element("td", join([element("b", verdicts.accuracy(r)), element("small", verdicts.points(r))]))
+             for r in rows if r["method"] == method]
+    lines.append([tables.name_of(method), *cells])
+  return join([
+      element("h2", "PAV as ORM"),
+      element("p", "Whole responses reranked by process scores: Q at the end, or the effective rewards of the steps, read in "
+              "three ways. Below each accuracy: the difference to ORM best-of-N on the same samples."),
+      table(["", *(f"N = {n}" for n in dict.fromkeys(r["n"] for r in rows))], lines), _origin(report, "search/samples")])
 
 
 def _figure(svg: str, caption: str) -> Markup:

@@ -44,7 +44,7 @@ def run_stage(run: Run):
       "command": command(), "split": run.config.search.split, "seed": run.config.seed,
       "verdicts": verdicts.sentences(search),
       "search": search.rows(), "equal_n": search.comparisons("n"), "equal_flops": search.comparisons("flops"),
-      "equal_tokens": search.comparisons("tokens"), "diagnostics": diagnostics.diagnose(run), "stages": stages,
+      "equal_tokens": search.comparisons("tokens"), "pav_as_orm": search.readings(), "diagnostics": diagnostics.diagnose(run), "stages": stages,
       "versions": records.versions(), "config": json.loads(json.dumps(run.config.to_dict()))}
   report["machine"] = machine(run) | {"seconds for this page": round(time.monotonic() - start, 1)}
   report = finite(report)

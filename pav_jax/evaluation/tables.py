@@ -7,6 +7,8 @@
      independent samples at equal FLOPs or tokens: the smallest N whose mean
      cost is at least the beam's, so that a baseline never has less. Where more
      samples are needed than were drawn the row says so and has no accuracy.
+  4. `readings`: PAV as ORM, each way to rerank whole responses by process
+     scores against ORM best-of-N, on the same samples.
 
 Costs of N independent samples: each prompt once plus N mean samples; what uses
 no verifier does not pay one. Pure functions on arrays; here s counts seeds.
@@ -18,15 +20,19 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pav_jax.errors import UserError
 from pav_jax.evaluation import intervals
 from pav_jax.search import best_of_n
 
 UNVERIFIED = ("pass_at_n", "majority")
 INDEPENDENT = (*UNVERIFIED, "weighted_vote", "orm_best_of_n", "q_best_of_n", "pav_best_of_n")
+# The process verifiers' ways to rerank; pav_best_of_n is the one that search.pav_rerank names.
+READINGS = ("q_best_of_n", *(f"pav_{how}_best_of_n" for how in best_of_n.RERANKS))
 _NAMES = {
     "pass_at_n": "Pass@N", "majority": "majority of N", "weighted_vote": "ORM-weighted vote of N",
     "orm_best_of_n": "ORM best-of-N", "q_best_of_n": "Q best-of-N", "pav_best_of_n": "PAV best-of-N",
-    "q_beam": "Q beam", "pav_beam": "PAV beam"}
+    "q_beam": "Q beam", "pav_beam": "PAV beam",
+    **{f"pav_{how}_best_of_n": f"PAV best-of-N by the {how} reward" for how in best_of_n.RERANKS}}
 
 
 class Samples(NamedTuple):
@@ -38,6 +44,9 @@ class Samples(NamedTuple):
   orm_spn: np.ndarray
   q_spn: np.ndarray
   pav_spn: np.ndarray
+  pav_last_spn: np.ndarray
+  pav_mean_spn: np.ndarray
+  pav_min_spn: np.ndarray
   policy_flops_spn: np.ndarray
   verifier_flops_spn: np.ndarray
   prompt_length_sp: np.ndarray
@@ -91,14 +100,17 @@ def is_oracle(method: str) -> bool:
 
 
 def samples_of(arrays: Mapping[str, np.ndarray]) -> Samples:
-  """The records of search/samples, sorted by seed and problem."""
+  """The records of search/samples, sorted by seed and problem. UserError if they are of a version that kept less."""
   order = np.lexsort((arrays["problem_p"], arrays["seed_p"]))
   seeds = len(np.unique(arrays["seed_p"]))
   found = []
   for field in Samples._fields:
     # A record has a row per seed and problem: right_spn is its right_pn.
     stem, letters = field.rsplit("_", 1)
-    rows = arrays[f"{stem}_{letters.removeprefix('s')}"][order]
+    name = f"{stem}_{letters.removeprefix('s')}"
+    if name not in arrays:
+      raise UserError(f"search/samples holds no {name}: it is an earlier version's; remove it, and run the search stage again")
+    rows = arrays[name][order]
     found.append(rows.reshape(seeds, -1, *rows.shape[1:]))
   return Samples(*found)
 
@@ -128,7 +140,7 @@ def independent_costs(samples: Samples, method: str, n: int) -> Costs:
 
 
 def independent_cell(samples: Samples, method: str, n: int) -> Cell:
-  """One of INDEPENDENT with n of the samples."""
+  """One of INDEPENDENT or READINGS with n of the samples."""
   accuracy_ps = np.stack([_accuracy(samples, method, n, s) for s in range(len(samples.right_spn))], axis=1)
   return Cell(method, n, accuracy_ps, independent_costs(samples, method, n))
 
@@ -141,8 +153,7 @@ def _accuracy(samples: Samples, method: str, n: int, s: int) -> np.ndarray:
     return best_of_n.vote(right_pn, answer_pn, np.ones(right_pn.shape), n)
   if method == "weighted_vote":
     return best_of_n.vote(right_pn, answer_pn, orm_pn, n)
-  score_pn = {"orm_best_of_n": orm_pn, "q_best_of_n": samples.q_spn[s], "pav_best_of_n": samples.pav_spn[s]}[method]
-  return best_of_n.best_of(right_pn, score_pn, n)
+  return best_of_n.best_of(right_pn, getattr(samples, f"{method.removesuffix('_best_of_n')}_spn")[s], n)
 
 
 def smallest_n(samples: Samples, method: str, by: str, limit: float) -> int:
@@ -173,7 +184,7 @@ class Search:
 
   def cell(self, method: str, n: int) -> Cell:
     """The method at this N; KeyError for a beam of a width that was not run."""
-    if (method, n) not in self._cells and method in INDEPENDENT:
+    if (method, n) not in self._cells and method in (*INDEPENDENT, *READINGS):
       self._cells[method, n] = independent_cell(self.samples, method, n)
     return self._cells[method, n]
 
@@ -190,9 +201,16 @@ class Search:
 
   def rows(self) -> list[dict]:
     """A row per method and N = 1, 2, 4, ..., max_n; per beam and width."""
-    powers = sorted({2 ** i for i in range(self.max_n.bit_length())} | {self.max_n})
-    return ([self.row(method, n) for method in INDEPENDENT for n in powers] +
+    return ([self.row(method, n) for method in INDEPENDENT for n in self._powers()] +
             [self.row(method, n) for method, n in self.beams])
+
+  def _powers(self) -> list[int]:
+    return sorted({2 ** i for i in range(self.max_n.bit_length())} | {self.max_n})
+
+  def readings(self) -> list[dict]:
+    """A row per READINGS and N = 2, 4, ..., max_n, with its accuracy less that of ORM best-of-N on the same samples."""
+    return [self.row(method, n) | self.difference((method, n), ("orm_best_of_n", n))
+            for method in READINGS for n in self._powers() if n > 1]
 
   def pav_beams(self) -> list[tuple[str, int]]:
     """(method, width) of every PAV beam."""

@@ -53,6 +53,7 @@ def sentences(search: tables.Search) -> dict[str, list[str]]:
       "The compute that ORM best-of-N needs for the beam's accuracy": [_catching_up(search, *beam) for beam in beams],
       "At equal N": [_equal_n(picked["n", beam], method, *beam) for beam in beams
                      for method in ("orm_best_of_n", "majority", "q_beam") if method in picked["n", beam]],
+      "PAV as ORM: whole responses reranked by process scores": _pav_as_orm(search),
       "ORM against majority": _orm_against_majority(search)}
 
 
@@ -105,6 +106,14 @@ def _equal_n(by_n: dict, method: str, beam: str, width: int) -> str:
     return f"At N = {width}: no comparison with {tables.name_of(method)}: fewer samples were drawn."
   return (f"At N = {width} ({other['ratio']:.2f} of the beam's compute): {name} {accuracy(own)}, "
           f"{tables.name_of(method, width)} {accuracy(other)}: {points(other)}: {outcome(other, name)}.")
+
+
+def _pav_as_orm(search: tables.Search) -> list[str]:
+  """Every reading of the process scores against the ORM, on the same samples: the most that were drawn."""
+  orm = accuracy(search.row("orm_best_of_n", search.max_n))
+  return [f"At N = {r['n']}, on the same samples: {tables.name_of(r['method'], r['n'])} {accuracy(r)}, "
+          f"{tables.name_of('orm_best_of_n', r['n'])} {orm}: {points(r)}: {outcome(r, tables.name_of(r['method']))}."
+          for r in search.readings() if r["n"] == search.max_n]
 
 
 def _orm_against_majority(search: tables.Search) -> list[str]:

@@ -9,8 +9,8 @@ import math
 
 import numpy as np
 
-
-RERANKS = ("last", "min", "mean")
+# How a PAV reranks whole responses: see `effective_score`.
+RERANKS = ("last", "mean", "min")
 
 
 def pass_at_n(right_pn: np.ndarray, n: int) -> np.ndarray:
@@ -57,14 +57,16 @@ def vote(right_pn: np.ndarray, answer_pn: np.ndarray, weight_pn: np.ndarray, n: 
   return (np.take_along_axis(right_pgn, chosen_pg1, axis=2)[:, :, 0] & voted_pg).mean(axis=1)
 
 
-def effective_score(q_bz: np.ndarray, reward_bs: np.ndarray, how: str) -> np.ndarray:
-  """One number (b,) per response from its process scores, for reranking.
+def at_end(score_bz: np.ndarray) -> np.ndarray:
+  """The score (b,) of each whole response. Prefixes a response does not have are NaN."""
+  last_b = (~np.isnan(score_bz)).sum(axis=1) - 1
+  return np.take_along_axis(score_bz, last_b[:, None], axis=1)[:, 0]
 
-  how: 'last' (Q at the end), 'min' (the worst step's effective reward,
-  Math-Shepherd), 'mean' (of the steps' effective rewards). Prefixes a
-  response does not have are NaN.
+
+def effective_score(reward_bs: np.ndarray, how: str) -> np.ndarray:
+  """One number (b,) per response from the effective rewards of its steps (NaN where there is none), for reranking.
+
+  how: 'last' (the last step's), 'mean' (of all steps'), 'min' (the worst
+  step's, Math-Shepherd).
   """
-  if how == "last":
-    last_b = (~np.isnan(q_bz)).sum(axis=1) - 1
-    return np.take_along_axis(q_bz, last_b[:, None], axis=1)[:, 0]
-  return {"min": np.nanmin, "mean": np.nanmean}[how](reward_bs, axis=1)
+  return {"last": at_end, "mean": lambda x_bs: np.nanmean(x_bs, axis=1), "min": lambda x_bs: np.nanmin(x_bs, axis=1)}[how](reward_bs)

@@ -4,6 +4,7 @@
      and group their answers by the grader's own equality, for the votes; score
      them with the ORM and the Q verifier, each prompt read once.
      Pass@N, votes and best-of-N for every N come from these (best_of_n.py).
+     A PAV can rerank in several ways: all are kept, `pav_rerank` heads the tables.
   2. For each seed and width run the beam by Q^pi and, for every prover named,
      the beam by Q^pi + alpha A^mu (beam.py); grade the chosen response and all
      that finished.
@@ -116,9 +117,9 @@ def _samples(run: Run, players: Players, grader, seed: int, bar):
       "seed_p": np.full(len(problem_p), seed), "problem_p": problem_p,
       "right_pn": square(rollouts.verdict_b == grading.Verdict.CORRECT), "answer_pn": square(answer_b),
       "length_pn": square(rollouts.length_b),
-      "orm_pn": square(best_of_n.effective_score(score_of("orm"), reward_bs, "last")),
-      "q_pn": square(best_of_n.effective_score(q_bz, reward_bs, "last")),
-      "pav_pn": square(best_of_n.effective_score(q_bz, reward_bs, knobs.pav_rerank))}
+      "orm_pn": square(best_of_n.at_end(score_of("orm"))), "q_pn": square(best_of_n.at_end(q_bz))}
+  arrays |= {f"pav_{how}_pn": square(best_of_n.effective_score(reward_bs, how)) for how in best_of_n.RERANKS}
+  arrays["pav_pn"] = arrays[f"pav_{knobs.pav_rerank}_pn"]
   prompt_p = problems.prompt_length_p
   for name, flops in (("policy", players.policy.network.flops), ("verifier", players.verifiers["orm"].network.flops)):
     verifier = name == "verifier"

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from pav_jax.errors import UserError
 from pav_jax.evaluation import intervals
 from pav_jax.evaluation import tables
 from pav_jax.evaluation import verdicts
@@ -20,7 +21,8 @@ def sample_records(seeds=1):
   return {
       "seed_p": np.repeat(np.arange(seeds), 2), "problem_p": tile(np.arange(2)), "right_pn": tile(RIGHT),
       "answer_pn": tile(ANSWER), "length_pn": tile(np.full((2, 4), 4)), "orm_pn": tile(ORM),
-      "q_pn": tile(1 - ORM), "pav_pn": tile(RIGHT.astype(float)), "policy_flops_pn": tile(np.full((2, 4), 8.0)),
+      "q_pn": tile(1 - ORM), **{f"pav{how}_pn": tile(RIGHT.astype(float)) for how in ("", "_last", "_mean")},
+      "pav_min_pn": tile(ORM), "policy_flops_pn": tile(np.full((2, 4), 8.0)),
       "verifier_flops_pn": tile(np.full((2, 4), 4.0)), "prompt_length_p": tile(np.full(2, 10)),
       "policy_prompt_flops_p": tile(np.full(2, 20.0)), "verifier_prompt_flops_p": tile(np.full(2, 10.0))}
 
@@ -67,6 +69,23 @@ def test_costs(search):
     assert (row["verifier_tokens"], row["verifier_flops"], row["flops"]) == (0, 0, 44)
 
 
+def test_readings_are_set_against_the_orm_on_the_same_samples(search):
+  rows = {(r["method"], r["n"]): r for r in search.readings()}
+  assert list(rows) == [(f"{m}_best_of_n", n) for m in ("q", "pav_last", "pav_mean", "pav_min") for n in (2, 4)]
+  assert [rows[f"{m}_best_of_n", 4]["difference"] for m in ("q", "pav_last", "pav_mean", "pav_min")] == [-0.5, 0.5, 0.5, 0.0]
+  # Any right one of two wins: Pass@2, (5/6 + 1/2) / 2; the ORM has (5/6 + 1/3) / 2.
+  assert rows["pav_last_best_of_n", 2]["difference"] == pytest.approx(1 / 12)
+  sentences = verdicts.sentences(search)["PAV as ORM: whole responses reranked by process scores"]
+  assert len(sentences) == 4 and sentences[3].startswith("At N = 4, on the same samples: PAV best-of-4 by the min reward .500 ")
+
+
+def test_records_of_an_earlier_version_are_refused():
+  records = sample_records()
+  del records["pav_min_pn"]
+  with pytest.raises(UserError, match="search/samples holds no pav_min_pn: it is an earlier version's; remove it"):
+    tables.samples_of(records)
+
+
 def test_beams_are_rows_with_their_oracle(search):
   rows = {(r["method"], r["n"]): r for r in search.rows()}
   assert {m for m, _ in rows} == {*tables.INDEPENDENT, "q_beam", "q_beam_pass", "pav_beam", "pav_beam_pass"}
@@ -95,10 +114,10 @@ def test_best_of_one_is_the_policy_and_pass_at_n_grows():
   records = {k: np.resize(v, (count, *v.shape[1:])) for k, v in records.items()} | {"problem_p": np.arange(count)}
   records["right_pn"] = rng.random((count, 4)) < 0.4
   records["answer_pn"] = np.where(records["right_pn"], 0, rng.integers(1, 3, (count, 4)))
-  for key in ("orm_pn", "q_pn", "pav_pn"):
+  for key in ("orm_pn", "q_pn", "pav_pn", "pav_last_pn", "pav_mean_pn", "pav_min_pn"):
     records[key] = rng.random((count, 4))
   search = tables.Search(records, beam_records(), 10)
-  for method in tables.INDEPENDENT:
+  for method in (*tables.INDEPENDENT, *tables.READINGS):
     assert search.row(method, 1)["accuracy"] == pytest.approx(records["right_pn"].mean()), method
   accuracies = [search.row("pass_at_n", n)["accuracy"] for n in range(1, 5)]
   assert accuracies == sorted(accuracies) and accuracies[0] < accuracies[-1]

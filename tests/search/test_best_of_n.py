@@ -84,6 +84,7 @@ def test_nobody_answered():
 def test_effective_score():
   q_bz = np.array([[0.2, 0.5, 0.8], [0.4, 0.1, NAN]])
   reward_bs = np.array([[0.6, 0.9], [-0.1, NAN]])
-  np.testing.assert_allclose(best_of_n.effective_score(q_bz, reward_bs, "last"), [0.8, 0.1])
-  np.testing.assert_allclose(best_of_n.effective_score(q_bz, reward_bs, "min"), [0.6, -0.1])
-  np.testing.assert_allclose(best_of_n.effective_score(q_bz, reward_bs, "mean"), [0.75, -0.1])
+  np.testing.assert_allclose(best_of_n.at_end(q_bz), [0.8, 0.1])
+  np.testing.assert_allclose(best_of_n.effective_score(reward_bs, "last"), [0.9, -0.1])
+  np.testing.assert_allclose(best_of_n.effective_score(reward_bs, "mean"), [0.75, -0.1])
+  np.testing.assert_allclose(best_of_n.effective_score(reward_bs, "min"), [0.6, -0.1])
