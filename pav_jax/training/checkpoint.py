@@ -9,6 +9,8 @@ read without the optimiser:
   sums     JSON: a checksum of every array's bits; what lies under them has none
 
 A step is written beside its place and moved there when it is whole (in a bucket: marked when it is whole).
+What a kill left beside it is removed by whoever begins there next, so no two may write in one folder: the lock of the
+workdir keeps other processes out, and `with Checkpoints(...)` an earlier training of this process.
 """
 
 import contextlib
@@ -27,6 +29,7 @@ from pav_jax.errors import UserError
 from pav_jax.training import files
 from pav_jax.training import hosts
 from pav_jax.training import mesh as mesh_lib
+from pav_jax.training.preemption import Preempted
 from pav_jax.training.state import TrainState
 
 ITEMS = ("params", "rest", "meta", "sums")
@@ -48,7 +51,10 @@ def _reading():
 
 
 class Checkpoints:
-  """The checkpoints of one training run; keeps the newest `keep`, or the best by the loss given."""
+  """The checkpoints of one training run; keeps the newest `keep`, or the best by the loss given.
+
+  `with` it, nothing is being written any more when the block is left.
+  """
 
   def __init__(self, path: str | os.PathLike, *, keep: int = 1, by_loss: bool = False):
     self._keep = keep
@@ -60,6 +66,20 @@ class Checkpoints:
         best_fn=(lambda metrics: metrics["loss"]) if by_loss else None, best_mode="min", multiprocessing_options=apart)
     with files.told(self.path, "made a folder of checkpoints"):
       self._manager = ocp.CheckpointManager(self.path, item_names=ITEMS, options=options)
+      # What a kill has left is removed by a thread that only this manager's `save` waits for; it takes what another writes, too.
+      self._manager._maybe_await_cleanup_tmp_directory()
+
+  def __enter__(self) -> "Checkpoints":
+    return self
+
+  def __exit__(self, kind: type[BaseException] | None, *_):
+    if kind is None:
+      self.close()
+    # A second SIGTERM waits for nothing. One of several processes ends, too, and the others may be gone, without whom
+    # no step is whole.
+    elif kind is not Preempted and not hosts.several():
+      with contextlib.suppress(Exception):  # what ends the run is told
+        self._manager.close()
 
   def save(self, state: TrainState, meta: dict, loss: float | None = None):
     """Takes a copy and returns; it is written in the background. A step that is there, or a later one, stays as it is.

@@ -7,7 +7,8 @@
      parameters so far are kept in `best/`;
   4. every `save_every` steps, at the end, and when the machine is to be taken
      (SIGTERM): the whole state, in `latest/`, after `best/` is whole; it is
-     written while the next steps are computed.
+     written while the next steps are computed;
+  5. at the end, and after an error: nothing is being written when it returns.
 """
 
 import math
@@ -74,7 +75,7 @@ def train(state: TrainState, step_fn: Callable, batch_fn: Callable, key, *, num_
       curves.write(n, **values)
       bar.set_postfix_str(f"loss {values['loss']:.4f}", refresh=False)
 
-  with bar, NOTICE.waits():
+  with bar, NOTICE.waits(), latest, best:
     leaving = NOTICE.due(first)  # all hosts begin to count here
     for n in range(first, num_steps):
       state, metrics = step_fn(state, mesh_lib.put_rows(batch_fn(n), mesh), key)
@@ -105,6 +106,4 @@ def train(state: TrainState, step_fn: Callable, batch_fn: Callable, key, *, num_
         latest.wait()
         raise Preempted(f"{what}: saved at step {n + 1}")
   jax.block_until_ready(state.params)
-  for checkpoints in (latest, best):
-    checkpoints.close()
   return found

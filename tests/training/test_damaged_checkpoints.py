@@ -1,6 +1,8 @@
 """States are saved in the background and read back whole, or not at all."""
 
+import os
 import shutil
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -79,6 +81,35 @@ def test_what_was_being_written_is_not_there(tmp_path):
   checkpoints.save(_state(3), META)
   checkpoints.close()
   assert sorted(p.name for p in tmp_path.iterdir()) == ["1", "3"]
+
+
+def test_what_a_kill_left_is_removed_before_anyone_writes(tmp_path, monkeypatch):
+  """Orbax removes it in the background, here as late as can be: what is written there meanwhile would go, too."""
+  begins, remove, made = checkpoint.ocp.CheckpointManager.__init__, shutil.rmtree, threading.Event()
+  def begun(*args, **kwargs):
+    begins(*args, **kwargs)
+    made.set()
+  monkeypatch.setattr(checkpoint.ocp.CheckpointManager, "__init__", begun)
+  monkeypatch.setattr(shutil, "rmtree", lambda *args, **kwargs: made.wait() and remove(*args, **kwargs))
+  (tmp_path / "2.orbax-checkpoint-tmp").mkdir()
+  checkpoint.Checkpoints(tmp_path)
+  assert not list(tmp_path.iterdir())
+
+
+def test_who_leaves_with_an_error_writes_no_more(tmp_path, monkeypatch):
+  """The same process may begin again: it would remove what is still being written, and orbax then calls what is left of it whole."""
+  move, leaves = os.rename, threading.Event()
+  monkeypatch.setattr(os, "rename", lambda *paths: leaves.wait() and move(*paths))
+  with pytest.raises(ZeroDivisionError):
+    with checkpoint.Checkpoints(tmp_path, keep=3) as checkpoints:
+      checkpoints.save(_state(1), META)
+      leaves.set()
+      1 / 0
+  assert [p.name for p in tmp_path.iterdir()] == ["1"]
+  with checkpoint.Checkpoints(tmp_path, keep=3) as again:
+    _equal(again.restore(_state(0))[0], _state(1))
+    again.save(_state(2), META)
+  assert sorted(p.name for p in tmp_path.iterdir()) == ["1", "2"]
 
 
 def test_what_a_kill_left_half_deleted_goes_at_the_end(tmp_path):

@@ -71,10 +71,12 @@ def whole(trainer, tmp_path_factory):
   return path, *trainer(path)
 
 
-@pytest.mark.parametrize("die_at", [2, 7, 11])
+@pytest.mark.parametrize("die_at", [2, 4, 7, 11])
 def test_resumed_equals_uninterrupted(trainer, whole, tmp_path, die_at):
   with pytest.raises(Killed):
     trainer(tmp_path, die_at=die_at)
+  # At step 4 it dies while that is being written.
+  assert [p.name for p in sorted((tmp_path / "latest").iterdir())] == [str(n) for n in (4, 8) if n <= die_at]
   found, _ = trainer(tmp_path)
   path, want, _ = whole
   assert found == want
