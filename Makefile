@@ -8,6 +8,7 @@
 # make pods        the same of all of the paper's configs on the slices they name, and README's table; hours (ONLY='2b rl v5e')
 # make peers       bytes a chip of a training step and what it sends, against plain steps on gemma's and Tunix's modules (.venv-peers)
 # make benchmark   the rollout engine against other samplers, in an environment of its own (.venv-benchmark)
+# make pages       README.md and docs/ from docs/templates and the committed records
 # make locks       resolve the lock files anew
 
 PYTHON ?= python3
@@ -26,7 +27,7 @@ STAMP := $(VENV)/installed-$(VERSION)
 # TensorFlow and XLA talk at start-up; neither says anything a user needs.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: env quickstart rl didactic test everyday tpu compile pods peers benchmark locks
+.PHONY: env quickstart rl didactic test everyday tpu compile pods peers benchmark pages locks
 
 env: $(STAMP)
 
@@ -78,6 +79,9 @@ benchmark:
 	@# PyTorch's GPU compiler registers LLVM's options a second time beside XLA's, which ends the process.
 	@.venv-benchmark/bin/uv pip uninstall --quiet --python .venv-benchmark/bin/python triton || true
 	@.venv-benchmark/bin/python tests/benchmarks/rollouts.py $(FLAGS)
+
+pages: env
+	@$(VENV)/bin/python docs/pages.py
 
 locks:
 	for v in 11 12 13; do $(VENV)/bin/uv pip compile -q setup.py --extra test --extra launch --python-version 3.$$v --no-header -o locks/py3$$v.txt; done

@@ -41,7 +41,8 @@ setuptools.setup(
         "tqdm",
     ],
     extras_require={
-        "test": ["pytest"],
+        # jinja2: README.md and docs/ are made from templates (docs/pages.py), and a test makes them anew.
+        "test": ["jinja2", "pytest"],
         # The newest xmanager wants protobuf < 7, with which seqio does not import.
         "launch": ["kubernetes", "xmanager==0.8.1"],
     },

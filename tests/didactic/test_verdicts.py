@@ -8,7 +8,7 @@ import pytest
 from pav_jax.didactic import stage
 from pav_jax.didactic import verdicts
 
-RECORDS = pathlib.Path(__file__).parents[2] / ".readme/didactic"
+RECORDS = pathlib.Path(__file__).parents[2] / "docs/results/records/didactic"
 
 
 def _row(low, high, **at):
