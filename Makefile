@@ -5,7 +5,7 @@
 # make test        all tests
 # make everyday    those without whole stages
 # make compile     whether a config fits a slice of TPUs: CONFIG, TOPOLOGY; needs none (.venv-tpu)
-# make pods        the same of all of the paper's configs on the slices they name, and README's table; hours (ONLY='2b rl v5e')
+# make pods        the same of all of the paper's configs on the slices they name; hours (ONLY='2b rl v5e')
 # make peers       bytes a chip of a training step and what it sends, against plain steps on gemma's and Tunix's modules (.venv-peers)
 # make benchmark   the rollout engine against other samplers, in an environment of its own (.venv-benchmark)
 # make pages       README.md and docs/ from docs/templates and the committed records

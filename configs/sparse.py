@@ -1,4 +1,4 @@
-"""Where outcome rewards are rare: the bed on which RL with progress is studied (README, Online RL).
+"""Where outcome rewards are rare: the bed on which RL with progress is studied (docs/results/rl.md).
 
 Five or six days modulo 31, half of them luring; the policy solves .12, and an
 iteration sees one problem.
@@ -28,7 +28,7 @@ def get_config():
   config.rl.update(dict(
       init_from="sft", num_steps=300, eval_every=10, save_every=150, batch_size=1, rows=512, peak_lr=1e-4, updates=4, clip_ratio=0.2,
       alpha=3.0, critic=True, seeds=(0, 1, 2, 3, 4), arms=("outcome", "progress", "outcome_critic", "self", "random"), eval_n=4))
-  # Tuned on validation problems with other seeds: what the arms with a critic bear, outcome rewards alone do not (README).
+  # Tuned on validation problems with other seeds: what the arms with a critic bear, outcome rewards alone do not (docs/results/rl.md).
   for arm in ("progress", "outcome_critic", "self", "random"):
     config.rl.lr_factor[arm], config.rl.kl_factor[arm] = 1.4, 50.0
   return config

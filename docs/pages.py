@@ -28,7 +28,7 @@ TEMPLATES = ROOT / "docs/templates"
 # Digits that count or measure nothing. 95 % is the level of every interval.
 NAMES = re.compile(r"""(?x) \b(
     Gemma\ 2 | [29]B | 27B | GSM8K | TPUs?\ v\d\w? | v4 | v5[ep] | float32 | bfloat16 | Python\ 3\.\d+ | Apache\ 2\.0 |
-    arXiv\ 2410\.08146 | (Eq\.|App\.|Section|Theorem|Remark|Proposition)\ [A-Z]?\.?\d*(\.\d+)? | 95\ %
+    arXiv\ 2410\.08146 | (Eq\.|App\.|Section|Theorem|Remark|Proposition|Figure)\ [A-Z]?\.?\d*(\.\d+)?[a-c]? | 95\ % | [Kδ]²
     )(?!\w)""")
 EXEMPT = (re.compile(r"{#.*?#}|{{.*?}}|{%.*?%}", re.S),  # comments, expressions and statements of Jinja
           re.compile(r"^ *```(bash|python)\n.*?^ *```$", re.S | re.M), re.compile(r"``.+?``|`[^`\n]+`"),
@@ -119,13 +119,15 @@ def unsourced(source: str) -> list[tuple[int, str]]:
 
 def render(name: str) -> str:
   """The page of a template. Raises ValueError with template and line for a number or a path without a source."""
-  for n, text in unsourced((TEMPLATES / name).read_text(encoding="utf-8")):
-    raise ValueError(f"docs/templates/{name}:{n}: a number without a source: {text}")
   try:
-    return ENVIRONMENT.get_template(name).render()
+    found = unsourced((TEMPLATES / name).read_text(encoding="utf-8"))
+    text = "" if found else ENVIRONMENT.get_template(name).render()
   except Exception as error:
     lines = [x.lineno for x in traceback.extract_tb(error.__traceback__) if x.filename.endswith(name)]
     raise ValueError(f"docs/templates/{name}:{getattr(error, 'lineno', None) or lines[-1]}: {error}") from error
+  if found:
+    raise ValueError("\n".join(f"docs/templates/{name}:{n}: a number without a source: {line}" for n, line in found))
+  return text
 
 
 def pages() -> dict[str, pathlib.Path]:

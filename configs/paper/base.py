@@ -1,4 +1,4 @@
-"""What the paper's runs share (App. D, E; ../README.md says how to launch them). Not a run by itself.
+"""What the paper's runs share (App. D, E; docs/how-to/pods.md says how to launch them). Not a run by itself.
 
 Not stated there, and our choice: temperature 1, n_cov 4, the PRM800K split
 with 500 of its 12,000 training problems for validation, betas 0.9 / 0.95,

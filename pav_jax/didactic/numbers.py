@@ -1,4 +1,4 @@
-"""Results -> lines of numbers, as printed by the command and quoted by the README."""
+"""Results -> lines of numbers, as printed by the command."""
 
 
 def _band(row: dict, form: str = ".3g") -> str:

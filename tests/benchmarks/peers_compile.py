@@ -1,7 +1,6 @@
 """The training step of SFT against plain ones on other networks, by the TPU compiler: bytes a chip, and bytes a chip sends.
 
-  make peers                                      every system, 2B and 9B; appends to tests/benchmarks/peers_compile.jsonl
-  python tests/benchmarks/peers_compile.py --table=tests/benchmarks/peers_compile.jsonl
+  make peers        every system, 2B and 9B; appends to tests/benchmarks/peers_compile.jsonl, whose table docs/results/pods.md has
 
 Everybody has the same slice and mesh, rows, parameters and Adam in float32,
 products in bfloat16, the state donated, and the step of `training/step.py`;
@@ -133,22 +132,6 @@ SYSTEMS = {
     "Tunix": functools.partial(of_tunix, remat=False), "Tunix, remat": functools.partial(of_tunix, remat=True)}
 
 
-def table(path: str):
-  """The lines of a results file as README has them; of each system and size the last."""
-  lines = {(x["size"], x["who"]): x for x in map(json.loads, pathlib.Path(path).read_text().splitlines())}
-  print("| | GiB a chip | arguments | temporaries | GB a chip sends | all-gather | all-reduce | others |\n|---|" + "---|" * 7)
-  for (size, who), x in sorted(lines.items(), key=lambda item: (item[0][0], list(SYSTEMS).index(item[0][1]))):
-    size = size.removeprefix("gemma2_").upper()
-    if x["too_large"]:
-      print(f"| {size}, {who} | does not fit: {x['too_large']} |" + " |" * 6)
-      continue
-    moved = x["collectives"]
-    rest = sum(value for kind, value in moved.items() if kind not in ("all-gather", "all-reduce"))
-    gib = lambda name: f"{x[name] / 2**30:.1f}"
-    sent = " | ".join(f"{value / 1e9:.1f}" for value in (x["sent"], moved["all-gather"], moved["all-reduce"], rest))
-    print(f"| {size}, {who} | {gib('need')} | {gib('arguments')} | {gib('temporaries')} | {sent} |")
-
-
 def main():
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--sizes", default="gemma2_2b;gemma2_9b")
@@ -157,11 +140,7 @@ def main():
   parser.add_argument("--fsdp", type=int, default=4)
   parser.add_argument("--model", type=int, default=4)
   parser.add_argument("--results", default="", help="a file the JSON lines are appended to")
-  parser.add_argument("--table", default="", help="a results file to print, and nothing else")
   options = parser.parse_args()
-  if options.table:
-    table(options.table)
-    return
   mesh = mesh_lib.make_mesh(data=1, fsdp=options.fsdp, model=options.model, devices=chips.devices(options.topology))
   for size in options.sizes.split(";"):
     config = base.get_config(size, peak_lr=5e-6, alpha=0.5, rl_alpha=5.0, rl_steps=1)

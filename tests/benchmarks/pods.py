@@ -1,9 +1,8 @@
-"""The paper's configs on the slices they name: every program through the TPU compiler, and README's table of them.
+"""The paper's configs on the slices they name: every program through the TPU compiler, and the table of docs/results/pods.md.
 
   make pods                        everything, some hours of one core
   make pods ONLY='2b rl v5e'       what has these words: a size, pipeline or rl, a stage, a chip, a slice
   make pods FLAGS=--missing        what compile.jsonl has no lines of
-  make pods FLAGS=--table          README's table from compile.jsonl; compiles nothing
 
 Each stage is `--mode=compile` in a process of its own; its lines take the
 place of those that compile.jsonl had of it, and lines of what is not listed
@@ -97,10 +96,10 @@ def keep(run: Run, stage: str, found: list[dict]):
         file.writelines(json.dumps(x) + "\n" for x in mine)
 
 
-def table():
+def table() -> str:
   """A line for each run: its largest program, and the times that the roofline allows."""
-  print("| config, stage | slice | mesh | largest program, GiB a chip | by hand | SFT or policy's update | verifier's or value function's "
-        "| a token of all rows | a beam's step | largest thing sent in the decoding loop |\n|" + "---|" * 10)
+  text = ("| config, stage | slice | mesh | largest program, GiB a chip | by hand | SFT or policy's update | verifier's or value function's "
+          "| a token of all rows | a beam's step | largest thing sent in the decoding loop |\n|" + "---|" * 10)
   three = lambda x: f"{float(f'{x:.3g}'):,g}"
   for run in RUNS:
     mine = [x for x in lines() if run.wrote(x)]
@@ -116,18 +115,15 @@ def table():
              f"{most['total'] / 2**30:.1f} of {memory} ({most['program']})", f"{min(ratio):.2f}–{max(ratio):.2f}" if ratio else "",
              time(of("sft: update") or of("policy")), time(of("verifier ") or of("value function")), time(of("token of")),
              time(of("step of")), f"{sent / 1e6:.2f} MB" if sent else "")
-    print("| " + " | ".join(cells) + " |")
+    text += "\n| " + " | ".join(cells) + " |"
+  return text
 
 
 def main():
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--only", default="", help="words of what to compile, as '27b' or 'rl v5p'")
   parser.add_argument("--missing", action="store_true", help="only what has no lines yet")
-  parser.add_argument("--table", action="store_true", help="print README's table and nothing else")
   options = parser.parse_args()
-  if options.table:
-    table()
-    return
   failed = []
   for run in RUNS:
     for stage in STAGES[run.part]:
@@ -137,7 +133,7 @@ def main():
         if found:
           keep(run, stage, found)
         failed += [f"{' '.join(words[:4])}: {wrong}"] if wrong else []
-  table()
+  print(table())
   if failed:
     raise SystemExit("error: " + "; ".join(failed))
 

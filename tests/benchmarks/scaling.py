@@ -1,9 +1,8 @@
 """Weak scaling on paper: what a chip sends in an update as the slice grows, rows a chip held fixed, by the TPU compiler.
 
   .venv-tpu/bin/python tests/benchmarks/scaling.py --results=tests/benchmarks/scaling.jsonl
-  .venv-tpu/bin/python tests/benchmarks/scaling.py --table=tests/benchmarks/scaling.jsonl
 
-The 2B policy of the paper's config on v5p, its batches for 16 chips times the
+docs/results/pods.md has its table. The 2B policy of the paper's config on v5p, its batches for 16 chips times the
 chips / 16; the mesh has 4 for `model`, and what the slice adds goes to `fsdp`
 or to `data`.
 """
@@ -40,26 +39,13 @@ def compiled(stage: str, count: int, grows: str) -> dict:
       program, count, chips.chip(SLICES[count]))
 
 
-def table(path: str):
-  """README's table: GB a chip sends, and GiB it holds, by program and by what grows."""
-  found = {(x["program"], x["grows"], x["chips"]): x for x in map(json.loads, pathlib.Path(path).read_text().splitlines())}
-  print("| GB a chip sends (GiB it holds) | " + " | ".join(f"{n:,} chips" for n in SLICES) + " |\n|---|" + "---|" * len(SLICES))
-  for program, grows in dict.fromkeys(key[:2] for key in found):
-    cells = [found.get((program, grows, n)) for n in SLICES]
-    print(f"| {program}, `{grows}` grows | " + " | ".join(f"{x['sent'] / 1e9:.1f} ({x['need'] / 2**30:.1f})" if x else "" for x in cells) + " |")
-
-
 def main():
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--stages", default="sft,rl")
   parser.add_argument("--grows", default="fsdp,data")
   parser.add_argument("--chips", default=",".join(map(str, SLICES)))
   parser.add_argument("--results", default="", help="a file the JSON lines are appended to")
-  parser.add_argument("--table", default="", help="a results file to print, and nothing else")
   options = parser.parse_args()
-  if options.table:
-    table(options.table)
-    return
   for stage in options.stages.split(","):
     for grows in options.grows.split(","):
       for count in map(int, options.chips.split(",")):
