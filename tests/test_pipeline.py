@@ -12,6 +12,7 @@ from configs import smoke
 from pav_jax import main
 from pav_jax.errors import UserError
 from pav_jax.training import records
+from pav_jax.verifiers import targets
 
 pytestmark = pytest.mark.slow
 
@@ -23,14 +24,14 @@ def miniature(**changes):
   """Every stage at its smallest; nothing is learned."""
   config = default.get_config()
   tiny = {"num_steps": 4, "batch_size": 4, "eval_every": 2, "save_every": 2, "log_every": 1, "warmup_steps": 1}
-  for section in (config.sft, *(config.verifier[kind] for kind in config.verifier.kinds)):
+  for section in (config.sft, *(config.verifier[kind] for kind in targets.KINDS)):
     section.update(tiny)
   config.update_from_flattened_dict({
       "arithmetic.dials.min_length": 1, "arithmetic.dials.max_length": 2, "arithmetic.train_size": 40,
       "arithmetic.validation_size": 8, "arithmetic.test_size": 6, "vocabulary.size": 320,
       "problems.problems_per_shard": 16, "problems.max_prompt": 128, "problems.max_solution": 128, "rollouts.num_problems": 8, "rollouts.max_new": 12, "rollouts.rows": 8,
-      "rollouts.problems_per_shard": 4, "monte_carlo.n_mc": 2, "monte_carlo.max_steps": 4, "monte_carlo.rows": 8,
-      "monte_carlo.responses_per_shard": 4, "verifier.valid_fraction": 0.25, "search.num_problems": 4,
+      "rollouts.problems_per_shard": 4, "monte_carlo.n_mc": 4, "monte_carlo.max_steps": 4, "monte_carlo.rows": 8,
+      "monte_carlo.responses_per_shard": 4, "verifier.kinds": targets.KINDS, "verifier.valid_fraction": 0.25, "search.num_problems": 4,
       "search.num_seeds": 1, "search.max_n": 4, "search.widths": (1, 2), "search.rows": 12,
       "search.max_rounds": 3, "search.provers": ("best_of_k", "advantage"), "evaluate.num_problems": 4, "evaluate.n": 2,
       "evaluate.rows": 8, "report.bootstrap_draws": 50, **changes})
@@ -104,6 +105,9 @@ def test_other_ways_to_spend_continuations(done, tmp_path, strategy):
   main.run(config, tmp_path)
   for name, x in folder.read().items():
     np.testing.assert_array_equal(x, values[name])
+  if strategy == "adaptive":  # which the labels themselves say, though the config does not
+    with pytest.raises(UserError, match="without bias from monte_carlo.strategy=adaptive"):
+      main.run(miniature(stage="verifier"), tmp_path)
 
 
 def test_any_checkpoint_is_evaluated_by_path(done, tmp_path, capsys):

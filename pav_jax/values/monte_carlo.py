@@ -200,7 +200,7 @@ def with_own_outcome(values: Values, right_b: np.ndarray) -> Values:
   """The same labels with one more continuation each: the seed's own ending, which pi drew from that very prefix.
 
   It is unbiased and costs nothing, and it labels the seeds whose prefixes were
-  not sampled. Only for seeds and labels of the same policy. right_b: bool, the
+  not sampled. Only for seeds and labels of the same policy, drawn alike. right_b: bool, the
   seeds' outcomes. The whole response keeps its one label.
   """
   there_bz = values.end_bz > -2
@@ -229,8 +229,9 @@ def run_stage(run: Run):
   if not len(rollouts.problem_b):
     raise UserError(f"{run.folder('rollouts').path} holds no response")
   # Seeds of another policy than the labels', or drawn otherwise, are no samples of its values.
-  strategy = strategy_of(knobs, siblings=(knobs.checkpoint == run.config.rollouts.checkpoint and
-                                          collect.sampling_of(knobs) == collect.sampling_of(run.config.rollouts)))
+  seeds = run.made_with("rollouts", "rollouts")
+  strategy = strategy_of(knobs, siblings=(knobs.checkpoint == seeds.checkpoint and
+                                          collect.sampling_of(knobs) == collect.sampling_of(seeds)))
   arch, params = architecture.restore(
       knobs.checkpoint or str(run.folder("sft").path / "best"), run.config.policy, vocabulary, run.mesh)
   end_bz, joined = prefix_ends(rollouts.token_bt, rollouts.length_b, vocabulary, knobs.max_steps)

@@ -7,9 +7,12 @@ logit at the last token of a prefix:
              stronger baseline than the end alone, which `orm_at_end` gives);
              only its score at the end is ever read
   q          Q-hat^pi, at the bare prompt and at every step's end
-  advantage  (1 + A^mu) / 2, at every step's end, mu = best-of-K of the labels
+  advantage  (1 + A^mu) / 2, at every step's end, mu = best-of-K of the policy
+             that the labels are of, without bias (`unbiased_best_of_k`)
 
-No label is rounded.
+No label is rounded. A seed's own ending is a label of Q alone: of the two values
+of an advantage it is a sample of the later; of the earlier it is not, once the
+step between them is given.
 """
 
 from typing import NamedTuple
@@ -18,27 +21,24 @@ import numpy as np
 
 from pav_jax.errors import UserError
 from pav_jax.values import equations
+from pav_jax.values import monte_carlo
 
 KINDS = ("orm", "q", "advantage")
 BALANCES = ("buckets", "classes", "none")
 
 
-def targets(kind: str, q_bz: np.ndarray, end_bz: np.ndarray, *, prover_k: int, orm_at_end: bool) -> np.ndarray:
-  """target_bz, NaN where this kind says nothing.
-
-  q_bz: Q-hat, NaN where a prefix was not sampled or is not there; the last
-  prefix of a response holds its outcome. end_bz: as in values.Values.
-  """
+def targets(kind: str, values: monte_carlo.Values, *, prover_k: int, orm_at_end: bool) -> np.ndarray:
+  """target_bz, NaN where this kind says nothing; the last prefix of a response has its outcome for a value, of any prover."""
   if kind == "q":
-    return q_bz
+    return values.q_bz
+  there_bz = values.end_bz > -2
+  last_bz = np.arange(there_bz.shape[1]) == there_bz.sum(axis=1, keepdims=True) - 1
   if kind == "orm":
-    there_bz = end_bz > -2
-    last_b1 = there_bz.sum(axis=1, keepdims=True) - 1
-    outcome_b1 = np.take_along_axis(q_bz, last_b1, axis=1)
-    said_bz = np.arange(q_bz.shape[1]) == last_b1 if orm_at_end else there_bz
-    return np.where(said_bz, outcome_b1, np.nan)
+    outcome_b1 = values.q_bz[last_bz][:, None]
+    return np.where(last_bz if orm_at_end else there_bz, outcome_b1, np.nan)
   if kind == "advantage":
-    advantage_bs = equations.advantages(equations.best_of_k(q_bz, prover_k))
+    prover_bz = equations.unbiased_best_of_k(values.successes_bz, values.continuations_bz, prover_k)
+    advantage_bs = equations.advantages(np.where(last_bz, values.q_bz, prover_bz))
     return np.pad((1 + advantage_bs) / 2, ((0, 0), (1, 0)), constant_values=np.nan)
   raise UserError(f"verifier kind {kind!r} is none of {', '.join(KINDS)}")
 

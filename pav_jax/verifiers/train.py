@@ -30,6 +30,7 @@ from pav_jax.problems import prepared
 from pav_jax.problems import text
 from pav_jax.rollouts import collect
 from pav_jax.training import fit
+from pav_jax.training import state
 from pav_jax.training.run import Run
 from pav_jax.values import monte_carlo
 from pav_jax.verifiers import score
@@ -101,30 +102,45 @@ def check(config):
     raise UserError(f"verifier.kinds {tuple(knobs.kinds)}: each is one of {', '.join(targets_lib.KINDS)}")
   if knobs.balance not in targets_lib.BALANCES:
     raise UserError(f"verifier.balance {knobs.balance!r} is none of {', '.join(targets_lib.BALANCES)}")
-  check_labels(knobs.kinds, knobs.balance, knobs.every_token, config.monte_carlo.strategy)
+  state.check_dtype(knobs.model.param_dtype)
+  if "advantage" in knobs.kinds and knobs.advantage_from_q and "q" not in knobs.kinds[:knobs.kinds.index("advantage")]:
+    raise UserError("verifier.advantage_from_q: 'q' must stand before 'advantage' in verifier.kinds")
+  check_labels(knobs, config.monte_carlo, config.rollouts)
 
 
-def check_labels(kinds, balance: str, every_token: bool, strategy: str):
-  """UserError where verifiers of these kinds would learn something else than Q from the labels of this strategy."""
-  if "q" not in kinds:
-    return
-  if every_token and strategy != "uniform":
-    raise UserError(f"verifier.every_token: under monte_carlo.strategy={strategy} a label's weight depends on outcomes, "
-                    "which biases what tokens inside of a step learn: monte_carlo.strategy=uniform, or every_token=False")
-  if every_token and balance == "buckets":
-    raise UserError("verifier.every_token: in buckets a label's weight depends on the label, which biases what tokens inside "
-                    "of a step learn: verifier.balance=classes or none, or every_token=False")
-  if balance == "buckets" and strategy == "adaptive":
-    raise UserError("verifier.balance=buckets weighs labels once each, whose plain mean monte_carlo.strategy=adaptive biases: "
-                    "verifier.balance=classes or none, or another strategy")
+def check_labels(knobs, labels, seeds):
+  """UserError where the verifier section would learn something else than it says; labels, seeds: monte_carlo and rollouts sections."""
+  if "q" in knobs.kinds:
+    if knobs.own_outcomes and (labels.checkpoint != seeds.checkpoint or collect.sampling_of(labels) != collect.sampling_of(seeds)):
+      raise UserError("verifier.own_outcomes: a seed's ending is a continuation only if rollouts and monte_carlo have the same "
+                      "checkpoint, temperature, top_k and top_p: the same for both, or verifier.own_outcomes=False")
+    if knobs.own_outcomes and knobs.balance == "buckets" and labels.strategy == "first_pit":
+      raise UserError("verifier.own_outcomes: first_pit labels few prefixes of wrong responses, and buckets weigh those known "
+                      "from their outcome alone as much: verifier.own_outcomes=False, or balance=classes or none")
+    if knobs.balance == "buckets" and labels.strategy == "adaptive":
+      raise UserError("verifier.balance=buckets weighs labels once each, whose plain mean monte_carlo.strategy=adaptive biases: "
+                      "verifier.balance=classes or none, or another strategy")
+    if knobs.every_token and labels.strategy != "uniform":
+      raise UserError(f"verifier.every_token: under monte_carlo.strategy={labels.strategy} a label's weight depends on outcomes, "
+                      "which biases what tokens inside of a step learn: monte_carlo.strategy=uniform, or every_token=False")
+    if knobs.every_token and knobs.balance == "buckets":
+      raise UserError("verifier.every_token: in buckets a label's weight depends on the label, which biases what tokens inside "
+                      "of a step learn: verifier.balance=classes or none, or every_token=False")
+  if "advantage" in knobs.kinds:
+    if labels.n_mc < knobs.prover_k:
+      raise UserError(f"verifier.kinds: no label of 'advantage' without bias, best-of-{knobs.prover_k}, from monte_carlo.n_mc="
+                      f"{labels.n_mc} continuations: n_mc={knobs.prover_k} at least, or leave it out: "
+                      "search.provers=best_of_k takes the same from a learnt q")
+    if labels.strategy == "adaptive":
+      raise UserError("verifier.kinds: no label of 'advantage' without bias from monte_carlo.strategy=adaptive, whose plain means "
+                      "are biased: another strategy, or leave it out: search.provers=best_of_k takes the same from a learnt q")
 
 
 def run_stage(run: Run):
   """verifier: problems, rollouts, values (and sft) -> verifier/base, verifier/<kind>."""
   knobs = run.config.verifier
   check(run.config)
-  # The labels as they were made, whatever the config says of them by now.
-  check_labels(knobs.kinds, knobs.balance, knobs.every_token, run.folder("values").manifest()["config"]["monte_carlo"]["strategy"])
+  check_labels(knobs, run.made_with("values", "monte_carlo"), run.made_with("rollouts", "rollouts"))
   folder, done = run.start("verifier", sections=["verifier", "policy"],
                            inputs=["problems/train", "problems/validation", "rollouts", "values", "sft"])
   if done:
@@ -147,11 +163,8 @@ def run_stage(run: Run):
   for kind in knobs.kinds:
     labels = values
     if kind == "q" and knobs.own_outcomes:
-      if run.config.rollouts.checkpoint != run.config.monte_carlo.checkpoint:
-        raise UserError("verifier.own_outcomes: rollouts.checkpoint and monte_carlo.checkpoint are not one policy")
       labels = monte_carlo.with_own_outcome(values, rollouts.verdict_b == grading.Verdict.CORRECT)
-    target_bz = targets_lib.targets(kind, labels.q_bz, values.end_bz, prover_k=knobs.prover_k,
-                                    orm_at_end=knobs.orm_at_end)
+    target_bz = targets_lib.targets(kind, labels, prover_k=knobs.prover_k, orm_at_end=knobs.orm_at_end)
     outcomes_bz = labels.continuations_bz if kind == "q" else np.ones(target_bz.shape)
     labels_b, end_bz = (~np.isnan(target_bz)).sum(axis=1), values.end_bz
     if kind == "q" and knobs.every_token:
@@ -167,8 +180,6 @@ def run_stage(run: Run):
     pick = lambda index: ValueBatch(*(x[index[useful_b[index]]] for x in rows))
     kind_path = start_path
     if kind == "advantage" and knobs.advantage_from_q:
-      if not (folder.path / "q" / "best").is_dir():
-        raise UserError("verifier.advantage_from_q: 'q' must stand before 'advantage' in verifier.kinds")
       kind_path = str(folder.path / "q" / "best")
     facts[kind] = fit.fit(
         run, knobs[kind], **shifted.born(), loss_fn=value_loss(shifted.network, knobs.text_weight, balanced.shift),

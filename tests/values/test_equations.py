@@ -1,5 +1,7 @@
 """The paper's equations on numbers worked out by hand."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -47,6 +49,28 @@ def test_best_of_k_is_the_chance_that_one_try_of_k_is_right(k):
   right_xn = (np.random.default_rng(k).random((3, count, k)) < q_x[:, None, None]).any(axis=2)
   want_x = equations.best_of_k(q_x, k)
   assert (np.abs(right_xn.mean(axis=1) - want_x) <= 4 * np.sqrt(want_x * (1 - want_x) / count) + 1e-12).all()
+
+
+@pytest.mark.parametrize("k, n", [(1, 1), (2, 5), (4, 4), (4, 8), (16, 20)])
+@pytest.mark.parametrize("q", [0.0, 0.2, 0.7, 1.0])
+def test_best_of_k_from_counts_is_unbiased(k, n, q):
+  """Exactly: over all numbers of successes."""
+  s_x = np.arange(n + 1)
+  chance_x = np.array([math.comb(n, s) * q**s * (1 - q)**(n - s) for s in s_x])
+  found_x = equations.unbiased_best_of_k(s_x, np.full(n + 1, n), k)
+  assert chance_x @ found_x == pytest.approx(equations.best_of_k(q, k), abs=1e-12)
+
+
+def test_best_of_k_of_a_mean_of_few_is_too_low():
+  """0, 1 or 2 right of 2, where Q = .2: what is wrong with it, in the docstring's numbers."""
+  found = np.array([0.64, 0.32, 0.04]) @ equations.best_of_k(np.array([0, 0.5, 1]), 4)
+  assert (round(found, 3), round(equations.best_of_k(0.2, 4), 3)) == (0.34, 0.59)
+
+
+def test_best_of_k_from_counts():
+  """Of 4 continuations with 1 right, 3 of 6 pairs and all sets of 4 hold it; of 3 there is no set of 4."""
+  np.testing.assert_allclose(equations.unbiased_best_of_k(np.array([0, 1, 2, 4]), np.array([4, 4, 4, 4]), 2), [0, 3 / 6, 5 / 6, 1])
+  np.testing.assert_array_equal(equations.unbiased_best_of_k(np.array([0, 1, 1, 0]), np.array([4, 4, 3, 0]), 4), [0, 1, np.nan, np.nan])
 
 
 def test_monte_carlo():

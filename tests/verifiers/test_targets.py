@@ -1,23 +1,27 @@
 """What verifiers are trained to say, on two responses written out."""
 
+import math
+
 import numpy as np
 import pytest
 
 from configs import default
 from pav_jax.errors import UserError
+from pav_jax.values import equations
 from pav_jax.values import monte_carlo
 from pav_jax.verifiers import targets
 from pav_jax.verifiers import train
 
 NAN = np.nan
-#               z = 0    1      2      3
-Q_BZ = np.array([[0.25, 0.625, 0.125, 1.0],
-                 [0.5, 0.0, NAN, NAN]])
 END_BZ = np.array([[-1, 5, 9, 12], [-1, 4, -2, -2]])
+# Of 8 continuations each; the end is known.
+#                                            z = 0  1  2  3
+VALUES = monte_carlo.Values(END_BZ, np.array([[2, 5, 1, 1], [4, 0, 0, 0]]), np.array([[8, 8, 8, 1], [8, 1, 0, 0]]))
+Q_BZ = np.array([[0.25, 0.625, 0.125, 1.0], [0.5, 0.0, NAN, NAN]])
 
 
-def said(kind, q_bz=Q_BZ, end_bz=END_BZ, *, prover_k=4, orm_at_end=False):
-  return targets.targets(kind, q_bz, end_bz, prover_k=prover_k, orm_at_end=orm_at_end)
+def said(kind, values=VALUES, *, prover_k=4, orm_at_end=False):
+  return targets.targets(kind, values, prover_k=prover_k, orm_at_end=orm_at_end)
 
 
 def test_three_kinds():
@@ -27,24 +31,36 @@ def test_three_kinds():
   # k = 1: A = .375 -.5 .875 | -.5, and (1 + A) / 2.
   np.testing.assert_allclose(said("advantage", prover_k=1),
                              [[NAN, 0.6875, 0.25, 0.9375], [NAN, 0.25, NAN, NAN]])
-  # k = 2: Q = .4375 .859375 .234375 1 | .75 0.
+  # k = 2: of 28 pairs 13, 25, 7 hold a right one, and 22: A = 12/28 -18/28 21/28 | -22/28.
   np.testing.assert_allclose(said("advantage", prover_k=2),
-                             [[NAN, 0.7109375, 0.1875, 0.8828125], [NAN, 0.125, NAN, NAN]])
+                             [[NAN, 40 / 56, 10 / 56, 49 / 56], [NAN, 6 / 56, NAN, NAN]])
+
+
+@pytest.mark.parametrize("k, n_mc", [(4, 4), (4, 8), (2, 4)])
+def test_labels_of_an_advantage_have_its_mean(k, n_mc):
+  """Every pair of counts once, weighed by its chance: Q = .2 at the prompt, .55 after the step, and a wrong end."""
+  before_x, after_x = (x.ravel() for x in np.meshgrid(np.arange(n_mc + 1), np.arange(n_mc + 1)))
+  chance = lambda s_x, q: np.array([math.comb(n_mc, s) * q**s * (1 - q)**(n_mc - s) for s in s_x])
+  values = monte_carlo.Values(np.tile([-1, 3, 7], (len(before_x), 1)), np.stack([before_x, after_x, 0 * after_x], axis=1),
+                              np.tile([n_mc, n_mc, 1], (len(before_x), 1)))
+  mean_z = (chance(before_x, 0.2) * chance(after_x, 0.55)) @ said("advantage", values, prover_k=k)[:, 1:]
+  exact_z = equations.best_of_k(np.array([0.2, 0.55, 0.0]), k)
+  np.testing.assert_allclose(2 * mean_z - 1, equations.advantages(exact_z[None])[0], atol=1e-12)
 
 
 def test_a_seed_whose_prefixes_were_not_sampled_teaches_the_orm_alone():
-  q_bz, end_bz = np.array([[NAN, NAN, 1.0]]), np.array([[-1, 3, 7]])
-  np.testing.assert_array_equal(said("orm", q_bz, end_bz), [[1, 1, 1]])
-  np.testing.assert_array_equal(said("q", q_bz, end_bz), q_bz)
-  assert np.isnan(said("advantage", q_bz, end_bz)).all()
+  values = monte_carlo.Values(np.array([[-1, 3, 7]]), np.array([[0, 0, 1]]), np.array([[0, 0, 1]]))
+  np.testing.assert_array_equal(said("orm", values), [[1, 1, 1]])
+  np.testing.assert_array_equal(said("q", values), [[NAN, NAN, 1]])
+  assert np.isnan(said("advantage", values)).all()
 
 
 def test_prefixes_behind_a_pit_have_no_label():
   """Kept are z = 0 .. 2, the pit among them; the end's outcome is known."""
-  q_bz, end_bz = np.array([[0.5, 0.25, 0.0, NAN, 0.0]]), np.array([[-1, 3, 7, 9, 12]])
-  np.testing.assert_array_equal(said("q", q_bz, end_bz), q_bz)
-  np.testing.assert_allclose(said("advantage", q_bz, end_bz, prover_k=1), [[NAN, 0.375, 0.375, NAN, NAN]])
-  labels = targets.balance(q_bz, np.array([[20, 20, 20, 0, 1]]), "none")
+  values = monte_carlo.Values(np.array([[-1, 3, 7, 9, 12]]), np.array([[10, 5, 0, 0, 0]]), np.array([[20, 20, 20, 0, 1]]))
+  np.testing.assert_array_equal(said("q", values), [[0.5, 0.25, 0.0, NAN, 0.0]])
+  np.testing.assert_allclose(said("advantage", values, prover_k=1), [[NAN, 0.375, 0.375, NAN, NAN]])
+  labels = targets.balance(values.q_bz, values.continuations_bz, "none")
   assert labels.weight_bz[0, 3] == 0 and (labels.weight_bz[0, [0, 1, 2, 4]] > 0).all()
 
 
@@ -55,8 +71,8 @@ def test_an_unknown_kind():
 
 @pytest.mark.parametrize("kind", targets.KINDS)
 def test_no_label_is_rounded(kind):
-  q_bz = np.array([[0.3, 0.45, 0.85]])
-  target_bz = said(kind, q_bz, np.array([[-1, 3, 7]]), orm_at_end=True)
+  values = monte_carlo.Values(np.array([[-1, 3, 7]]), np.array([[6, 9, 17]]), np.array([[20, 20, 20]]))
+  target_bz = said(kind, values, orm_at_end=True)
   assert target_bz.dtype == np.float64
   labels = target_bz[~np.isnan(target_bz)]
   assert len(labels) and ((labels > 0) & (labels < 1)).all()
@@ -162,25 +178,41 @@ def test_every_token_in_buckets_would_learn_something_else():
   assert abs(learnt_at_token_0(values, values.continuations_bz, "buckets") - 3 / 8) > 0.02
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"verifier.every_token": True, "monte_carlo.strategy": "adaptive"}, "every_token: under monte_carlo.strategy=adaptive"),
-    ({"verifier.every_token": True, "monte_carlo.strategy": "first_pit"}, "every_token: under monte_carlo.strategy=first_pit"),
-    ({"verifier.every_token": True, "verifier.balance": "buckets"}, "every_token: in buckets"),
-    ({"verifier.balance": "buckets", "monte_carlo.strategy": "adaptive"}, "buckets weighs labels once each"),
-    ({"verifier.balance": "maybe"}, "'maybe' is none of buckets, classes, none"),
-    ({"verifier.kinds": ("prm",)}, "each is one of orm, q, advantage")])
-def test_pairs_that_would_learn_something_else(change, message):
+Q = {"verifier.kinds": ("q",)}
+ADVANTAGE = {"verifier.kinds": ("q", "advantage"), "monte_carlo.n_mc": 4}
+
+
+def configured(change):
   config = default.get_config()
   config.update_from_flattened_dict(change)
+  return config
+
+
+@pytest.mark.parametrize("change, message", [
+    (Q | {"verifier.every_token": True, "monte_carlo.strategy": "adaptive"}, "every_token: under monte_carlo.strategy=adaptive"),
+    (Q | {"verifier.every_token": True, "monte_carlo.strategy": "first_pit"}, "every_token: under monte_carlo.strategy=first_pit"),
+    (Q | {"verifier.every_token": True, "verifier.balance": "buckets"}, "every_token: in buckets"),
+    (Q | {"verifier.balance": "buckets", "monte_carlo.strategy": "adaptive"}, "buckets weighs labels once each"),
+    (Q | {"verifier.balance": "buckets", "monte_carlo.strategy": "first_pit"}, "own_outcomes: first_pit labels few"),
+    (Q | {"monte_carlo.checkpoint": "mu"}, "own_outcomes: a seed's ending"), (Q | {"rollouts.temperature": 0.7}, "own_outcomes: a seed's ending"),
+    (Q | {"monte_carlo.top_p": 0.9}, "own_outcomes: a seed's ending"), (Q | {"rollouts.top_k": 5}, "own_outcomes: a seed's ending"),
+    (ADVANTAGE | {"monte_carlo.n_mc": 3}, "best-of-4, from monte_carlo.n_mc=3 continuations: n_mc=4 at least"),
+    (ADVANTAGE | {"monte_carlo.strategy": "adaptive"}, "'advantage' without bias from monte_carlo.strategy=adaptive"),
+    (ADVANTAGE | {"verifier.kinds": ("advantage", "q")}, "'q' must stand before 'advantage'"),
+    ({"verifier.model.param_dtype": "bfloat16"}, "param_dtype=bfloat16: small steps are lost"),
+    ({"verifier.balance": "maybe"}, "'maybe' is none of buckets, classes, none"),
+    ({"verifier.kinds": ("prm",)}, "each is one of orm, q, advantage")])
+def test_labels_that_would_teach_something_else(change, message):
   with pytest.raises(UserError, match=message):
-    train.check(config)
+    train.check(configured(change))
 
 
 @pytest.mark.parametrize("change", [
-    {}, {"verifier.every_token": True}, {"verifier.every_token": True, "verifier.balance": "none"},
-    {"verifier.balance": "buckets"}, {"verifier.balance": "buckets", "monte_carlo.strategy": "first_pit"},
-    {"verifier.kinds": ("orm",), "verifier.every_token": True, "monte_carlo.strategy": "adaptive"}])
-def test_pairs_that_learn_q(change):
-  config = default.get_config()
-  config.update_from_flattened_dict(change)
-  train.check(config)
+    {}, Q | {"verifier.every_token": True}, Q | {"verifier.every_token": True, "verifier.balance": "none"},
+    Q | {"verifier.balance": "buckets"}, Q | {"monte_carlo.strategy": "adaptive"}, Q | {"monte_carlo.strategy": "first_pit"},
+    Q | {"verifier.balance": "buckets", "monte_carlo.strategy": "first_pit", "verifier.own_outcomes": False},
+    Q | {"rollouts.temperature": 0.7, "verifier.own_outcomes": False}, Q | {"rollouts.temperature": 0.7, "monte_carlo.temperature": 0.7},
+    {"verifier.kinds": ("orm",), "verifier.every_token": True, "monte_carlo.strategy": "adaptive"},
+    ADVANTAGE, ADVANTAGE | {"monte_carlo.strategy": "first_pit"}])
+def test_labels_that_teach_what_they_say(change):
+  train.check(configured(change))
