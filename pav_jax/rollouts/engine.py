@@ -12,8 +12,10 @@
      writes; the host sorts it into responses (`Log`).
 
 Invariant: a row has read all its tokens but the last, which is fed next. The
-n-th new token of a job is drawn with fold_in(its key, n), so what comes out
-depends on nothing but the job.
+n-th new token of a job is drawn with fold_in(its key, n), so its tokens depend
+on nothing but the job. The last bits of its log-probabilities depend on more:
+with another number of rows or devices float32 sums are taken in another order
+(differences of 1e-5), and a token whose draw falls into that gap is another one.
 """
 
 import functools

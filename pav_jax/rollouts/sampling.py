@@ -32,8 +32,9 @@ def check(sampling: Sampling) -> Sampling:
 def row_keys(seed: int, *names_b) -> jax.Array:
   """One key per row from what the row is: (seed, problem, response, prefix, sample, ...).
 
-  names_b: int32 arrays of one shape. A rollout's randomness thus does not
-  depend on batch size, order, padding or device count.
+  names_b: int32 arrays of one shape. What a rollout is drawn with thus does not
+  depend on batch size, order, padding or device count (what it is drawn from
+  does in its last bits: engine.py).
   """
   return _fold_names(jax.random.key(seed), *(jnp.asarray(x, jnp.int32) for x in names_b))
 
@@ -103,7 +104,9 @@ def draw(logit_bv: jax.Array, key_b: jax.Array, sampling: Sampling, never_v: jax
 
   never_v: bool, tokens that are not drawn (padding, the scoring token). The
   log-probability is the model's own: temperature 1, nothing cut, so that it
-  agrees with the training forward pass.
+  agrees with the training forward pass, and so its sum runs over never_v, too.
+  A trained policy leaves them 1e-5 on average (.005 at most in 8,273 tokens):
+  so much too low is a log-probability as that of the draw, and both of a ratio alike.
   """
   allowed_bv = jnp.where(never_v, -jnp.inf, logit_bv)
   if sampling.temperature == 0:

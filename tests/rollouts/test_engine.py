@@ -83,7 +83,8 @@ def test_rollouts_do_not_depend_on_rows_lanes_refills_or_order(name, rows, share
   whole = _run(name)
   mixed = _run(name, jobs_lib.Jobs(*(x[order_r] for x in JOBS)), rows=rows, share=share, jobs_per_lane=jobs_per_lane)
   for field, want, have in zip(whole._fields, whole, mixed):
-    np.testing.assert_allclose(want[order_r], have, atol=1e-5, err_msg=field)
+    # Tokens are the same; log-probabilities but for float32 sums in another order.
+    np.testing.assert_allclose(want[order_r], have, rtol=0, atol=1e-4 if field == "log_prob_rt" else 0, err_msg=field)
 
 
 def test_log_probs_are_the_training_forwards(name):
