@@ -1,14 +1,20 @@
 """Every config has exactly the default's keys and types; the paper's runs have the paper's numbers."""
 
+import functools
 import importlib
 import importlib.util
 import pathlib
 
+import numpy as np
 import pytest
 
 from configs import default
 from configs import smoke
+from pav_jax.evaluation import tables
+from pav_jax.models import architecture
+from pav_jax.models import size as model_size
 from pav_jax.policy import arms
+from pav_jax.search import ledger
 
 PAPER = ("2b", "9b", "27b")
 
@@ -50,6 +56,31 @@ def test_the_papers_configs_name_the_slices_they_are_compiled_for():
     said = importlib.import_module(f"configs.paper.gemma2_{size}_math").__doc__
     slices = {run.topology for run in pods.RUNS if run.size == size}
     assert {name.partition(":")[0] for name in slices} == {"v4", "v5e", "v5p"} and all(name in said for name in slices), (size, slices)
+
+
+def samples_for(config, width, longer):
+  """N of ORM best-of-N with the FLOPs of a beam: prompts of 100 tokens, responses of 200, the beam's `longer` times that, steps of 25."""
+  policy, verifier = (functools.partial(model_size.forward_flops, architecture.shape(section))
+                      for section in (config.policy, config.verifier.model))
+  prompt, new, step, one = 100, np.array([[[200]]]), 25, np.array([100])
+  prompts = ledger.prompts(policy, one, verifier=False) + ledger.prompts(verifier, one, verifier=True)
+  samples = tables.Samples(
+      *[None] * 2, new, *[None] * 3, policy(prompt - 1, prompt - 1 + new, new), verifier(prompt, prompt + new),
+      np.array([[prompt]]), prompts.policy_flops_p[None], prompts.verifier_flops_p[None])
+  rows, beam = np.zeros(width * config.search.candidates, int), prompts
+  for start in range(prompt, prompt + int(200 * longer), step):
+    for cost, flops in ((ledger.drawn, policy), (ledger.scored, verifier)):
+      beam += cost(flops, rows, np.full(len(rows), start), np.full(len(rows), step), 1)
+  return tables.smallest_n(samples, "orm_best_of_n", "flops", float(beam.flops_p[0]))
+
+
+@pytest.mark.parametrize("config", [default.get_config(), *map(paper, PAPER)], ids=["quickstart", *PAPER])
+def test_samples_suffice_for_every_beams_flops(config):
+  """Three candidates a step take three times the samples; responses of a beam may be a quarter longer, too."""
+  widths, max_n = config.search.widths, config.search.max_n
+  assert [samples_for(config, width, 1) for width in widths] == [3 * width for width in widths]
+  wanted = max(samples_for(config, width, 1.25) for width in widths)
+  assert wanted <= max_n
 
 
 @pytest.mark.parametrize("size, peak_lr, alpha", [("2b", 5e-6, 0.5), ("9b", 5e-6, 0.5), ("27b", 5e-7, 0.2)])

@@ -37,6 +37,7 @@ def get_config(policy: str, *, peak_lr: float, alpha: float, rl_alpha: float, rl
   config.rl.update(dict(num_steps=rl_steps, batch_size=32, group=4, microbatches=8, peak_lr=1e-7, value_lr=1e-5, value_warmup=50,
                         warmup_steps=rl_steps // 10, eval_every=100, save_every=100, alpha=rl_alpha, prover="q", baseline="value",
                         kl=0.001, rows=128, share=4, parity_tolerance=0.5, eval_problems=500, test_problems=500))
-  config.search.update(dict(num_problems=500, num_seeds=3, max_n=128, widths=(2, 4, 8, 16, 32, 64, 128),
+  # A beam of 128 has the FLOPs of best-of-384, more where its responses are longer: with fewer samples nothing is compared there.
+  config.search.update(dict(num_problems=500, num_seeds=3, max_n=512, widths=(2, 4, 8, 16, 32, 64, 128),
                             alpha=alpha, prover_k=4, max_step=128, rows=768))
   return config
