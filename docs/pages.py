@@ -31,8 +31,9 @@ NAMES = re.compile(r"""(?x) \b(
     arXiv\ 2410\.08146 | (Eq\.|App\.|Section|Theorem|Remark|Proposition|Figure)\ [A-Z]?\.?\d*(\.\d+)?[a-c]? | 95\ % | [Kδ]²
     )(?!\w)""")
 EXEMPT = (re.compile(r"{#.*?#}|{{.*?}}|{%.*?%}", re.S),  # comments, expressions and statements of Jinja
-          re.compile(r"^ *```(bash|python)\n.*?^ *```$", re.S | re.M), re.compile(r"``.+?``|`[^`\n]+`"),
+          re.compile(r"^ *```(bash|python)\n.*?^ *```$", re.S | re.M), re.compile(r"`[^`\n]+`"),
           re.compile(r"\]\([^)\s]*\)"), NAMES)
+BARE = re.compile(r"`[\W\d]+`")  # code without a letter
 WORDS = "one two three four five six seven eight nine ten eleven twelve".split()
 NUMBER = re.compile(r"[\d⁰¹²³⁴⁵⁶⁷⁸⁹½¼¾]|\b(%s|twenty|thirty|hundred|thousand|million|twice|thrice|half)\b" % "|".join(WORDS[1:]), re.I)
 
@@ -109,7 +110,7 @@ def unsourced(source: str) -> list[tuple[int, str]]:
   """(line, what stands there) of every number in a template's own text, and of every expression that names nothing."""
   text = source
   for pattern in EXEMPT:
-    text = pattern.sub(lambda found: "\n" * found[0].count("\n") or "\0", text)
+    text = pattern.sub(lambda found: found[0] if BARE.fullmatch(found[0]) else "\n" * found[0].count("\n") or "\0", text)
   lines = source.splitlines()
   found = {text.count("\n", 0, x.start()) + 1 for x in NUMBER.finditer(text)}
   for output in ENVIRONMENT.parse(source).find_all(nodes.Output):
