@@ -51,6 +51,8 @@ def every_token(target_bz: np.ndarray, count_bz: np.ndarray, end_bz: np.ndarray,
   under a weight that was known before the rest was drawn. The count of the
   step's end was not: it is 1 where the response ends there, and so is a share
   in the step's length. Hence all tokens of a row count as its bare prompt does.
+  (A batch's loss is divided by the weight in it, and so by its responses'
+  lengths: of a bias by those 1 / batch_size is left.)
   """
   there_b1 = (end_bz > -2).sum(axis=1, keepdims=True)
   step_bt = (end_bz[:, None, :] < np.arange(-1, width)[None, :, None]).sum(axis=2, where=end_bz[:, None, :] > -2)
