@@ -64,9 +64,10 @@ def samples_for(config, width, longer):
                       for section in (config.policy, config.verifier.model))
   prompt, new, step, one = 100, np.array([[[200]]]), 25, np.array([100])
   prompts = ledger.prompts(policy, one, verifier=False) + ledger.prompts(verifier, one, verifier=True)
-  samples = tables.Samples(
-      *[None] * 2, new, *[None] * 3, policy(prompt - 1, prompt - 1 + new, new), verifier(prompt, prompt + new),
-      np.array([[prompt]]), prompts.policy_flops_p[None], prompts.verifier_flops_p[None])
+  samples = tables.Samples(**dict.fromkeys(tables.Samples._fields) | {
+      "length_spn": new, "policy_flops_spn": policy(prompt - 1, prompt - 1 + new, new),
+      "verifier_flops_spn": verifier(prompt, prompt + new), "prompt_length_sp": one[None],
+      "policy_prompt_flops_sp": prompts.policy_flops_p[None], "verifier_prompt_flops_sp": prompts.verifier_flops_p[None]})
   rows, beam = np.zeros(width * config.search.candidates, int), prompts
   for start in range(prompt, prompt + int(200 * longer), step):
     for cost, flops in ((ledger.drawn, policy), (ledger.scored, verifier)):
