@@ -23,9 +23,10 @@ class Ids:
 
   VERSION = None
   FORBIDDEN_TOKENS = ()
+  FORMAT = None  # of dialogues, which there are none of
 
   class special_tokens:
-    PAD, EOS, BOS, END_OF_TURN, START_OF_IMAGE = PAD, EOS, BOS, EOS, -1
+    PAD, EOS, BOS, END_OF_TURN, BEGIN_OF_TOOL_RESPONSE, START_OF_IMAGE = PAD, EOS, BOS, EOS, EOS, -1
 
   def encode(self, text, add_bos=False, **_):
     return [int(x) for x in text.split()]
