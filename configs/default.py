@@ -35,7 +35,7 @@ def get_config() -> ml_collections.ConfigDict:
       "mesh": {"data": -1, "fsdp": 1, "model": 1},
       "problems": {
           "train": "arithmetic", "validation": "arithmetic", "test": "arithmetic",
-          "prompt": "{question}\n",
+          "prompt": "{question}\n", "steps": "newline",
           "data_dir": "", "manual_dir": "", "validation_size": 500, "max_malformed": 0,
           "max_prompt": 28, "max_solution": 24, "max_too_long": 0.0, "limit": -1, "problems_per_shard": 5000},
       "arithmetic": {

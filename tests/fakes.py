@@ -13,6 +13,7 @@ from pav_jax.models import decoding
 from pav_jax.models import gemma
 from pav_jax.models.network import Network
 from pav_jax.models.network import from_gemma
+from pav_jax.problems import steps
 from pav_jax.rollouts import jobs
 
 # Tests compile many tiny functions: most of their time would be XLA's optimiser.
@@ -27,8 +28,7 @@ class Vocabulary:
 
   pieces = ("", "", "", "", "", "\n", "a", "b", "c", "#### 7", "#### 3")
   pad_id, eos_id, bos_id, unk_id, scoring_id, size, fingerprint = PAD, EOS, BOS, UNK, SCORE, SIZE, "eleven"
-  newline_v = np.arange(SIZE) == NL
-  content_v = np.arange(SIZE) != NL
+  step_rule = steps.rule_of("newline", pieces, EOS)
 
   def decode(self, ids):
     return "".join(self.pieces[i] for i in ids)

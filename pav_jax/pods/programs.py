@@ -166,7 +166,9 @@ def _verifier(config, mesh) -> list[Program]:
 
 
 def _tokens(config: gemma.GemmaConfig, mesh) -> engine.Tokens:
-  return engine.Tokens(_whole(mesh), _whole(mesh), *(_whole(mesh, config.vocab_size, dtype=bool) for _ in range(3)))
+  v = config.vocab_size
+  return engine.Tokens(_whole(mesh), _whole(mesh), _whole(mesh, v, dtype=bool), _whole(mesh, v, dtype=jnp.int32),
+                       _whole(mesh, 4, 2, dtype=jnp.int32), _whole(mesh, 4, 2, dtype=bool))
 
 
 def _decoding(name: str, net: Net, mesh, *, rows: int, share: int, width: int, slots: int, sampling, resident) -> list[Program]:

@@ -20,6 +20,7 @@ import numpy as np
 
 from pav_jax.errors import UserError
 from pav_jax.problems import grading
+from pav_jax.problems import steps
 from pav_jax.problems import vocabulary as vocabulary_lib
 from pav_jax.training import files
 from pav_jax.training import metrics
@@ -43,6 +44,7 @@ def run_stage(run: Run):
   dials = dict(run.config.arithmetic.dials) | {"operations": tuple(run.config.arithmetic.dials.operations)}
   sizes = {k: v for k, v in run.config.arithmetic.items() if k != "dials"}
   tasks.check_prompt(knobs.prompt)
+  steps.check(knobs.steps)
   vocabulary_path = run.root / "problems" / "vocabulary.model"
   with _scratch() as scratch:
     if files.is_remote(files.path(knobs.data_dir)):

@@ -93,7 +93,11 @@ def read_gsm8k(path: str | os.PathLike, split: str, *, strip_notes: bool = True)
 
 
 def read_jsonl(path: str | os.PathLike) -> Rows:
-  """A user's own problems: `question`, `answer`; optional `solution`, `id`, `dataset` (the grading family, `math`)."""
+  """A user's own problems: `question`, `answer`; optional `solution`, `id`, `dataset` (the grading family, `math`).
+
+  A solution is a text or a list of steps. These are joined by blank lines, which
+  end a step under every rule of `steps`; what a rule ends within them ends there, too.
+  """
   stem = pathlib.Path(path).name.split(".")[0]
 
   def problem(fields, line):
@@ -101,7 +105,7 @@ def read_jsonl(path: str | os.PathLike) -> Rows:
     if family not in FAMILIES:
       raise _Bad("dataset", f"{family!r} is none of {', '.join(FAMILIES)}")
     return Problem(_text(fields, "id", default=f"{stem}/{line}"), family, _text(fields, "question"),
-                   _text(fields, "solution", default=""), _text(fields, "answer").strip())
+                   _solution(fields), _text(fields, "answer").strip())
 
   return _json_lines(path, problem)
 
@@ -205,6 +209,18 @@ def _text(fields: dict, name: str, default: str | None = None) -> str:
   except UnicodeEncodeError as error:
     raise _Bad(name, f"half a surrogate pair at character {error.start}") from error
   return str(value)
+
+
+def _solution(fields: dict) -> str:
+  if not isinstance(fields.get("solution"), list):
+    return _text(fields, "solution", default="")
+  steps = []
+  for number, step in enumerate(fields["solution"], 1):
+    try:
+      steps.append(_text({"solution": step}, "solution").strip("\n"))
+    except _Bad as bad:
+      raise _Bad("solution", f"step {number} is {bad.args[1]}") from bad
+  return "\n\n".join(steps)
 
 
 def _json_lines(path, parse) -> Rows:

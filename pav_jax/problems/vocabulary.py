@@ -5,6 +5,7 @@ piece, `<unused0>` as the scoring token), so that nothing downstream asks
 which of the two it holds. `encode` adds neither bos nor eos.
 """
 
+import functools
 import hashlib
 import io
 import os
@@ -14,6 +15,7 @@ import numpy as np
 import sentencepiece
 
 from pav_jax.errors import UserError
+from pav_jax.problems import steps as steps_lib
 from pav_jax.training import files
 
 # It announces every model it reads.
@@ -26,9 +28,9 @@ _FRAME = {"pad": 0, "eos": 1, "bos": 2, "unk": 3}
 class Vocabulary:
   """A SentencePiece model, read once from its bytes."""
 
-  def __init__(self, model: bytes, path: str):
-    """Reads `model`; `path` is only named in messages."""
-    self.path = path
+  def __init__(self, model: bytes, path: str, steps: str = "newline"):
+    """Reads `model`; `path` is only named in messages; steps: the rule that ends them."""
+    self.path, self._steps = path, steps
     self.fingerprint = hashlib.sha256(model).hexdigest()
     self._processor = sentencepiece.SentencePieceProcessor()
     try:
@@ -44,23 +46,24 @@ class Vocabulary:
     self.scoring_id = self._processor.PieceToId(SCORING_PIECE)
     if self.scoring_id == self.unk_id:
       raise UserError(f"vocabulary {path}: no piece {SCORING_PIECE!r}, the scoring token")
-    texts = [self._text(i) for i in range(self.size)]
-    self.newline_v = np.array(["\n" in text for text in texts])
-    # Everything but pieces of nothing but newlines; eos and other control pieces count as content.
-    self.content_v = np.array([not text or text.strip("\n") != "" for text in texts])
-    if not self.newline_v.any():
+    if not any("\n" in self._text(i) for i in range(self.size)):
       raise UserError(f"vocabulary {path}: no piece holds a newline, so steps would never end")
     # A space put in front of every text would stand between a prompt and its response.
-    if self.decode(self.encode("  a \n\n b ")) != "  a \n\n b " or not self.newline_v[self.encode("\n")].all():
+    if self.decode(self.encode("  a \n\n b ")) != "  a \n\n b " or not all("\n" in self._text(i) for i in self.encode("\n")):
       raise UserError(f"vocabulary {path}: it changes white space; train it with identity and no dummy prefix")
 
   def _text(self, i: int) -> str:
     if self._processor.IsControl(i):
       return ""
     piece = self._processor.IdToPiece(i)
-    if self._processor.IsByte(i):
-      return chr(int(piece[3:-1], 16))
+    if self._processor.IsByte(i):  # from 128 on a part of a character, which is seen
+      return chr(byte) if (byte := int(piece[3:-1], 16)) < 128 else "\ufffd"
     return piece.replace("▁", " ")
+
+  @functools.cached_property
+  def step_rule(self) -> steps_lib.Rule:
+    """What ends a step of this run, as tables over the pieces."""
+    return steps_lib.rule_of(self._steps, [self._text(i) for i in range(self.size)], self.eos_id)
 
   def encode(self, text: str) -> list[int]:
     """The ids of `text`, without bos and eos."""
@@ -76,9 +79,9 @@ class Vocabulary:
       raise UserError(f"vocabulary {self.path}: {self.size} pieces, but the model embeds only {rows}")
 
 
-def load(path: str | os.PathLike) -> Vocabulary:
-  """The vocabulary in the file `path`: Gemma's `tokenizer.model`, or one that `train` wrote."""
-  return Vocabulary(files.read(files.path(path)), str(path))
+def load(path: str | os.PathLike, steps: str = "newline") -> Vocabulary:
+  """The vocabulary in the file `path`: Gemma's `tokenizer.model`, or one that `train` wrote. steps: as in `Vocabulary`."""
+  return Vocabulary(files.read(files.path(path)), str(path), steps)
 
 
 def train(texts: Iterable[str], size: int, path: str | os.PathLike) -> Vocabulary:

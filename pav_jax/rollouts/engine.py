@@ -35,23 +35,23 @@ from pav_jax.training import mesh as mesh_lib
 class Tokens(NamedTuple):
   """What the loop must know of a vocabulary: ids, and tables over it.
 
-  newline_v: the token's text contains a newline; content_v: it contains
-  something else; never_v: never drawn.
+  never_v: never drawn; class_v, next_cs, ends_cs: what ends a step (`problems.steps.Rule`).
   """
 
   eos_id: jax.Array
   pad_id: jax.Array
-  newline_v: jax.Array
-  content_v: jax.Array
   never_v: jax.Array
+  class_v: jax.Array
+  next_cs: jax.Array
+  ends_cs: jax.Array
 
 
 class Work(NamedTuple):
   """The jobs of each lane, j-th of lane i; count_i of them count.
 
   fed_ij: the last token of the prefix; cut_ij: tokens before it; budget_ij: new
-  tokens at most; steps_ij: steps at most (see problems/steps.py); begun_ij: the
-  prefix ends inside a step; key_ij2: uint32 key data.
+  tokens at most; steps_ij: steps at most; state_ij: where the prefix leaves the
+  rule of steps (problems/steps.py); key_ij2: uint32 key data.
   """
 
   count_i: jax.Array
@@ -59,7 +59,7 @@ class Work(NamedTuple):
   cut_ij: jax.Array
   budget_ij: jax.Array
   steps_ij: jax.Array
-  begun_ij: jax.Array
+  state_ij: jax.Array
   key_ij2: jax.Array
 
 
@@ -71,7 +71,7 @@ class Rows(NamedTuple):
   drawn_b: jax.Array
   budget_b: jax.Array
   steps_b: jax.Array
-  begun_b: jax.Array
+  state_b: jax.Array
   key_b2: jax.Array
 
 
@@ -85,12 +85,13 @@ class Log(NamedTuple):
 
 
 class Continuations(NamedTuple):
-  """New tokens of each row: padded token_bt, length_b with EOS, log_prob_bt, and whether EOS was met."""
+  """New tokens of each row: padded token_bt, length_b with EOS, log_prob_bt, whether EOS was met, the rule of steps' state."""
 
   token_bt: jax.Array
   log_prob_bt: jax.Array
   length_b: jax.Array
   ended_b: jax.Array
+  state_b: jax.Array
 
 
 class Lanes(NamedTuple):
@@ -116,9 +117,8 @@ def empty(network: Network, params, *, lanes: int, rows: int, jobs: int, width: 
   """
   ints = functools.partial(jnp.zeros, dtype=jnp.int32)
   b = lanes * rows
-  work = Work(ints(lanes), *(ints((lanes, jobs)) for _ in range(4)), jnp.zeros((lanes, jobs), bool),
-              jnp.zeros((lanes, jobs, 2), jnp.uint32))
-  idle = Rows(ints(b) - 1, *(ints(b) for _ in range(4)), jnp.zeros(b, bool), jnp.zeros((b, 2), jnp.uint32))
+  work = Work(ints(lanes), *(ints((lanes, jobs)) for _ in range(5)), jnp.zeros((lanes, jobs, 2), jnp.uint32))
+  idle = Rows(ints(b) - 1, *(ints(b) for _ in range(5)), jnp.zeros((b, 2), jnp.uint32))
   state = Lanes(decoding.begin(blank(network, params, lanes, width), ints(b), slots), work, ints(lanes), idle)
   return placed(state, mesh)
 
@@ -178,7 +178,7 @@ def refill(lanes: Lanes) -> Lanes:
     return jnp.where(fresh_b.reshape(-1, *[1] * (old_b.ndim - 1)), new_b, old_b)
   begun = Rows(jnp.where(fresh_b, job_ir.reshape(-1), rows.job_b), pick(work.fed_ij, rows.fed_b),
                jnp.where(fresh_b, 0, rows.drawn_b), pick(work.budget_ij, rows.budget_b), pick(work.steps_ij, rows.steps_b),
-               pick(work.begun_ij, rows.begun_b), pick(work.key_ij2, rows.key_b2))
+               pick(work.state_ij, rows.state_b), pick(work.key_ij2, rows.key_b2))
   cache = decoding.restart(lanes.cache, fresh_b, pick(work.cut_ij, lanes.cache.cut_b))
   return lanes._replace(cache=cache, next_i=lanes.next_i + fresh_ir.sum(axis=1, dtype=jnp.int32), rows=begun)
 
@@ -191,26 +191,27 @@ def step(network: Network, params, cache: decoding.Cache, rows: Rows, tokens: To
   token_b, log_prob_b = sampling_lib.draw(network.logits(params, hidden_b1d[:, 0]), key_b, sampling, tokens.never_v)
   token_b = jnp.where(live_b, token_b, tokens.pad_id)
   line = (rows.job_b, rows.drawn_b, token_b, jnp.where(live_b, log_prob_b, 0.0))
-  begun_b = rows.begun_b | tokens.content_v[token_b]
-  step_ends_b = live_b & tokens.newline_v[token_b] & begun_b
-  steps_b, drawn_b = rows.steps_b - step_ends_b, rows.drawn_b + live_b
+  class_b = tokens.class_v[token_b]
+  steps_b = rows.steps_b - (live_b & tokens.ends_cs[class_b, rows.state_b])
+  state_b = jnp.where(live_b, tokens.next_cs[class_b, rows.state_b], rows.state_b)
+  drawn_b = rows.drawn_b + live_b
   over_b = (token_b == tokens.eos_id) | (drawn_b >= rows.budget_b) | (steps_b <= 0)
   return cache, Rows(jnp.where(over_b, -1, rows.job_b), token_b, drawn_b, rows.budget_b, steps_b,
-                     begun_b & ~step_ends_b, rows.key_b2), line
+                     state_b, rows.key_b2), line
 
 
 def generate(network: Network, params, cache: decoding.Cache, fed_b, budget_b, key_b, tokens: Tokens, *, max_new: int,
-             sampling: sampling_lib.Sampling, steps: int | None = None, begun_b=None) -> tuple[Continuations, decoding.Cache]:
+             sampling: sampling_lib.Sampling, steps: int | None = None, state_b=None) -> tuple[Continuations, decoding.Cache]:
   """One job a row and no queue: up to min(max_new, budget_b) tokens after fed_b, and at most `steps` steps.
 
-  cache: holds what precedes fed_b. begun_b: bool, rows whose prefix ends
-  inside a step (see problems/steps.py); none by default.
+  cache: holds what precedes fed_b. state_b: where the prefixes leave the rule
+  of steps (see problems/steps.py); at its start by default.
   """
   b = len(fed_b)
   endless = jnp.iinfo(jnp.int32).max
   rows = Rows(jnp.where(budget_b > 0, 0, -1), fed_b.astype(jnp.int32), jnp.zeros(b, jnp.int32), budget_b.astype(jnp.int32),
               jnp.full(b, endless if steps is None else steps, jnp.int32),
-              jnp.zeros(b, bool) if begun_b is None else begun_b, jax.random.key_data(key_b))
+              jnp.zeros(b, jnp.int32) if state_b is None else state_b, jax.random.key_data(key_b))
 
   def going(carry):
     n, _, rows, _ = carry
@@ -224,7 +225,7 @@ def generate(network: Network, params, cache: decoding.Cache, fed_b, budget_b, k
   _, cache, rows, log = jax.lax.while_loop(going, one, (jnp.int32(0), cache, rows, _blank(max_new, b, tokens)))
   at_end_b = jnp.take_along_axis(log.token_nb, jnp.maximum(rows.drawn_b - 1, 0)[None], axis=0)[0]
   ended_b = (rows.drawn_b > 0) & (at_end_b == tokens.eos_id)
-  return Continuations(log.token_nb.T, log.log_prob_nb.T, rows.drawn_b, ended_b), cache
+  return Continuations(log.token_nb.T, log.log_prob_nb.T, rows.drawn_b, ended_b, rows.state_b), cache
 
 
 def _blank(lines: int, b: int, tokens: Tokens) -> Log:

@@ -52,12 +52,10 @@ def token_tables(vocabulary, rows: int) -> engine.Tokens:
   never_v = np.ones(rows, bool)
   never_v[:vocabulary.size] = False
   never_v[[vocabulary.pad_id, vocabulary.bos_id, vocabulary.unk_id, vocabulary.scoring_id]] = True
-  newline_v = np.zeros(rows, bool)
-  newline_v[:vocabulary.size] = vocabulary.newline_v
-  content_v = np.ones(rows, bool)
-  content_v[:vocabulary.size] = vocabulary.content_v
-  return engine.Tokens(jnp.int32(vocabulary.eos_id), jnp.int32(vocabulary.pad_id), jnp.asarray(newline_v),
-                       jnp.asarray(content_v), jnp.asarray(never_v))
+  rule = vocabulary.step_rule
+  class_v = np.pad(rule.class_v, (0, rows - vocabulary.size))
+  return engine.Tokens(jnp.int32(vocabulary.eos_id), jnp.int32(vocabulary.pad_id), jnp.asarray(never_v), jnp.asarray(class_v),
+                       jnp.asarray(rule.next_cs), jnp.asarray(rule.ends_cs))
 
 
 def rows_of_lane(jobs_per_source: float) -> int:
@@ -166,7 +164,7 @@ def _work(bundles: list[np.ndarray], jobs: Jobs, key_r2, token_bt, jobs_per_lane
   last_r = jobs.cut_r - 1
   endless_r = np.full(len(last_r), np.iinfo(np.int32).max, np.int32)
   return engine.Work(count_i, *(table(np.asarray(x_r, np.int32)) for x_r in (
-      token_bt[jobs.source_r, last_r], last_r, jobs.budget_r, endless_r)), table(np.zeros(len(last_r), bool)), table(key_r2))
+      token_bt[jobs.source_r, last_r], last_r, jobs.budget_r, endless_r, np.zeros(len(last_r)))), table(key_r2))
 
 
 def _sort(log: engine.Log, steps: int, running: dict, share: int, done: Done, eos_id: int, budget_r) -> int:

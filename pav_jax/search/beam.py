@@ -86,11 +86,13 @@ def candidate_scores(raw_rv: np.ndarray, parent_rv: np.ndarray, prover: Prover, 
 
 
 class Items(NamedTuple):
-  """The items of all beams in their lanes: problem_i (-1: none), its response so far, and what the verifiers said of it."""
+  """The items of all beams in their lanes: problem_i (-1: none), its response so far, where that leaves the rule of
+  steps (problems/steps.py), and what the verifiers said of it."""
 
   problem_i: np.ndarray
   token_it: np.ndarray
   length_i: np.ndarray
+  state_i: np.ndarray
   raw_iv: np.ndarray
 
 
@@ -113,18 +115,18 @@ def admit(networks, params, prefixes, prompt_pt, length_p, lane_q, source_q, *, 
 
 
 @functools.partial(jax.jit, static_argnames=("networks", "candidates", "max_step", "sampling", "mesh"), donate_argnames="prefixes")
-def expand(networks, params, prefixes, length_i, last_i, begun_i, budget_i, key_r, tokens, *, candidates, max_step,
+def expand(networks, params, prefixes, length_i, last_i, state_i, budget_i, key_r, tokens, *, candidates, max_step,
             sampling, mesh):
   """A step for every candidate: (Continuations, sigmoid of each verifier's score (r, v), prefixes, caches without them).
 
   networks: the policy, then the verifiers. length_i: tokens of the item,
-  prompt included; begun_i: it ends in the middle of a step; budget 0 draws nothing.
+  prompt included; state_i: as in Items, for it may end within a step; budget 0 draws nothing.
   """
   policy, *verifiers = networks
   each = lambda x_i: jnp.repeat(x_i, candidates)
   cache = engine.placed(decoding.begin(prefixes[0], each(length_i - 1), max_step), mesh)
   step, cache = engine.generate(policy, params[0], cache, each(last_i), each(budget_i), key_r, tokens, max_new=max_step,
-                                sampling=sampling, steps=1, begun_b=each(begun_i))
+                                sampling=sampling, steps=1, state_b=each(state_i))
   valid_rt = jnp.arange(max_step)[None] < step.length_b[:, None]
   raw, caches = [], [cache]
   for verifier, weights, prefix in zip(verifiers, params[1:], prefixes[1:]):
@@ -186,10 +188,10 @@ def search(policy: Player, verifiers: list[Player], prompt_pt: np.ndarray, promp
   params = [network_lib.for_decoding(x.network, x.params, scoring=x is not policy) for x in players]
   own = lanes_of(rows, candidates, width, parts)
   lanes = own * parts
-  slots, newline_v = prompt_pt.shape[1] + max_new, np.asarray(tokens.newline_v)
+  slots = prompt_pt.shape[1] + max_new
   cost = sum((ledger.prompts(x.network.flops, prompt_length_p, verifier=True) for x in verifiers),
              ledger.prompts(policy.network.flops, prompt_length_p, verifier=False))
-  items = Items(np.full(lanes, -1), np.zeros((lanes, max_new), np.int32), np.zeros(lanes, np.int32),
+  items = Items(np.full(lanes, -1), np.zeros((lanes, max_new), np.int32), np.zeros(lanes, np.int32), np.zeros(lanes, np.int32),
                 np.zeros((lanes, len(verifiers)), np.float32))
   pool = [[] for _ in range(count)]  # finished: (Q, tokens)
   round_p = np.zeros(count, int)
@@ -214,7 +216,8 @@ def search(policy: Player, verifiers: list[Player], prompt_pt: np.ndarray, promp
       raw_jbv = mesh_lib.fetch(raw_pv).reshape(parts, at_once, -1)
       for j, b in zip(*np.nonzero(problem_jb >= 0)):
         lane_w = j * own + lane_jbw[j, b]
-        items.problem_i[lane_w], items.length_i[lane_w], items.raw_iv[lane_w] = problem_jb[j, b], 0, raw_jbv[j, b]
+        items.problem_i[lane_w], items.raw_iv[lane_w] = problem_jb[j, b], raw_jbv[j, b]
+        items.length_i[lane_w] = items.state_i[lane_w] = 0
       admitted, room = admitted + began, room - began
     if (items.problem_i < 0).all():
       break
@@ -224,14 +227,13 @@ def search(policy: Player, verifiers: list[Player], prompt_pt: np.ndarray, promp
     before_i = prompt_length_p[problem_i] + items.length_i
     last_i = np.where(items.length_i > 0, items.token_it[np.arange(lanes), np.maximum(items.length_i - 1, 0)],
                       prompt_pt[problem_i, prompt_length_p[problem_i] - 1])
-    begun_i = (items.length_i > 0) & ~newline_v[last_i]  # cut at max_step before the step's newline
     budget_i = np.where(live_i, np.minimum(max_step, max_new - items.length_i), 0)
     each = lambda x_i: np.repeat(x_i, candidates, axis=0)
     key_r = sampling_lib.row_keys(seed, each(name_p[problem_i]), each(round_p[problem_i]),
                                   each(_places(items.problem_i)) * candidates + np.tile(np.arange(candidates), lanes))
     ints = lambda x_i: x_i.astype(np.int32)
-    step, raw_rv, prefixes, caches = expand(networks, params, prefixes, ints(before_i), ints(last_i), begun_i, ints(budget_i), key_r,
-                                   tokens, candidates=candidates, max_step=max_step, sampling=sampling, mesh=mesh)
+    step, raw_rv, prefixes, caches = expand(networks, params, prefixes, ints(before_i), ints(last_i), items.state_i, ints(budget_i),
+                                   key_r, tokens, candidates=candidates, max_step=max_step, sampling=sampling, mesh=mesh)
     step, raw_rv = mesh_lib.fetch((step, raw_rv))
     cost += ledger.drawn(policy.network.flops, each(problem_i), each(before_i), step.length_b, count)
     for verifier in verifiers:
@@ -242,7 +244,7 @@ def search(policy: Player, verifiers: list[Player], prompt_pt: np.ndarray, promp
 
     row_i, next_i, done = _select(each(items.problem_i), score_r, raw_rv[:, 0], token_rt, length_r, out_r, pool, round_p,
                                   width=width, max_rounds=max_rounds, distinct=distinct, lanes=lanes, parts=parts)
-    items = Items(next_i, token_rt[row_i], length_r[row_i], raw_rv[row_i])
+    items = Items(next_i, token_rt[row_i], length_r[row_i], step.state_b[row_i], raw_rv[row_i])
     if bar is not None:
       bar.update(done)
   return _collect(pool, width, max_new, int(round_p.max()), cost)

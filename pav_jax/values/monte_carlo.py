@@ -91,8 +91,7 @@ class Values(NamedTuple):
 
 def prefix_ends(token_bt, length_b, vocabulary, max_steps: int):
   """(end_bz with -1 for the bare prompt and -2 for none, rows whose steps beyond max_steps were joined to one)."""
-  end_bs, count_b = steps.step_ends_bs(token_bt, length_b, vocabulary.newline_v, vocabulary.eos_id, max_steps,
-                                       merge=True, content_v=vocabulary.content_v)
+  end_bs, count_b = steps.step_ends_bs(token_bt, length_b, vocabulary.step_rule, max_steps, merge=True)
   end_bs = np.where(end_bs < 0, -2, end_bs)
   prompt_b1 = np.full((len(end_bs), 1), -1, np.int32)
   return np.concatenate([prompt_b1, end_bs], axis=1).astype(np.int32), int((count_b > max_steps).sum())

@@ -94,8 +94,8 @@ class Job:
 
 def tokens_of(vocab_size: int) -> engine.Tokens:
   ids_v = np.arange(vocab_size)
-  none_v = jnp.zeros(vocab_size, bool)
-  return engine.Tokens(jnp.int32(1), jnp.int32(0), none_v, ~none_v, jnp.asarray(ids_v < NEVER))
+  return engine.Tokens(jnp.int32(1), jnp.int32(0), jnp.asarray(ids_v < NEVER), jnp.zeros(vocab_size, jnp.int32),
+                       jnp.zeros((1, 1), jnp.int32), jnp.zeros((1, 1), bool))
 
 
 def ours(network, params, job: Job, rows: int, share: int, vocab_size: int):

@@ -8,10 +8,12 @@ import sys
 import tarfile
 import time
 
+import numpy as np
 import pytest
 
 from pav_jax.errors import UserError
 from pav_jax.problems import problem
+from pav_jax.problems import steps
 from pav_jax.problems.problem import Malformed, Problem
 
 
@@ -107,6 +109,9 @@ _GOOD = b'{"question": "1+1?", "answer": "2"}'
     (b'["1+1?", "2"]', "", "not a JSON object"),
     (b'{"answer": "2"}', "question", "missing"),
     (b'{"question": null, "answer": "2"}', "question", "missing"),
+    (b'{"question": "1+1?", "answer": "2", "solution": ["1", " "]}', "solution", "step 2 is empty"),
+    (b'{"question": "1+1?", "answer": "2", "solution": [["1"]]}', "solution", "step 1 is not a string"),
+    (b'{"question": "1+1?", "answer": "2", "solution": {"1": 2}}', "solution", "not a string"),
     (b'{"question": " \\n", "answer": "2"}', "question", "empty"),
     (b'{"question": 7, "answer": "2"}', "question", "not a string"),
     (b'{"question": "1+1?"}', "answer", "missing"),
@@ -220,3 +225,20 @@ def test_no_tensorflow(module):
   code = (f"import pav_jax.problems.{module}, sys; "
           "sys.exit(bool({'tensorflow', 'seqio', 'tensorflow_datasets', 'jax'} & set(sys.modules)))")
   assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("rule", steps.RULES)
+def test_given_steps_are_steps_under_every_rule(tmp_path, rule):
+  given = ["Let $x = 1$.", "Then\n$2x = 2$.", "\\begin{align}\nx\n\\end{align}\n", "It is 2."]
+  path = tmp_path / "mine.jsonl"
+  path.write_text(json.dumps({"question": "2x?", "answer": "2", "solution": given}) + "\n")
+  solution = next(problem.read_jsonl(path)).solution
+  characters = ["", *sorted(set(solution))]
+  found = steps.split([characters.index(c) for c in solution], steps.rule_of(rule, characters, 0))
+  texts = ["".join(characters[i] for i in step) for step in found]
+  # What a rule finds within them is more steps; none goes across.
+  ends = np.cumsum([len(step.rstrip("\n")) + 2 for step in given])[:-1]
+  assert set(ends) <= {len("".join(texts[:n])) + extra for n in range(len(texts)) for extra in (0, 1)}
+  if rule == "blank":
+    assert [text.strip("\n") for text in texts] == [step.strip("\n") for step in given]
+  assert len(texts) == {"newline": 7, "blank": 4, "outside": 5}[rule]

@@ -8,6 +8,7 @@ import pytest
 import sentencepiece
 
 from pav_jax.errors import UserError
+from pav_jax.problems import steps
 from pav_jax.problems import vocabulary
 
 TEXTS = [f"Ann has {i} mod 40. 1: Ann +{i % 9} Bob *{i % 7} 2: Bob -3 Ann +5\n1: +{i % 9} = {i * 3 % 40}\n#### {i}"
@@ -40,14 +41,22 @@ def test_round_trip(trained, text):
 
 
 def test_newlines_never_hide(trained):
-  assert trained.newline_v.shape == trained.content_v.shape == (400,)
-  text = "1: +5 = 17\n\n2: -3 = 14\nAnn\n"
-  ids = trained.encode(text)
-  assert trained.newline_v[ids].sum() == text.count("\n")
-  # No piece of ours holds a newline and something else; the byte <0x0A> is a newline too.
-  assert not (trained.newline_v & trained.content_v).any()
-  assert [trained.decode([int(i)]) for i in np.flatnonzero(trained.newline_v)] == ["\n", "\n"]
-  assert trained.content_v[[0, 1, 2, 3]].all() and not trained.newline_v[[0, 1, 2, 3]].any()
+  """No piece of ours holds a newline and something else; the byte <0x0A> is a newline, too."""
+  rule = trained.step_rule
+  ends_vs = rule.ends_cs[rule.class_v]
+  assert len(ends_vs) == 400 and rule.begun_s.tolist() == [False, True]
+  assert [trained.decode([int(i)]) for i in np.flatnonzero(ends_vs[:, 1])] == ["", "\n", "\n"]  # eos is the first
+  ids = np.array(trained.encode("1: +5 = 17\n\n2: -3 = 14\nAnn\n"))
+  assert trained.decode(np.concatenate(steps.split(ids, rule)[:2])) == "1: +5 = 17\n\n2: -3 = 14\n"
+  # Control pieces are content; white space is none, be it a piece or bytes, but half a letter is.
+  content_v = rule.next_cs[rule.class_v, 0] == 1
+  assert content_v[[0, 2, 3]].all() and not content_v[trained.encode(" \t\r\n  ")].any() and content_v[trained.encode("\u00e0")].all()
+
+
+def test_the_rule_of_steps_travels_with_the_vocabulary(trained):
+  assert vocabulary.load(trained.path, "blank").step_rule.begun_s.tolist().count(True) == 2
+  with pytest.raises(UserError, match="problems.steps 'line' is none of newline, blank, outside"):
+    vocabulary.load(trained.path, "line").step_rule
 
 
 def test_same_texts_same_file(trained, tmp_path):
@@ -103,8 +112,8 @@ def test_foreign_vocabularies_without_what_is_needed(tmp_path, options, reason):
 
 def test_a_newline_with_something_else_is_both(tmp_path):
   foreign = vocabulary.load(_foreign(tmp_path, user_defined_symbols=["<unused0>", "\n", "\n\n", ".\n"]))
-  ids = foreign.encode("Ann.\n\n\n")[-2:]
-  assert foreign.newline_v[ids].tolist() == [True, True] and foreign.content_v[ids].tolist() == [True, False]
+  ids = np.array(foreign.encode(".\n\n\n.\n"))
+  assert [foreign.decode(part) for part in steps.split(ids, foreign.step_rule)] == [".\n", "\n\n.\n"]
 
 
 def test_files_that_are_no_vocabulary(tmp_path, trained):

@@ -155,7 +155,10 @@ def test_never_tokens_are_never_drawn():
 def test_token_tables_close_every_spare_row():
   tokens = jobs_lib.token_tables(fakes.VOCABULARY, fakes.SIZE + 3)
   np.testing.assert_array_equal(np.flatnonzero(tokens.never_v), [0, 2, 3, 4, 11, 12, 13])
-  np.testing.assert_array_equal(np.flatnonzero(tokens.newline_v), [NL])
+  # At the start nothing but EOS ends a step; within one a newline does, too.
+  ends_vs = np.asarray(tokens.ends_cs)[tokens.class_v]
+  np.testing.assert_array_equal(np.flatnonzero(ends_vs[:fakes.SIZE, 0]), [EOS])
+  np.testing.assert_array_equal(np.flatnonzero(ends_vs[:fakes.SIZE, 1]), [EOS, NL])
 
 
 @pytest.mark.parametrize("sampling, want_v", [
@@ -265,10 +268,38 @@ def test_steps_stop_where_steps_end(steps_at_once):
       open_b[b] = fed_b[b] == NL and not new.ended_b[b]
   for response_t, end_s in zip(responses, found):
     # All step ends of what was drawn; a call stops at the last of its steps, or at EOS.
-    want_s = steps.step_ends(np.array(response_t), fakes.VOCABULARY.newline_v, EOS)
+    want_s = steps.step_ends(np.array(response_t), fakes.VOCABULARY.step_rule)
     stops_s = [s for i, s in enumerate(want_s) if (i + 1) % steps_at_once == 0 or s == len(response_t) - 1]
     np.testing.assert_array_equal(stops_s, end_s)
   assert sum(len(x) == calls for x in found) > 15 and any(x[0] == NL for x in responses)
+
+
+@pytest.mark.parametrize("name", steps.RULES)
+def test_every_rule_stops_where_its_steps_end(name):
+  """Drawn in pieces that may be cut within a step or a token's mark: the state that is handed on knows where the text stands."""
+  pieces = ("", "", "", "", "", "\n", "a", " ", "\\begin", "{", "\\end{")
+  rule = steps.rule_of(name, pieces, EOS)
+  tokens = fakes.TOKENS._replace(class_v=jnp.asarray(rule.class_v), next_cs=jnp.asarray(rule.next_cs), ends_cs=jnp.asarray(rule.ends_cs))
+  chances = {5: 0.45, 6: 0.1, 7: 0.1, 8: 0.1, 9: 0.1, 10: 0.1, EOS: 0.05}
+  params = fakes.chain_params({t: {**chances, 9: 0.6 if t == 8 else 0.1} for t in range(5, 11)})
+  rows, most = 64, 3
+  generate = jax.jit(lambda cache, fed_b, key_b, state_b: engine.generate(
+      fakes.CHAIN, params, cache, fed_b, jnp.full(rows, most), key_b, tokens, max_new=most, sampling=PLAIN, steps=1, state_b=state_b))
+  fed_b, state_b = np.full(rows, A, np.int32), np.zeros(rows, np.int32)
+  responses, stops, cut, open_b = [[] for _ in range(rows)], [[] for _ in range(rows)], 0, np.ones(rows, bool)
+  for n in range(8):
+    cache = decoding.begin(fakes.CHAIN.read(params, fed_b[:, None])[1], jnp.zeros(rows, jnp.int32), most)
+    new, _ = generate(cache, fed_b, sampling_lib.row_keys(n, np.arange(rows)), state_b)
+    fed_b, state_b = np.array(new.token_bt)[np.arange(rows), np.array(new.length_b) - 1], np.array(new.state_b)
+    for b in np.flatnonzero(open_b):
+      responses[b] += new.token_bt[b, :new.length_b[b]].tolist()
+      stops[b].append(len(responses[b]) - 1)
+      ends = new.ended_b[b] or stops[b][-1] in steps.step_ends([*responses[b], A], rule)[:-1]
+      assert ends or new.length_b[b] == most
+      cut, open_b[b] = cut + (not ends), not new.ended_b[b]
+  for response_t, stop_s in zip(responses, stops):
+    assert set(steps.step_ends(response_t, rule)) <= set(stop_s)
+  assert cut > 50 and sum(len(steps.step_ends(t, rule)) for t in responses) > 100
 
 
 def many_jobs(mesh=None):

@@ -1,6 +1,7 @@
 """Beam search against the same search written plainly: no cache, no batch, one candidate at a time."""
 
 import dataclasses
+import functools
 import pathlib
 
 import jax
@@ -15,6 +16,7 @@ from pav_jax.models import architecture
 from pav_jax.models import decoding
 from pav_jax.models import size
 from pav_jax.models.network import from_gemma
+from pav_jax.problems import steps
 from pav_jax.rollouts import engine
 from pav_jax.rollouts import jobs
 from pav_jax.rollouts import sampling as sampling_lib
@@ -39,12 +41,16 @@ POLICY = beam.Player(fakes.CHAIN, _random(0))
 Q, MU = beam.Player(fakes.CHAIN, fakes.random_chain(1)), beam.Player(fakes.CHAIN, fakes.random_chain(2))
 
 
+def _tokens(rule):
+  return fakes.TOKENS._replace(class_v=jnp.asarray(rule.class_v), next_cs=jnp.asarray(rule.next_cs), ends_cs=jnp.asarray(rule.ends_cs))
+
+
 @jax.jit
-def _steps(params, token_bt, length_b, begun_b, budget_b, key_b):
+def _steps(params, token_bt, length_b, state_b, budget_b, key_b, tokens):
   cache = decoding.begin(fakes.CHAIN.read(params, token_bt)[1], length_b - 1, MAX_STEP)
   last_b = jnp.take_along_axis(token_bt, length_b[:, None] - 1, axis=1)[:, 0]
-  return engine.generate(fakes.CHAIN, params, cache, last_b, budget_b, key_b, fakes.TOKENS, max_new=MAX_STEP,
-                         sampling=PLAIN, steps=1, begun_b=begun_b)[0]
+  return engine.generate(fakes.CHAIN, params, cache, last_b, budget_b, key_b, tokens, max_new=MAX_STEP,
+                         sampling=PLAIN, steps=1, state_b=state_b)[0]
 
 
 def _q(player, tokens):
@@ -62,7 +68,7 @@ def _advantage(prover, prompt, parent, child):
   return (1 - both(parent)[0]) ** prover.k - (1 - both(child)[0]) ** prover.k
 
 
-def _plainly(p, name, prover, alpha, width, candidates, max_rounds, distinct):
+def _plainly(p, name, prover, alpha, width, candidates, max_rounds, distinct, rule):
   """(finished candidates in order, rounds, tokens drawn, FLOPs of the policy) for one problem."""
   prompt = list(PROMPT_PT[p, :PROMPT_LENGTH_P[p]])
   items, pool, drawn = [[] for _ in range(width)], [], 0
@@ -76,9 +82,11 @@ def _plainly(p, name, prover, alpha, width, candidates, max_rounds, distinct):
     length_b = np.array([len(row) for row in rows], np.int32)
     count = len(rows)
     keys = sampling_lib.row_keys(SEED, np.full(count, name), np.full(count, rounds), np.arange(count))
-    begun_b = np.array([bool(item) and item[-1] != NL for item in parents] + [False] * (len(rows) - len(parents)))
-    step = _steps(POLICY.params, token_bt, length_b, begun_b,
-                  np.minimum(MAX_STEP, MAX_NEW - length_b + len(prompt)).astype(np.int32), keys)
+    # A parent may end within a step that was cut at MAX_STEP.
+    state = lambda item: functools.reduce(lambda s, token: rule.next_cs[rule.class_v[token], s], item, 0)
+    state_b = np.array([state(item) for item in parents] + [0] * (len(rows) - len(parents)), np.int32)
+    step = _steps(POLICY.params, token_bt, length_b, state_b,
+                  np.minimum(MAX_STEP, MAX_NEW - length_b + len(prompt)).astype(np.int32), keys, _tokens(rule))
     scored = []
     for i, parent in enumerate(parents):
       new = list(np.asarray(step.token_bt[i, :step.length_b[i]]))
@@ -95,22 +103,24 @@ def _plainly(p, name, prover, alpha, width, candidates, max_rounds, distinct):
   return pool, rounds, drawn, flops
 
 
-def _search(prover, alpha, verifiers, width=2, candidates=2, max_rounds=9, rows=12, distinct=True, name_p=(5, 6, 7)):
+def _search(prover, alpha, verifiers, width=2, candidates=2, max_rounds=9, rows=12, distinct=True, name_p=(5, 6, 7),
+            rule=fakes.VOCABULARY.step_rule):
   return beam.search(
-      POLICY, verifiers, PROMPT_PT, PROMPT_LENGTH_P, np.array(name_p, np.int32), fakes.TOKENS, prover=prover, alpha=alpha,
+      POLICY, verifiers, PROMPT_PT, PROMPT_LENGTH_P, np.array(name_p, np.int32), _tokens(rule), prover=prover, alpha=alpha,
       width=width, candidates=candidates, max_rounds=max_rounds, max_new=MAX_NEW, max_step=MAX_STEP, sampling=PLAIN,
       seed=SEED, rows=rows, distinct=distinct)
 
 
-@pytest.mark.parametrize("prover, alpha, distinct, rows", [
-    (beam.Prover(), 0.0, True, 12), (beam.Prover("best_of_k", 4), 0.7, False, 12), (beam.Prover("best_of_k", 4), 0.7, True, 5),
-    (beam.Prover("q"), 2.0, True, 12), (beam.Prover("advantage"), 2.0, True, 12)])
-def test_search_is_what_it_says(prover, alpha, distinct, rows):
-  verifiers = [Q] if prover.kind == "best_of_k" else [Q, MU]
-  found = _search(prover, alpha, verifiers, rows=rows, distinct=distinct)
+@pytest.mark.parametrize("prover, alpha, distinct, rows, steps_end", [
+    (beam.Prover(), 0.0, True, 12, "newline"), (beam.Prover("best_of_k", 4), 0.7, False, 12, "newline"),
+    (beam.Prover("best_of_k", 4), 0.7, True, 5, "newline"), (beam.Prover("q"), 2.0, True, 12, "newline"),
+    (beam.Prover("advantage"), 2.0, True, 12, "newline"), (beam.Prover("best_of_k", 4), 0.7, False, 12, "blank")])
+def test_search_is_what_it_says(prover, alpha, distinct, rows, steps_end):
+  verifiers, rule = [Q] if prover.kind == "best_of_k" else [Q, MU], steps.rule_of(steps_end, fakes.VOCABULARY.pieces, EOS)
+  found = _search(prover, alpha, verifiers, rows=rows, distinct=distinct, rule=rule)
   rounds = []
   for p, name in enumerate((5, 6, 7)):
-    pool, count, drawn, flops = _plainly(p, name, prover, alpha, 2, 2, 9, distinct)
+    pool, count, drawn, flops = _plainly(p, name, prover, alpha, 2, 2, 9, distinct, rule)
     rounds.append(count)
     have = [list(t[:n]) for t, n in zip(found.pool_token_pkt[p], found.pool_length_pk[p]) if n]
     assert have == pool
