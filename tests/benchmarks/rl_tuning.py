@@ -8,7 +8,8 @@
    over the evaluations of a run, so that both pace and end count.
 
 Seeds are such as no result has. Of the test problems one response to one is drawn, which the stage asks for, and not looked at.
-A run that stopped (a loss that is no number) counts with what it had. Started again, the command goes on where it was.
+A run that stopped (a loss that is no number) counts with what it had. Started again, the command goes on where it was;
+with other --arms it adds them to the results that are there.
 """
 
 import argparse
@@ -53,7 +54,7 @@ def main():
   parser.add_argument("--workdir", type=pathlib.Path, required=True, help="a run up to its verifiers")
   parser.add_argument("--config", default="configs/sparse.py")
   parser.add_argument("--results", type=pathlib.Path, required=True)
-  parser.add_argument("--arms", default="outcome,outcome_critic,progress,self,vine")
+  parser.add_argument("--arms", default="outcome,outcome_critic,progress,self")
   parser.add_argument("--peak_lr", default="7e-5,1e-4,1.4e-4")
   parser.add_argument("--kl", default="0.001,0.05")
   parser.add_argument("--seeds", default="10,11")
@@ -77,9 +78,11 @@ def main():
       r["mean"] for r in runs if (r["arm"], r["peak_lr"], r["kl"]) == (arm, row["peak_lr"], row["kl"]))
   chosen = {arm: max(best[arm], key=lambda row: mean(arm, row)) for arm in arms}
   chosen = {arm: {"peak_lr": row["peak_lr"], "kl": row["kl"], "mean": round(mean(arm, row), 4)} for arm, row in chosen.items()}
+  earlier = json.loads(options.results.read_text()) if options.results.exists() else {"commands": [], "chosen": {}, "runs": []}
   options.results.write_text(json.dumps({
-      "command": " ".join([pathlib.Path(sys.executable).name, *sys.argv]), "cores": os.cpu_count(), "trainings of each arm": len(runs) // len(arms),
-      "compared by": "validation accuracy at temperature 1, averaged over a run's evaluations", "chosen": chosen, "runs": runs}, indent=1) + "\n")
+      "commands": [*earlier["commands"], " ".join([pathlib.Path(sys.executable).name, *sys.argv])], "cores": os.cpu_count(),
+      "compared by": "validation accuracy at temperature 1, averaged over a run's evaluations",
+      "chosen": earlier["chosen"] | chosen, "runs": [row for row in earlier["runs"] if row["arm"] not in arms] + runs}, indent=1) + "\n")
   print(json.dumps(chosen, indent=1))
 
 
