@@ -416,6 +416,8 @@ def test_what_could_not_be_graded_is_equal_to_itself_alone(monkeypatch):
   long = "x+" * 600
   found, counts = _answers(grader, ["9^9", "5 +", long + "1", long + "2", "9^{9}", "x", "y", "z"])
   assert found[:5] == [0, 1, 2, 3, 0] and found[5:] == [4, 5, 4]
+  # Against words they are wrong rather than ungradable, and still not equal to one another.
+  assert _answers(grader, [long + "1", long + "2"], r"\text{even}")[0] == [0, 1]
   # x with y and z, both directions; y alone is left. A comparison that ran out of time shows in the counts.
   assert counts == {"comparisons of answers": 4, "comparisons: timeout": 2}
 

@@ -2,12 +2,14 @@
 
 import io
 import re
+import types
 
 import numpy as np
 import pytest
 import sentencepiece
 
 from pav_jax.errors import UserError
+from pav_jax.problems import prepared
 from pav_jax.problems import steps
 from pav_jax.problems import vocabulary
 
@@ -38,6 +40,16 @@ def test_round_trip(trained, text):
   ids = trained.encode(text)
   assert trained.decode(ids) == text and trained.decode(np.array(ids, np.int32)) == text
   assert not {0, 1, 2, 3} & set(ids)
+
+
+def test_the_rule_of_steps_is_that_of_the_problems(trained, tmp_path):
+  (tmp_path / "vocabulary.model").write_bytes(open(trained.path, "rb").read())
+  manifest = {"config": {"problems": {"steps": "blank"}}, "facts": {"vocabulary": trained.fingerprint}}
+  folder = types.SimpleNamespace(path=tmp_path, manifest=lambda: manifest)
+  ids = np.array(trained.encode("a\nb\n\n"))
+  assert [len(steps.split(ids, prepared.vocabulary(folder).step_rule)), len(steps.split(ids, trained.step_rule))] == [1, 2]
+  del manifest["config"]["problems"]["steps"]  # made before there was a choice
+  assert len(steps.split(ids, prepared.vocabulary(folder).step_rule)) == 2
 
 
 def test_newlines_never_hide(trained):
