@@ -2,8 +2,9 @@
 # make quickstart  the whole method on this machine; the page is runs/quickstart/report/index.html
 # make didactic    the paper's argument where all is known exactly: figures and verdicts in runs/didactic
 # make rl          ORM-RL and PAV-RL from the quickstart's artefacts; runs/quickstart/rl_report
-# make test        all tests
+# make test        all tests, then the everyday ones on the other of Python 3.11 and 3.12 (.venv312), where it is found
 # make everyday    those without whole stages
+# make other       those on the other Python alone
 # make compile     whether a config fits a slice of TPUs: CONFIG, TOPOLOGY; needs none (.venv-tpu)
 # make pods        the same of all of the paper's configs on the slices they name; hours (ONLY='2b rl v5e')
 # make peers       bytes a chip of a training step and what it sends, against plain steps on gemma's and Tunix's modules (.venv-peers)
@@ -24,10 +25,13 @@ FLAGS ?=
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])')
 LOCK := locks/py$(VERSION).txt
 STAMP := $(VENV)/installed-$(VERSION)
+# The other Python that is promised, and where it may be; pyenv's python3.12 is there and does not run where another is chosen.
+OTHER := $(if $(filter 312,$(VERSION)),3.11,3.12)
+PLACES = python$(OTHER) "$$(pyenv prefix $(OTHER))/bin/python3" "$$($(VENV)/bin/uv python find --no-python-downloads $(OTHER))"
 # TensorFlow and XLA talk at start-up; neither says anything a user needs.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: env quickstart rl didactic test everyday tpu compile pods peers benchmark pages locks
+.PHONY: env quickstart rl didactic test everyday other tpu compile pods peers benchmark pages locks
 
 env: $(STAMP)
 
@@ -54,9 +58,18 @@ didactic: env
 
 test: env
 	@$(VENV)/bin/python -m pytest -q $(FLAGS) tests
+	@$(MAKE) --no-print-directory other
 
 everyday: env
 	@$(VENV)/bin/python -m pytest -q -m "not slow" $(FLAGS) tests
+
+other: env
+	@python=$$(for place in $(PLACES); do \
+	  "$$place" -c 'import ensurepip, sys; assert "%d.%d" % sys.version_info[:2] == "$(OTHER)"; print(sys.executable)' && break; \
+	done 2>/dev/null); \
+	if [ -z "$$python" ]; then echo "Python $(OTHER) is not here: the everyday tests have not run on it"; exit; fi; \
+	echo "everyday tests on Python $(OTHER), $$python"; \
+	$(MAKE) --no-print-directory everyday PYTHON="$$python" VENV=.venv$(subst .,,$(OTHER))
 
 tpu:
 	@$(MAKE) --no-print-directory env VENV=$(TPU)
