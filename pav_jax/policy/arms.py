@@ -90,7 +90,7 @@ def run_stage(run: Run):
   folder, done = run.start(
       "rl", sections=["policy", "rl", "grading", "rollouts.max_new", "monte_carlo.max_steps"],
       inputs=["problems/train", "problems/validation", "problems/test", "sft"] + ["rft"] * (knobs.init_from == "rft")
-      + ["verifier"] * (not knobs.verifier))
+      + ["verifier"] * (not knobs.verifier), way_on="rl.init_from={}/ARM/SEED/best")
   if done:
     return
   vocabulary = prepared.vocabulary(run.folder("problems/train"))

@@ -17,7 +17,8 @@ from pav_jax.training.run import Run
 
 def run_stage(run: Run):
   """sft: problems -> policy/."""
-  folder, done = run.start("sft", sections=["policy", "sft"], inputs=["problems/train", "problems/validation"])
+  folder, done = run.start("sft", sections=["policy", "sft"], inputs=["problems/train", "problems/validation"],
+                           way_on="policy.init_from={}/best")
   if done:
     return
   vocabulary = prepared.vocabulary(run.folder("problems/train"))

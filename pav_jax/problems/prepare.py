@@ -53,7 +53,8 @@ def run_stage(run: Run):
         data_dir=knobs.data_dir or (scratch if files.is_remote(run.root) else run.root) / "tfds", manual_dir=knobs.manual_dir,
         validation_size=knobs.validation_size, max_malformed=knobs.max_malformed,
         arithmetic=ArithmeticConfig(dials=Arithmetic(**dials), **sizes))
-    if not files.exists(vocabulary_path):
+    # One that stands there with nothing made by it may be of a plan that has given way.
+    if not files.exists(vocabulary_path) or not any(folder.begun for folder, _ in started.values()):
       _make_vocabulary(run.config.vocabulary, knobs, source, tasks, vocabulary_path)
     vocabulary, local = vocabulary_lib.load(vocabulary_path), scratch / "vocabulary.model"
     files.write(local, files.read(vocabulary_path))

@@ -84,6 +84,13 @@ def exists(path: epath.Path) -> bool:
     return path.exists()
 
 
+def names_below(path: epath.Path) -> Iterator[str]:
+  """The names of all files in a folder and those inside it, without their folders'; none if there is no such folder."""
+  with told(path, "read"):
+    for inner in path.iterdir() if path.is_dir() else ():
+      yield from names_below(inner) if inner.is_dir() else [inner.name]
+
+
 def read(path: epath.Path) -> bytes:
   """A file's content. UserError if it cannot be read."""
   with told(path, "read"):

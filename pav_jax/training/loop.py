@@ -6,8 +6,8 @@
   3. every `eval_every` steps and at the end: validation loss, and the best
      parameters so far are kept in `best/`;
   4. every `save_every` steps, at the end, and when the machine is to be taken
-     (SIGTERM): the whole state, in `latest/`, after `best/` is whole; it is
-     written while the next steps are computed;
+     (SIGTERM) or Ctrl-C is pressed: the whole state, in `latest/`, after `best/`
+     is whole; it is written while the next steps are computed;
   5. at the end, and after an error: nothing is being written when it returns.
 """
 
@@ -24,7 +24,6 @@ from pav_jax.training import mesh as mesh_lib
 from pav_jax.training import metrics as metrics_lib
 from pav_jax.training.checkpoint import Checkpoints
 from pav_jax.training.preemption import NOTICE
-from pav_jax.training.preemption import Preempted
 from pav_jax.training.state import TrainState
 
 
@@ -47,7 +46,7 @@ def train(state: TrainState, step_fn: Callable, batch_fn: Callable, key, *, num_
   step n; evaluate(params) -> dict of floats with a 'loss'; memory: what
   step_fn keeps beside the state. Writes path/curves.jsonl, path/best, and the
   newest `keep` states to path/latest. Raises UserError when a loss is not
-  finite (the checkpoints written before stay), Preempted after SIGTERM.
+  finite (the checkpoints written before stay), Preempted after SIGTERM or Ctrl-C.
   """
   latest = Checkpoints(path / "latest", keep=keep)
   best = Checkpoints(path / "best", by_loss=True)
@@ -104,6 +103,6 @@ def train(state: TrainState, step_fn: Callable, batch_fn: Callable, key, *, num_
         latest.save(state, meta if memory is None else meta | {"memory": memory.tell()})
       if leaving and not at_end:
         latest.wait()
-        raise Preempted(f"{what}: saved at step {n + 1}")
+        raise NOTICE.left(f"{what}: saved at step {n + 1}")
   jax.block_until_ready(state.params)
   return found

@@ -1,4 +1,4 @@
-"""SIGTERM, the word that this machine will be taken: a training loop saves and ends, everything else is left at once.
+"""SIGTERM, the word that this machine will be taken, and Ctrl-C: a training loop saves and ends, everything else is left at once.
 
 What is made of shards or written at its end loses nothing by being left. A loop
 loses the steps since its last checkpoint, so it is let come to the end of its
@@ -7,48 +7,65 @@ them; JAX's service makes them agree on the step at which all save.
 """
 
 import contextlib
+import os
 import signal
 import time
 from collections.abc import Callable
 
 
+_SAVES = b"\ninterrupted: the training loop ends its step and saves; Ctrl-C again does not wait for that\n"
+
+
 class Preempted(BaseException):
-  """This process was told to end; says what it leaves. No Exception, as KeyboardInterrupt is none: nothing may hold it up."""
+  """This process was told to end, by which signal; says what it leaves. No Exception, as KeyboardInterrupt is none: nothing may hold it up."""
+
+  def __init__(self, left: str, number: int = signal.SIGTERM):
+    super().__init__(left)
+    self.number = number
 
 
 class _Notice:
   """What this process has heard. Signals belong to a process, and so does this."""
 
   def __init__(self):
-    self._heard_at, self._waits, self._pass_on = None, False, None
+    self._heard_at, self._number, self._waits, self._pass_on = None, signal.SIGTERM, False, None
 
   def hear(self, number: int, _):
     """The handler. The first word waits for the loop, if there is one; a later one does not."""
     # Whoever ends a group of processes may say it twice, by itself and through the shell that started us.
     if self._heard_at is not None and time.monotonic() < self._heard_at + 1:
       return
+    self._number = number
     if self._waits and self._heard_at is None:
       self._heard_at = time.monotonic()
+      if number == signal.SIGINT:
+        os.write(2, _SAVES)  # A step may last, and someone is looking.
       if self._pass_on is not None:
         self._pass_on(number)
       return
-    raise Preempted("what was finished is kept")
+    raise self.left("what was finished is kept")
+
+  def left(self, what: str) -> Preempted:
+    """The exception that ends this process: by the signal it has heard, or that of another host."""
+    return Preempted(what, self._number)
 
   def listen(self, pass_on: Callable[[int], None] | None = None):
-    """Hears SIGTERM from now on; pass_on: who else is told when a loop is to end."""
+    """Hears SIGTERM and Ctrl-C from now on; pass_on: who else is told when a loop is to end."""
     self._pass_on = pass_on
     signal.signal(signal.SIGTERM, self.hear)
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as in a script's background, which Ctrl-C does not mean
+      signal.signal(signal.SIGINT, self.hear)
 
   @contextlib.contextmanager
   def waits(self):
-    """For a loop that asks `due` at every step: here, the first SIGTERM ends nothing."""
+    """For a loop that asks `due` at every step: here, the first signal ends nothing."""
     self._waits = True
     try:
       yield
     finally:
       self._waits = False
     if self._heard_at is not None:
-      raise Preempted("what was finished is kept")
+      raise self.left("what was finished is kept")
 
   def due(self, step: int) -> bool:
     """Whether a loop that has done so many steps is to save and end now; the same on all hosts, which all must ask."""

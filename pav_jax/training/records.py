@@ -10,8 +10,8 @@ A folder of records is
 Each JSON file holds a checksum of itself (files.py).
 
 A stage killed half-way leaves whole shards; started again with the same plan
-it makes only the missing ones. With another plan it refuses, and names the key.
-On several hosts the first one writes.
+it makes only the missing ones. With another plan it refuses, and names the key;
+a plan of which nothing has been made gives way. On several hosts the first one writes.
 """
 
 import importlib.metadata
@@ -30,6 +30,8 @@ from pav_jax.training import hosts
 
 # Of manifests; one of a later version is refused.
 FORMAT = 1
+# What stands in a folder before anything has been made: an attempt that failed at once leaves no more.
+_NOT_WORK = ("plan.json", "vocabulary.model", "curves.jsonl", "alarms.jsonl")
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -47,24 +49,29 @@ class Folder:
   def _writes(self) -> bool:
     return self._alone or hosts.first()
 
-  def start(self, stage: str, config: Mapping, inputs: Mapping[str, str]) -> bool:
+  def start(self, stage: str, config: Mapping, inputs: Mapping[str, str], way_on: str = "") -> bool:
     """True if the folder is finished with this very plan; False to (go on and) make it.
 
     config: JSON values, what this stage's output depends on; inputs: name ->
     digest of the folders it reads. Raises UserError if the folder holds
-    another plan's work.
+    another plan's work; way_on: how to go on from that work, for the message.
     """
     plan = {"stage": stage, "config": json.loads(json.dumps(config)), "inputs": dict(inputs)}
     plan_path = self.path / "plan.json"
-    if files.exists(plan_path):
-      difference = _difference(files.read_json(plan_path), plan)
-      if difference:
-        raise UserError(f"{self.path} holds work made otherwise: {difference}; "
-                        "remove that folder and those made from it, or choose another --workdir")
-    elif self._writes:
+    there = files.exists(plan_path)
+    difference = _difference(files.read_json(plan_path), plan) if there else ""
+    if difference and self.begun:
+      raise UserError(f"{self.path} holds work made otherwise: {difference}; remove that folder and those made from it, "
+                      "or choose another --workdir" + (f"; {way_on}" if way_on else ""))
+    if self._writes and (difference or not there):
       files.write_json(plan_path, plan)
     self._meet("plan")
     return self.done
+
+  @property
+  def begun(self) -> bool:
+    """Whether anything has been made here: a shard, a checkpoint, whatever is more than a plan."""
+    return any(name not in _NOT_WORK and not name.endswith(".partial") for name in files.names_below(self.path))
 
   @property
   def done(self) -> bool:

@@ -33,8 +33,11 @@ class Run:
     """The config section that folder `name` was made with, whatever the config says there by now; nested ones are dicts."""
     return types.SimpleNamespace(**self.folder(name).manifest()["config"][section])
 
-  def start(self, name: str, *, sections: Sequence[str], inputs: Sequence[str]) -> tuple[Folder, bool]:
-    """(folder, whether it is finished): its plan is these config sections, the seed and these folders."""
+  def start(self, name: str, *, sections: Sequence[str], inputs: Sequence[str], way_on: str = "") -> tuple[Folder, bool]:
+    """(folder, whether it is finished): its plan is these config sections, the seed and these folders.
+
+    way_on: the flag by which another workdir goes on from what was trained here, as `policy.init_from={}/best`.
+    """
     config = {"seed": self.config.seed}
     for section in sections:
       part = self.config
@@ -42,7 +45,9 @@ class Run:
         part = part[key]
       config[section] = part.to_dict() if hasattr(part, "to_dict") else part
     folder = self.folder(name)
-    return folder, folder.start(name, config, {i: self.folder(i).digest() for i in inputs})
+    if way_on:
+      way_on = f"to train on from it, choose another --workdir with --config.{way_on.format(folder.path)}"
+    return folder, folder.start(name, config, {i: self.folder(i).digest() for i in inputs}, way_on)
 
 
 def epoch_rows(num_rows: int, batch_size: int, seed: int):

@@ -142,7 +142,8 @@ def run_stage(run: Run):
   check(run.config)
   check_labels(knobs, run.made_with("values", "monte_carlo"), run.made_with("rollouts", "rollouts"))
   folder, done = run.start("verifier", sections=["verifier", "policy"],
-                           inputs=["problems/train", "problems/validation", "rollouts", "values", "sft"])
+                           inputs=["problems/train", "problems/validation", "rollouts", "values", "sft"],
+                           way_on="verifier.init_from={}/KIND/best")
   if done:
     return
   problems = prepared.read(run.folder("problems/train"))

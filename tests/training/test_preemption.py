@@ -1,4 +1,4 @@
-"""SIGTERM: heard at the end of a loop's step, at once elsewhere and the second time."""
+"""SIGTERM and Ctrl-C: heard at the end of a loop's step, at once elsewhere and the second time."""
 
 import signal
 
@@ -50,6 +50,34 @@ def test_the_second_word_does_not_wait_but_an_echo_of_the_first_does(notice):
       notice.hear(signal.SIGTERM, None)
       echo = False
   assert echo
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_ends_a_loop_says_by_which_signal(notice, capfd, number):
+  with pytest.raises(preemption.Preempted, match="saved at step 2") as ended:
+    with notice.waits():
+      notice.hear(number, None)
+      assert notice.due(2)
+      raise notice.left("saved at step 2")
+  assert ended.value.number == number
+  assert ("Ctrl-C again does not wait" in capfd.readouterr().err) == (number == signal.SIGINT)
+  notice.clock[0] += 5
+  with pytest.raises(preemption.Preempted) as ended:
+    notice.hear(number, None)  # outside of the loop
+  assert ended.value.number == number
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_ctrl_c_is_heard_unless_it_means_others(notice, ignored):
+  before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+  try:
+    signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.default_int_handler)
+    notice.listen()
+    assert signal.getsignal(signal.SIGTERM) == notice.hear
+    assert signal.getsignal(signal.SIGINT) == (signal.SIG_IGN if ignored else notice.hear)
+  finally:
+    for number, handler in zip((signal.SIGTERM, signal.SIGINT), before):
+      signal.signal(number, handler)
 
 
 def test_other_hosts_are_told_once(notice):

@@ -64,6 +64,37 @@ def test_another_plan_is_refused_and_the_key_named(tmp_path, plan, told):
   assert told in str(raised.value)
 
 
+def test_the_way_on_is_told(tmp_path):
+  _write(tmp_path / "x")
+  with pytest.raises(UserError, match="or choose another --workdir; this way$"):
+    records.Folder(tmp_path / "x").start("values", *PLAN[1:], "this way")
+
+
+@pytest.mark.parametrize("left", [[], ["latest/", "best/"], ["curves.jsonl", "vocabulary.model", "a/0/alarms.jsonl", "00000.npz.partial"]])
+def test_a_plan_of_which_nothing_was_made_gives_way(tmp_path, left):
+  """A flag is corrected after the stage has failed at once."""
+  folder = records.Folder(tmp_path / "x")
+  other = (PLAN[0], {"seed": 1}, {"sft": "abd"})
+  assert not folder.start(*PLAN)
+  for name in left:
+    (tmp_path / "x" / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "x" / name).mkdir(exist_ok=True) if name.endswith("/") else (tmp_path / "x" / name).write_text("")
+  assert not folder.start(*other)
+  folder.finish(0)
+  manifest = folder.manifest()
+  assert (manifest["stage"], manifest["config"], manifest["inputs"]) == other
+
+
+@pytest.mark.parametrize("made", ["manifest.json", "00000.json", "best/2/params/d/0", "progress/0/latest/4/meta", "rows.jsonl"])
+def test_a_plan_of_which_anything_was_made_does_not(tmp_path, made):
+  folder = records.Folder(tmp_path / "x")
+  folder.start(*PLAN)
+  (tmp_path / "x" / made).parent.mkdir(parents=True, exist_ok=True)
+  (tmp_path / "x" / made).write_text("")
+  with pytest.raises(UserError, match="holds work made otherwise: config.seed was 0, now 1"):
+    folder.start(PLAN[0], {**PLAN[1], "seed": 1}, PLAN[2])
+
+
 def test_damage_is_told(tmp_path):
   folder = _write(tmp_path / "x")
   shard = tmp_path / "x" / "00001.npz"
