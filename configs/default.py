@@ -1,6 +1,7 @@
 """Every knob with its default: the small test bed. Other configs start from this one and say what differs.
 
-Sections stand in the order of the pipeline. Paths left '' mean the run's own.
+Sections stand in the order of the pipeline. Paths left '' mean the run's own. A number of problems is how many of the
+split, in its order, are used: -1 is all there are, and more than there are is refused.
 """
 
 import ml_collections
@@ -43,14 +44,14 @@ def get_config() -> ml_collections.ConfigDict:
               "min_length": 3, "max_length": 4, "modulus": 16, "operations": ("+1", "+3", "-2", "-5", "*3", "*7"),
               "noise": 0.1, "lure": 0.7, "lured": 0.5,
               "slip": 0.0, "restate": 0.0, "slack": 1, "give_up": 0.0, "bystanders": 0.0},
-          "train_size": 12000, "validation_size": 500, "test_size": 500, "train_seed": 1, "validation_seed": 2,
+          "train_size": 12000, "validation_size": 200, "test_size": 200, "train_seed": 1, "validation_seed": 2,
           "test_seed": 20_241_010},
       "vocabulary": {"path": "", "size": 376, "train_on": 5000},
       "grading": {"workers": 2, "timeout_s": 5.0},
       "policy": {**model(), "init_from": ""},
       "sft": optimizer(num_steps=500),
       "rollouts": {
-          "checkpoint": "", "num_problems": 12000, "n_cov": 2, "max_new": 26,
+          "checkpoint": "", "num_problems": -1, "n_cov": 2, "max_new": 26,
           "temperature": 1.0, "top_k": 0, "top_p": 1.0, "rows": 512, "problems_per_shard": 2000},
       "monte_carlo": {
           "checkpoint": "", "strategy": "uniform", "n_mc": 2, "reuse": False, "seeds_per_problem": 1, "max_steps": 12,
@@ -65,7 +66,7 @@ def get_config() -> ml_collections.ConfigDict:
           "valid_fraction": 0.05,
           "orm": optimizer(num_steps=1200), "q": optimizer(num_steps=1500), "advantage": optimizer(num_steps=300, peak_lr=1e-3)},
       "search": {
-          "split": "test", "num_problems": 200, "num_seeds": 2, "policy_checkpoint": "",
+          "split": "test", "num_problems": -1, "num_seeds": 2, "policy_checkpoint": "",
           "max_n": 32, "widths": (2, 4, 8), "candidates": 3, "alpha": 0.5,
           "provers": ("best_of_k",), "prover_k": 4, "prover_checkpoint": "", "pav_rerank": "mean", "distinct": False,
           "max_rounds": 40, "max_step": 8,
@@ -80,10 +81,10 @@ def get_config() -> ml_collections.ConfigDict:
           "clip": float("inf"), "baseline": "leave_one_out", "critic": False, "value_lr": 1e-3, "value_warmup": 20,
           "kl": 0.001, "kl_as": "loss", "entropy": 0.0,
           "clip_ratio": 0.0, "rows": 128, "share": 4, "parity_every": 50, "parity_tolerance": 1e-4,
-          "eval_problems": 200, "eval_n": 8, "test_problems": 200, "eval_samples": 128,
+          "eval_problems": -1, "eval_n": 8, "test_problems": -1, "eval_samples": 128,
           "watch": {"responses": 256, "share": 0.2, "factor": 2.0, "kl": 1.0}},
       "evaluate": {
-          "checkpoint": "", "verifier": "", "kind": "q", "split": "test", "num_problems": 200, "n": 8,
+          "checkpoint": "", "verifier": "", "kind": "q", "split": "test", "num_problems": -1, "n": 8,
           "temperature": 1.0, "top_k": 0, "top_p": 1.0, "rows": 512},
       "report": {"responses": 4, "bootstrap_draws": 2000, "calibration_bins": 10},
   })

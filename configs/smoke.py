@@ -23,11 +23,11 @@ def get_config(task: str):
   p.max_prompt, p.max_solution, p.max_too_long, p.limit, p.problems_per_shard = 192, 192, 0.9, 400, 200
   config.vocabulary.size, config.vocabulary.train_on = 1024, 1000
   config.policy.vocab_size = config.verifier.model.vocab_size = 1024
-  config.sft.update(dict(num_steps=20, batch_size=16, eval_every=20, save_every=10, log_every=5))
+  config.sft.update(dict(num_steps=20, batch_size=16, warmup_steps=19, eval_every=20, save_every=10, log_every=5))
   config.rollouts.update(dict(num_problems=16, n_cov=2, max_new=64, rows=64, problems_per_shard=8))
   config.monte_carlo.update(dict(n_mc=2, max_steps=8, rows=64, responses_per_shard=16))
   for kind in config.verifier.kinds:
-    config.verifier[kind].update(dict(num_steps=10, batch_size=8, eval_every=10, save_every=10, log_every=5))
+    config.verifier[kind].update(dict(num_steps=10, batch_size=8, warmup_steps=9, eval_every=10, save_every=10, log_every=5))
   config.search.update(dict(num_problems=8, num_seeds=1, max_n=4, widths=(1, 2), max_rounds=6, max_step=24,
                             rows=24))
   return config

@@ -8,20 +8,34 @@ is done), one of problems, sft, rollouts, values, verifier, search, report;
 and a checkpoint; or `didactic`, a figure of configs/didactic, which needs
 nothing and is these configs' only stage.
 
+Before the first stage begins, the `check` of each has looked at all that can
+be known by then; --check does only that. How many problems there are is known
+once they are prepared, and looked at again.
+
 Whatever ends a run ends it with one line on stderr, and with exit status 2 for
 a user's mistake, 130 for Ctrl-C, 143 for SIGTERM (a training loop saves its
 state first), 1 for another host that was lost and for a bug of ours. What was
 finished stays, and the same command goes on from there.
 """
 
+import os
+import signal
+
+
+def _at_once(*_):
+  """Ctrl-C while nothing has begun: imports take seconds, and would answer with a traceback."""
+  os.write(2, b"\ninterrupted: nothing had begun\n")
+  os._exit(130)
+
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+  signal.signal(signal.SIGINT, _at_once)
+
 import contextlib
 import dataclasses
 import functools
 import importlib
-import importlib.util
 import inspect
-import os
-import pathlib
 import sys
 import traceback
 from collections.abc import Callable
@@ -29,11 +43,12 @@ from collections.abc import Callable
 from absl import flags
 from absl import logging
 from etils import epath
-from ml_collections import config_dict
 from ml_collections import config_flags
 
+from pav_jax import configuration
+from pav_jax import errors
+from pav_jax import usage
 from pav_jax.errors import LostHost
-from pav_jax.errors import REQUIRED
 from pav_jax.errors import UserError
 from pav_jax.training import files
 from pav_jax.training.preemption import NOTICE
@@ -59,37 +74,36 @@ COMPILER = {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTN
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run: a file of configs/.", lock_config=True)
 _MODE = flags.DEFINE_enum("mode", "run", ["run", "compile"], "compile: asks the TPU compiler whether the stage fits (pods/compile.py).")
+_CHECK = flags.DEFINE_bool("check", False, "Only says what would keep the run from starting.")
 _TOPOLOGY = flags.DEFINE_string("topology", "", "With --mode=compile: the slice, as v5e:16x16.")
 _HOSTS = flags.DEFINE_string("hosts", "", "One of several processes: auto, or ADDRESS:PORT,COUNT,INDEX (training/hosts.py).")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives.")
 
 
 def parse(argv: list[str]):
-  """(config, workdir or None, which compiling needs not). Raises UserError for anything wrong on the command line."""
-  path = next((a.partition("=")[2] for a in argv if a.startswith(("--config=", "-config="))), "")
+  """(config, workdir or None, which compiling and checking need not). Raises UserError for anything wrong on the command line."""
+  path = configuration.path_in(argv)
   if not path:
     raise UserError("command line: --config=configs/....py is missing")
-  default = _load(path)
+  default = configuration.load(path)
+  configuration.check_flags(argv[1:], default, path)
   try:
     rest = flags.FLAGS(argv)
     config = _CONFIG.value
-  except KeyError as error:
-    raise UserError(f"command line: {path} has no key {error}; a misspelt --config.... flag?") from error
-  except (flags.Error, AttributeError, TypeError, ValueError) as error:
+  except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
     raise UserError(f"command line: {' '.join(str(error).split())}") from error
   if len(rest) > 1:
     raise UserError(f"command line: {rest[1]!r} is not a flag")
   compiles = _MODE.value == "compile"
   if compiles != bool(_TOPOLOGY.value):
     raise UserError("command line: --mode=compile and --topology=v5e:4x4 go together")
-  if not _WORKDIR.value and not compiles:
+  if compiles and _CHECK.value:
+    raise UserError("command line: --check is for runs, not for --mode=compile")
+  if not _WORKDIR.value and not compiles and not _CHECK.value:
     raise UserError("command line: --workdir=... is missing")
-  for key, value in config_flags.get_override_values(flags.FLAGS["config"]).items():
-    if isinstance(value, tuple):
-      with config.unlocked():
-        config.update_from_flattened_dict({key: _tuple(key, value, default)})
+  configuration.read_tuples(config, config_flags.get_override_values(flags.FLAGS["config"]), default)
   if not compiles:  # which reads no file
-    _require(config, "config")
+    configuration.require_given(config)
   if config.stage not in ("pipeline", *STAGES, *ALONE):
     raise UserError(f"config.stage {config.stage!r} is none of pipeline, {', '.join([*STAGES, *ALONE])}")
   if (config.stage == "didactic") != ("figure" in config):
@@ -97,50 +111,11 @@ def parse(argv: list[str]):
   return config, files.path(_WORKDIR.value) if _WORKDIR.value else None
 
 
-def _require(section, path: str):
-  """UserError for a key that the config leaves to the command line and that is not given there."""
-  for key, value in section.items():
-    if isinstance(value, config_dict.ConfigDict):
-      _require(value, f"{path}.{key}")
-    elif value == REQUIRED:
-      raise UserError(f"--{path}.{key}=... is missing: this config has no default for it")
-
-
-def _load(path: str):
-  """What the file's get_config gives before any override; a mistake in it is the user's to hear of in one line."""
-  # Config files import one another as `configs....`, from wherever the command is run.
-  sys.path.append(str(pathlib.Path(__file__).parents[1]))
-  name, _, argument = path.partition(":")
-  if not pathlib.Path(name).is_file():
-    raise UserError(f"--config: there is no file {name}")
-  try:
-    spec = importlib.util.spec_from_file_location("pav_jax_config", name)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config(*([argument] if argument else []))
-  except (AttributeError, ImportError, KeyError, NameError, OSError, SyntaxError, TypeError, ValueError) as error:
-    raise UserError(f"--config={path}: {type(error).__name__}: {' '.join(str(error).split())}") from error
-
-
-def _tuple(key: str, value: tuple, default) -> tuple:
-  """`4`, `1,2` and `(1, 2)` all give a tuple of the default's type; ml_collections leaves `1,2` one string."""
-  kind = type(functools.reduce(lambda part, name: part[name], key.split("."), default)[0])
-  parts = [part for item in value for part in (item.split(",") if isinstance(item, str) else [item])]
-  try:
-    return tuple(kind(part.strip() if isinstance(part, str) else part) for part in parts if part != "")
-  except (TypeError, ValueError) as error:
-    raise UserError(f"--config.{key}: {value} is not a tuple of {kind.__name__}") from error
-
-
 def run(config, workdir: str | os.PathLike, hosts_spec: str = ""):
   """Runs config.stage in workdir, as one of several processes if hosts_spec says so (training/hosts.py)."""
   workdir = files.folder(files.path(workdir))
-  # The libraries' own chatter (tfds, orbax) would bury what we say; ours goes to stderr by itself. What they cannot do they
-  # raise, too: orbax with a traceback beforehand, from each of its threads.
-  logging.set_verbosity(logging.FATAL)
-  # Imported late: a mistake on the command line is answered at once.
+  _begin(hosts_spec)
   from pav_jax.training import hosts
-  hosts.join(hosts_spec)
   if hosts.several() and config.stage == "didactic":
     raise UserError("--hosts: stage didactic runs on one host")
   with contextlib.ExitStack() as stack:
@@ -148,18 +123,57 @@ def run(config, workdir: str | os.PathLike, hosts_spec: str = ""):
     _run_stages(config, workdir)
 
 
+def check(config, workdir: epath.Path | None, hosts_spec: str = ""):
+  """Says that the run can start, or raises UserError. workdir: what lies there is counted on, if it is given."""
+  _begin(hosts_spec)
+  from pav_jax.training import hosts
+  modules = _modules(config)
+  _check_stages(modules, config, workdir)
+  if hosts.first():
+    print(f"all is well: nothing keeps stage {config.stage} from starting")
+
+
+def _begin(hosts_spec: str):
+  # The libraries' own chatter (tfds, orbax) would bury what we say; ours goes to stderr by itself. What they cannot do they
+  # raise, too: orbax with a traceback beforehand, from each of its threads.
+  logging.set_verbosity(logging.FATAL)
+  # Imported late: a mistake on the command line is answered at once.
+  from pav_jax.training import hosts
+  hosts.join(hosts_spec)
+
+
+def _modules(config) -> list:
+  """The modules of config.stage, in order, each with a check and a run_stage."""
+  names = ALONE | {name: (module,) for name, module in STAGES.items()} | {"pipeline": tuple(STAGES.values())}
+  return [importlib.import_module(name) for name in names[config.stage]]
+
+
+def _check_stages(modules: list, config, workdir: epath.Path | None):
+  """All that can be known of the stages before the first one runs, or UserError."""
+  from pav_jax.training import hosts
+  from pav_jax.training import mesh
+  errors.at_least(0, config, "config", "seed")
+  mesh.make_mesh(**config.mesh)
+  for module in modules:
+    checked = functools.partial(module.check, config, workdir)
+    # The others may not have the publishers' files.
+    hosts.by_the_first(checked, "check") if module.__name__ in NO_DEVICE else checked()
+
+
 def _run_stages(config, workdir: epath.Path):
   from pav_jax.training import hosts
   from pav_jax.training import mesh
   from pav_jax.training.run import Run
-  stages = ALONE | {name: (module,) for name, module in STAGES.items()} | {"pipeline": tuple(STAGES.values())}
-  for module in stages[config.stage]:
-    run_stage = importlib.import_module(module).run_stage
-    this = Run(config, workdir, mesh.make_mesh(**config.mesh))
-    if module in NO_DEVICE:
-      hosts.by_the_first(functools.partial(run_stage, dataclasses.replace(this, alone=True)), NO_DEVICE[module])
+  modules = _modules(config)
+  _check_stages(modules, config, workdir)
+  this = Run(config, workdir, mesh.make_mesh(**config.mesh))
+  for i, module in enumerate(modules):
+    if module.__name__ in NO_DEVICE:
+      hosts.by_the_first(functools.partial(module.run_stage, dataclasses.replace(this, alone=True)), NO_DEVICE[module.__name__])
     else:
-      run_stage(this)
+      module.run_stage(this)
+    if module.__name__ == STAGES["problems"]:  # how many there are is known now
+      _check_stages(modules[i + 1:], config, workdir)
 
 
 def compile_for(config, topology: str, workdir: epath.Path | None):
@@ -171,7 +185,14 @@ def compile_for(config, topology: str, workdir: epath.Path | None):
 
 def main() -> int:
   """Exit status of the command."""
+  if len(sys.argv) == 1:
+    print(usage.screen(), file=sys.stderr)
+    return 2
   try:
+    if {"--help", "-help", "-h"} & set(sys.argv):
+      path = configuration.path_in(sys.argv) or configuration.DEFAULT
+      print(usage.screen(), usage.keys(configuration.load(path), path), sep="\n\n")
+      return 0
     config, workdir = parse(sys.argv)
     if _MODE.value == "compile":
       compile_for(config, _TOPOLOGY.value, workdir)
@@ -180,7 +201,7 @@ def main() -> int:
     print(f"error: {error}", file=sys.stderr)
     return 2
   sys.unraisablehook = functools.partial(_unraisable, sys.unraisablehook)
-  return to_the_end(functools.partial(run, config, workdir, _HOSTS.value), several=bool(_HOSTS.value))
+  return to_the_end(functools.partial(check if _CHECK.value else run, config, workdir, _HOSTS.value), several=bool(_HOSTS.value))
 
 
 def _unraisable(usual: Callable, told):
@@ -199,10 +220,9 @@ def to_the_end(task: Callable[[], None], several: bool) -> int:
     return 0
   except UserError as error:
     status, line = 2, f"error: {error}"
-  except KeyboardInterrupt:
-    status, line = 130, "interrupted: the same command goes on from here"
   except Preempted as notice:
-    status, line = 143, f"preempted: {notice}; the same command goes on from here"
+    status = 128 + notice.number
+    line = f"{'interrupted' if notice.number == signal.SIGINT else 'preempted'}: {notice}; the same command goes on from here"
   except LostHost as error:
     status, line = 1, f"error: {error}"
   except Exception as error:

@@ -98,12 +98,16 @@ def _of_config(node):
 
 
 def _read_names():
-  """(names read one by one off a config, names of sections spread whole with ** or dict())."""
+  """(names read one by one off a config, names of sections spread whole with ** or dict()); to check a knob is not to read it."""
   names, whole = set(), set()
   for path, tree in FILES.items():
     if not path.startswith("pav_jax/"):
       continue
+    checks = {id(node) for function in ast.walk(tree) if isinstance(function, ast.FunctionDef) and function.name.startswith("check")
+              for node in ast.walk(function)}
     for node in ast.walk(tree):
+      if id(node) in checks:
+        continue
       if isinstance(node, ast.Attribute) and _of_config(node.value):
         names.add(node.attr)
       # section[name], with the names given as strings near it
@@ -126,6 +130,13 @@ def _leaves(config, path=()):
       yield from _leaves(value, (*path, key))
     else:
       yield (*path, key)
+
+
+def test_every_stage_has_a_check():
+  from pav_jax import main
+  for path in {*main.STAGES.values(), *(module for modules in main.ALONE.values() for module in modules)}:
+    functions = {node.name: node for node in FILES[path.replace(".", "/") + ".py"].body if isinstance(node, ast.FunctionDef)}
+    assert [x.arg for x in functions["check"].args.args] == ["config", "root"], path
 
 
 def test_every_knob_is_read():

@@ -1,13 +1,17 @@
 """Every mistake on the command line is answered with one line and a non-zero exit."""
 
 import pathlib
+import re
+import signal
 import subprocess
 import sys
 
 import pytest
 
 from configs import default
+from pav_jax import configuration
 from pav_jax import main
+from pav_jax import usage
 from pav_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -20,8 +24,13 @@ def command(*arguments, cwd=ROOT):
 
 
 @pytest.mark.parametrize("arguments, said", [
-    ([QUICK, "--config.sft.nosuch=3"], "nosuch"),
-    ([QUICK, "--config.nosuch.steps=3"], "nosuch"),
+    ([QUICK, "--config.sft.nosuch=3"], "no key sft.nosuch"),
+    ([QUICK, "--config.nosuch.steps=3"], "no key nosuch.steps"),
+    ([QUICK, "--config.search.alfa=0.3"], "no key search.alfa; did you mean --config.search.alpha?"),
+    ([QUICK, "--config.prover_checkpoint=x"], "did you mean --config.search.prover_checkpoint?"),
+    ([QUICK, "--config.sft.steps=3"], "did you mean --config.sft.num_steps?"),
+    ([QUICK, '--config.vocabulary={"size":400}'], "--config.vocabulary is a section: give its keys one by one, as --config.vocabulary.path="),
+    ([QUICK, "--config.arithmetic=3"], "--config.arithmetic is a section: give its keys one by one, as --config.arithmetic.dials."),
     ([QUICK, "--config.sft.num_steps=abc"], "num_steps=abc"),
     ([QUICK, "--config.verifier.own_outcomes=maybe"], "own_outcomes=maybe"),
     ([QUICK, "--config.search.widths=1,x"], "--config.search.widths"),
@@ -35,6 +44,7 @@ def command(*arguments, cwd=ROOT):
     ([QUICK, "--topology=v5e:4x4"], "--mode=compile and --topology"),
     ([QUICK, "--mode=compile", "--topology=v3:4x4"], "v4, v5e, v5p"),
     ([QUICK, "--mode=compile", "--topology=v5e:4x4", "--config.stage=problems"], "no program"),
+    ([QUICK, "--mode=compile", "--topology=v5e:4x4", "--check"], "--check is for runs"),
     ([QUICK, "more"], "'more' is not a flag"),
     ([QUICK, "--nosuch=1"], "nosuch"),
     ([QUICK, "--config.stage=sft"], "problems/train is not there"),
@@ -51,6 +61,7 @@ def test_a_mistake_is_one_line(tmp_path, arguments, said):
     ({"mesh.fsdp": 3, "stage": "sft"}, "devices"),
     ({"stage": "report"}, "not finished"),
     ({"stage": "evaluate"}, "evaluate.checkpoint is missing"),
+    ({"seed": -1}, "config.seed -1 is less than 0"),
     ({"stage": "problems", "arithmetic.dials.noise": 2.0}, "arithmetic.noise"),
     ({"stage": "problems", "problems.prompt": "x"}, "prompt"),
     ({"stage": "problems", "problems.train": "nosuch"}, "nosuch"),
@@ -62,6 +73,52 @@ def test_a_stage_says_what_is_wrong(tmp_path, changes, said):
   with pytest.raises(UserError, match=said) as caught:
     main.run(config, tmp_path)
   assert "\n" not in str(caught.value)
+
+
+def test_help_says_what_there_is():
+  """Stages and keys, with the values of the config that is named; no JAX is needed for it."""
+  done = command("--help", "--config=configs/smoke.py:math")
+  assert done.returncode == 0 and not done.stderr
+  for name in ("pipeline", *main.STAGES, *main.ALONE):
+    assert f"\n  {name:<10}" in done.stdout
+  shown = done.stdout[done.stdout.index("keys of configs/smoke.py:math"):]
+  for key, _ in configuration.leaves(default.get_config()):
+    assert f" {key.rpartition('.')[2]}=" in shown, key
+  assert "max_solution=192" in shown.split() and max(map(len, done.stdout.splitlines())) <= 130
+  assert usage.STAGES.keys() == {"pipeline", *main.STAGES, *main.ALONE}
+
+
+def test_without_arguments_a_screen():
+  done = command()
+  assert done.returncode == 2 and not done.stdout and "usage: python -m pav_jax.main --config=FILE" in done.stderr
+  assert len(done.stderr.splitlines()) <= 24
+
+
+@pytest.mark.parametrize("change, said", [
+    ("config.search.alfa = 0.3", "config.search.alfa is no key of a config; did you mean config.search.alpha?"),
+    ("config.serch = config.search", "config.serch is no key of a config; did you mean config.search?"),
+    ("del config['search']", "config.search is missing: begin with get_config() of configs/default.py"),
+    ("del config.search['alpha']", "config.search.alpha is missing"),
+    ("config.search = {'alpha': 0.3}", "config.search.candidates is missing"),
+    ("del config['search']; config.search = 3", "config.search is of type int, not section"),
+    ("del config['seed']; config.seed = 0.5", "config.seed is of type float, not int"),
+    ("del config.search['widths']; config.search.widths = [2, 4]", "config.search.widths is of type list, not tuple"),
+    ("config = dict(config)", "get_config gives a dict, not a ConfigDict"),
+    ("config.figure = 'mapp'", "config.figure 'mapp' is none of best_of_k, decline"),
+    ("config.figure = 'map'", "config.arithmetic is no key of a config"),
+])
+def test_a_mistake_in_a_config_file_is_one_line(tmp_path, change, said):
+  path = tmp_path / "own.py"
+  path.write_text(f"from configs import default\ndef get_config():\n  config = default.get_config()\n  {change}\n  return config\n")
+  with pytest.raises(UserError, match=re.escape(said)) as caught:
+    configuration.load(str(path))
+  assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_every_config_passes():
+  for path in sorted(ROOT.glob("configs/**/*.py")):
+    if path.name not in ("__init__.py", "base.py"):
+      configuration.load(f"{path}{':math' * (path.name == 'smoke.py')}")
 
 
 def test_no_workdir():
@@ -87,3 +144,16 @@ def test_tuples_are_read_in_every_spelling():
 def test_configs_load_from_any_folder(tmp_path):
   done = command(f"--config={ROOT}/configs/quickstart.py", "--config.stage=sft", f"--workdir={tmp_path}", cwd=tmp_path)
   assert "problems/train is not there" in done.stderr
+
+
+@pytest.mark.parametrize("module", ["absl.logging", "ml_collections.config_flags", "jax._src.core", "orbax.checkpoint", "optax", "pav_jax.evaluation.tables"])
+def test_ctrl_c_at_start_up_is_one_line(tmp_path, module):
+  """When that module has been imported; SIGINT is heard, as at a terminal, whoever runs the tests."""
+  heard = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.executable, sys.argv[1:])"
+  running = subprocess.Popen(
+      [sys.executable, "-c", heard, sys.executable, "-X", "importtime", "-m", "pav_jax.main", QUICK, f"--workdir={tmp_path}"], cwd=ROOT,
+      stderr=subprocess.PIPE, text=True)
+  next(line for line in running.stderr if line.split("|")[-1].strip() == module)
+  running.send_signal(signal.SIGINT)
+  said = [line for line in running.communicate(timeout=120)[1].splitlines() if line and not line.startswith("import time:")]
+  assert running.returncode == 130 and len(said) == 1 and said[0].startswith("interrupted: "), said

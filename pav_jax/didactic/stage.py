@@ -12,6 +12,8 @@ import os
 import platform
 import time
 
+from etils import epath
+
 from pav_jax.didactic import figures
 from pav_jax.didactic import learning
 from pav_jax.didactic import numbers
@@ -41,12 +43,7 @@ _OUTSIDE = ("stage", "seed", "mesh", "again")
 def run_stage(run: Run):
   """See the top of the file."""
   config = run.config
-  if config.figure not in FIGURES:
-    raise UserError(f"config.figure {config.figure!r} is none of {', '.join(FIGURES)}")
-  compute, draw, own = FIGURES[config.figure]
-  if own not in config:
-    raise UserError(f"config.figure {config.figure!r} is not this config's: give --config=configs/didactic/{config.figure}.py")
-  _check(config)
+  compute, draw, _ = FIGURES[config.figure]
   folder = run.folder(config.figure)
   if config.again and files.exists(folder.path):
     with files.told(folder.path, "removed"):
@@ -68,8 +65,12 @@ def run_stage(run: Run):
   print("\n".join(f"{'holds' if holds else 'does not hold'}: {claim}" for claim, holds in claims.items()))
 
 
-def _check(config):
+def check(config, root: epath.Path | None = None):
   """UserError for knobs that make no sense, before anything is computed."""
+  if config.figure not in FIGURES:
+    raise UserError(f"config.figure {config.figure!r} is none of {', '.join(FIGURES)}")
+  if FIGURES[config.figure][2] not in config:
+    raise UserError(f"config.figure {config.figure!r} is not this config's: give --config=configs/didactic/{config.figure}.py")
   for key in [k for k in config if k not in ("stage", "figure", "again", "mesh")]:
     _check_numbers(config[key], f"config.{key}")
   if "world" in config:

@@ -12,17 +12,21 @@
 import dataclasses
 import json
 
+from etils import epath
 import numpy as np
 
+from pav_jax import errors
 from pav_jax.errors import UserError
 from pav_jax.evaluation import diagnostics
 from pav_jax.evaluation import intervals
 from pav_jax.models import architecture
 from pav_jax.problems import grading
+from pav_jax.problems import mixture
 from pav_jax.problems import prepare
 from pav_jax.problems import prepared
 from pav_jax.rollouts import collect
 from pav_jax.rollouts import jobs as jobs_lib
+from pav_jax.rollouts import sampling as sampling_lib
 from pav_jax.search import best_of_n
 from pav_jax.training import files
 from pav_jax.training import hosts
@@ -33,13 +37,26 @@ from pav_jax.values import monte_carlo
 from pav_jax.verifiers import targets
 
 
+def check(config, root: epath.Path | None = None):
+  """UserError for what means nothing in the section evaluate, or names what is not there; root: the workdir, if there is one."""
+  knobs, where = config.evaluate, "config.evaluate"
+  if not knobs.checkpoint:
+    raise UserError(f"{where}.checkpoint is missing: the path of the checkpoint to evaluate")
+  errors.one_of(targets.KINDS, knobs, where, "kind")
+  errors.one_of(mixture.SPLITS, knobs, where, "split")
+  errors.at_least(1, knobs, where, "n", "rows")
+  sampling_lib.check(knobs, where)
+  hosts.by_the_first(lambda: prepare.check(config), "problems")
+  prepare.check_count(config, root, where, "num_problems", knobs.split)
+  for name in ("checkpoint", "verifier"):
+    architecture.check_checkpoint(knobs[name], f"{where}.{name}", root)
+  errors.at_least(1, config.rollouts, "config.rollouts", "max_new")
+  errors.at_least(1, config.report, "config.report", "bootstrap_draws", "calibration_bins")
+
+
 def run_stage(run: Run):
   """evaluate: a checkpoint and a split -> a line of figures."""
   knobs = run.config.evaluate
-  if not knobs.checkpoint:
-    raise UserError("config.evaluate.checkpoint is missing: the path of the checkpoint to evaluate")
-  if knobs.kind not in targets.KINDS:
-    raise UserError(f"config.evaluate.kind {knobs.kind!r} is none of {', '.join(targets.KINDS)}")
   hosts.by_the_first(lambda: prepare.run_stage(dataclasses.replace(run, alone=True)), "problems")
   folder = run.folder(f"problems/{knobs.split}")
   problems = prepared.read(folder, knobs.num_problems)

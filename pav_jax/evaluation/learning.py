@@ -18,8 +18,10 @@ has the accuracy at the end, and the mean over the evaluations, which arms are t
 import functools
 import json
 
+from etils import epath
 import numpy as np
 
+from pav_jax import errors
 from pav_jax.evaluation import figures
 from pav_jax.evaluation import intervals
 from pav_jax.evaluation import report as report_lib
@@ -28,6 +30,11 @@ from pav_jax.training import files
 from pav_jax.training import metrics
 from pav_jax.training import records
 from pav_jax.training.run import Run
+
+
+def check(config, root: epath.Path | None = None):
+  """UserError for what means nothing in the one knob that is read here and not by rl."""
+  errors.at_least(1, config.report, "config.report", "bootstrap_draws")
 
 
 def run_stage(run: Run):

@@ -21,6 +21,7 @@ import time
 
 from etils import epath
 
+from pav_jax import errors
 from pav_jax.errors import UserError
 from pav_jax.evaluation import diagnostics
 from pav_jax.evaluation import figures
@@ -32,6 +33,11 @@ from pav_jax.training import hosts
 from pav_jax.training import metrics
 from pav_jax.training import records
 from pav_jax.training.run import Run
+
+
+def check(config, root: epath.Path | None = None):
+  """UserError for what means nothing in the section report."""
+  errors.at_least(1, config.report, "config.report", "responses", "bootstrap_draws", "calibration_bins")
 
 
 def run_stage(run: Run):

@@ -4,9 +4,11 @@ import dataclasses
 import functools
 from collections.abc import Callable
 
+from etils import epath
 import jax
 from jax.sharding import PartitionSpec as P
 
+from pav_jax import errors
 from pav_jax.errors import UserError
 from pav_jax.models import gemma
 from pav_jax.models import network as network_lib
@@ -15,6 +17,7 @@ from pav_jax.models import size
 from pav_jax.training import checkpoint
 from pav_jax.training import files
 from pav_jax.training import mesh as mesh_lib
+from pav_jax.training import state
 
 # Parameters by path; optimiser moments mirror the parameters' paths. The layer axis stays whole, since the scan walks it.
 SHARDING = (
@@ -82,6 +85,24 @@ def shape(section) -> gemma.GemmaConfig:
       raise UserError(f"model {name} {section[name]!r} is neither float32 nor bfloat16")
   return dataclasses.replace(gemma.SIZES[section.size], vocab_size=section.vocab_size,
                              param_dtype=section.param_dtype, dtype=section.dtype)
+
+
+def check(section, where: str, mesh_section):
+  """UserError for what means nothing in the section of a network to be trained, named `where`, or does not divide over the mesh."""
+  errors.at_least(1, section, where, "vocab_size", "logit_chunk")
+  with errors.at(where):
+    state.check_dtype(section.param_dtype)
+    network = _network(shape(section), 0, section.logit_chunk)
+    mesh_lib.shardings(jax.eval_shape(network.init, jax.random.key(0)), mesh_lib.make_mesh(**mesh_section), SHARDING)
+
+
+def check_checkpoint(path: str, key: str, root: epath.Path | None):
+  """UserError for a path that is no checkpoint; key: where the config names it; root: the workdir, in which it may yet be made."""
+  if not path or root is not None and files.path(path).is_relative_to(root) and not files.exists(files.path(path)):
+    return
+  with errors.at(key):
+    if not is_official(path):
+      checkpoint.read_meta(path)
 
 
 def _architecture(config: gemma.GemmaConfig, section, vocabulary) -> Architecture:

@@ -24,6 +24,7 @@ from etils import epath
 import jax
 import numpy as np
 
+from pav_jax import errors
 from pav_jax.errors import UserError
 from pav_jax.models import architecture
 from pav_jax.models import network as network_lib
@@ -34,6 +35,8 @@ from pav_jax.policy import reinforce
 from pav_jax.policy import rft
 from pav_jax.policy import watch
 from pav_jax.problems import grading
+from pav_jax.problems import mixture
+from pav_jax.problems import prepare
 from pav_jax.problems import prepared
 from pav_jax.training import files
 from pav_jax.training import fit
@@ -50,8 +53,32 @@ ARMS = {"outcome": {"alpha": 0.0, "critic": False}, "progress": {}, "outcome_cri
         "value": {"reward": "value"}}
 
 
-def check(knobs, mesh):
-  """UserError for what means nothing in the rl section."""
+def check(config, root: epath.Path | None = None):
+  """UserError for what means nothing in the rl section, or names what is not there; root: the workdir, if there is one."""
+  knobs = config.rl
+  fit.check(knobs, "config.rl")
+  for name, split in (("num_problems", "train"), ("eval_problems", "validation"), ("test_problems", "test")):
+    prepare.check_count(config, root, "config.rl", name, split)
+  errors.at_least(1, knobs, "config.rl", "eval_n", "rows")
+  errors.at_least(1, knobs.watch, "config.rl.watch", "responses", "factor")
+  errors.at_least(0, knobs.watch, "config.rl.watch", "kl")
+  errors.at_least(0, knobs, "config.rl", "value_warmup", "clip_ratio", "kl", "alpha", "entropy")
+  for name in ("clip", "value_lr"):
+    if not knobs[name] > 0:
+      raise UserError(f"config.rl.{name} {knobs[name]} is not above 0")
+  if min(knobs.seeds, default=0) < 0:
+    raise UserError(f"config.rl.seeds {tuple(knobs.seeds)}: none is negative")
+  if knobs.init_from not in ("sft", "rft"):
+    architecture.check_checkpoint(knobs.init_from, "config.rl.init_from", root)
+  elif knobs.init_from == "rft":
+    rft.check(config, root)
+  published = {"gsm8k", "gsm8k_notes", "math", "math_prm800k"} & set(mixture.rates(config.problems.train))
+  if published and (knobs.prover == "exact" or "oracle" in knobs.arms):
+    raise UserError(f"config.rl: prover 'exact' (arm oracle) needs arithmetic problems, not {', '.join(sorted(published))}")
+  architecture.check_checkpoint(knobs.verifier, "config.rl.verifier", root)
+  if not knobs.verifier and "q" not in config.verifier.kinds:
+    raise UserError("config.rl.verifier is empty, and config.verifier.kinds does not name 'q': whose Q is it?")
+  grading.check(config.grading)
   for name, allowed in (("reward", advantages.REWARDS), ("baseline", advantages.BASELINES), ("prover", provers.PROVERS),
                         ("kl_as", ("loss", "penalty"))):
     if knobs[name] not in allowed:
@@ -75,7 +102,7 @@ def check(knobs, mesh):
     raise UserError("rl.baseline 'leave_one_out' needs rl.group of at least 2")
   if not knobs.seeds or not knobs.arms:
     raise UserError("rl.arms and rl.seeds each need at least one")
-  parts = mesh_lib.num_parts(mesh)
+  parts = mesh_lib.parts_of(config.mesh)
   if knobs.batch_size % parts or knobs.batch_size * knobs.group % (knobs.microbatches * parts):
     raise UserError(f"rl.batch_size {knobs.batch_size} problems of {knobs.group} responses do not divide into "
                     f"{knobs.microbatches} micro-batches over {parts} devices")
@@ -84,7 +111,6 @@ def check(knobs, mesh):
 def run_stage(run: Run):
   """rl: problems, sft, rollouts, verifier -> rft/, rl/<arm>/<seed>, rl/."""
   knobs = run.config.rl
-  check(knobs, run.mesh)
   if knobs.init_from == "rft":
     rft.run_stage(run)
   folder, done = run.start(

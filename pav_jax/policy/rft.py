@@ -6,6 +6,7 @@
      problems are kept.
 """
 
+from etils import epath
 import numpy as np
 
 from pav_jax.errors import UserError
@@ -15,6 +16,7 @@ from pav_jax.problems import prepared
 from pav_jax.problems import text
 from pav_jax.rollouts import collect
 from pav_jax.training import fit
+from pav_jax.training import mesh as mesh_lib
 from pav_jax.training.run import Run
 
 
@@ -31,6 +33,14 @@ def correct_rows(problems: prepared.Problems, rollouts: collect.Rollouts) -> tex
   at_bt = np.arange(token_bt.shape[1])[None]
   weight_bt = (at_bt >= start_b[:, None]) & (at_bt < (start_b + length_b)[:, None])
   return text.TextBatch(token_bt, weight_bt.astype(np.float32))
+
+
+def check(config, root: epath.Path | None = None):
+  """UserError for what means nothing in the section rft."""
+  fit.check(config.rft, "config.rft")
+  fit.check_batch(config.rft, "config.rft", mesh_lib.parts_of(config.mesh))
+  if not 0 < config.rft.valid_fraction < 1:
+    raise UserError(f"config.rft.valid_fraction {config.rft.valid_fraction} is not between 0 and 1")
 
 
 def run_stage(run: Run):

@@ -8,11 +8,24 @@
      paper: best checkpoint on validation, App. D).
 """
 
+from etils import epath
+
 from pav_jax.models import architecture
 from pav_jax.problems import prepared
 from pav_jax.problems import text
+from pav_jax.problems import vocabulary as vocabulary_lib
 from pav_jax.training import fit
+from pav_jax.training import mesh as mesh_lib
 from pav_jax.training.run import Run
+
+
+def check(config, root: epath.Path | None = None):
+  """UserError for what means nothing in the sections policy and sft, or names what is not there; root: the workdir, if there is one."""
+  architecture.check(config.policy, "config.policy", config.mesh)
+  vocabulary_lib.check_fits(config.vocabulary, config.policy.vocab_size, "config.policy")
+  architecture.check_checkpoint(config.policy.init_from, "config.policy.init_from", root)
+  fit.check(config.sft, "config.sft")
+  fit.check_batch(config.sft, "config.sft", mesh_lib.parts_of(config.mesh))
 
 
 def run_stage(run: Run):

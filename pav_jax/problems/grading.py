@@ -68,6 +68,16 @@ class Grade(NamedTuple):
   reason: str  # '', or why ungradable: one of _REASONS
 
 
+def check(section):
+  """UserError for what means nothing in a grading section."""
+  _check(section.workers, section.timeout_s)
+
+
+def _check(num_workers: int, timeout_s: float):
+  if num_workers < 1 or not 0 < timeout_s < float("inf"):
+    raise errors.UserError(f"grading needs workers >= 1 and timeout_s > 0, not {num_workers} and {timeout_s}")
+
+
 class Grader:
   """Grades responses; a context manager, whose processes start at the first answer that needs one.
 
@@ -78,8 +88,7 @@ class Grader:
   """
 
   def __init__(self, num_workers: int = 2, timeout_s: float = 5.0, memory_bytes: int = 4 << 30):
-    if num_workers < 1 or not 0 < timeout_s < float("inf"):
-      raise errors.UserError(f"grading needs workers >= 1 and a timeout > 0, not {num_workers} and {timeout_s}")
+    _check(num_workers, timeout_s)
     self._workers = workers.Workers(num_workers, timeout_s, memory_bytes)
     self._verdicts: dict[tuple[str, workers.Task], tuple[Verdict, str]] = {}  # by data set; both sides cleaned
     self._faults: dict[tuple[str, str], str] = {}  # by data set and reference

@@ -18,41 +18,90 @@ from collections.abc import Iterator
 from etils import epath
 import numpy as np
 
+from pav_jax import errors
 from pav_jax.errors import UserError
 from pav_jax.problems import grading
+from pav_jax.problems import mixture as mixture_lib
 from pav_jax.problems import steps
 from pav_jax.problems import vocabulary as vocabulary_lib
+from pav_jax.problems.arithmetic import Arithmetic
 from pav_jax.training import files
 from pav_jax.training import metrics
 from pav_jax.training.records import Folder
 from pav_jax.training.run import Run
 
-SPLITS = ("train", "validation", "test")
+
+def check(config, root: epath.Path | None = None):
+  """UserError for what means nothing in the sections problems, arithmetic, vocabulary and grading, or names what is not there."""
+  knobs, where = config.problems, "config.problems"
+  with errors.at(f"{where}.prompt"):
+    mixture_lib.check_prompt(knobs.prompt)
+  steps.check(knobs.steps)
+  for split in mixture_lib.SPLITS:
+    with errors.at(f"{where}.{split}"):
+      mixture_lib.check(knobs[split], split)
+    if "arithmetic" in mixture_lib.rates(knobs[split]):
+      _dials(config)
+  errors.at_least(1, config.arithmetic, "config.arithmetic", "train_size", "validation_size", "test_size")
+  if len({config.arithmetic[f"{split}_seed"] for split in mixture_lib.SPLITS}) < 3:
+    raise UserError("config.arithmetic: train_seed, validation_seed and test_seed must differ")
+  errors.at_least(1, knobs, where, "max_prompt", "max_solution", "problems_per_shard")
+  errors.at_least(0, knobs, where, "validation_size", "max_malformed")
+  errors.all_or_some(knobs, where, "limit")
+  if not 0 <= knobs.max_too_long <= 1:
+    raise UserError(f"{where}.max_too_long {knobs.max_too_long} is no share, from 0 to 1")
+  if knobs.manual_dir and not files.exists(files.path(knobs.manual_dir)):
+    raise UserError(f"{where}.manual_dir: there is no folder {knobs.manual_dir}")
+  if files.is_remote(files.path(knobs.data_dir)):
+    raise UserError(f"{where}.data_dir {knobs.data_dir}: TFDS prepares its sets in a local folder")
+  errors.at_least(1, config.vocabulary, "config.vocabulary", "size", "train_on")
+  if config.vocabulary.path:
+    with errors.at("config.vocabulary.path"):
+      vocabulary_lib.load(config.vocabulary.path)
+  grading.check(config.grading)
+
+
+def check_count(config, root: epath.Path | None, where: str, name: str, split: str):
+  """UserError where more problems are asked for than the split has, as far as that is known.
+
+  where, name: the key that asks, as `config.search` and `num_problems`; root:
+  the workdir, if there is one. Once the split is prepared it has been counted.
+  """
+  section = config[where.removeprefix("config.")]
+  errors.all_or_some(section, where, name)
+  if section[name] == -1:
+    return
+  folder = None if root is None else Folder(root / "problems" / split)
+  if folder is not None and folder.done:
+    have = folder.manifest()["counts"]["problems"]
+  else:
+    have = mixture_lib.most(config.problems[split], split, config.arithmetic[f"{split}_size"])
+    have = have if config.problems.limit == -1 else min(have, config.problems.limit)
+  if section[name] > have:
+    raise UserError(f"{where}.{name} {section[name]}: there are {have} {split} problems; ask for fewer, or for -1, which is all")
+
+
+def _dials(config) -> Arithmetic:
+  return Arithmetic(**dict(config.arithmetic.dials) | {"operations": tuple(config.arithmetic.dials.operations)})
 
 
 def run_stage(run: Run):
   """problems: publishers' files, or the generator -> problems/vocabulary.model, problems/<split>."""
   started = {split: run.start(f"problems/{split}", sections=["problems", "arithmetic", "vocabulary", "grading"],
-                              inputs=[]) for split in SPLITS}
+                              inputs=[]) for split in mixture_lib.SPLITS}
   if all(done for _, done in started.values()):
     return
   # Only here: the door to TensorFlow takes seconds to open.
   from pav_jax.problems import tasks
-  from pav_jax.problems.arithmetic import Arithmetic
   from pav_jax.problems.datasets.arithmetic import ArithmeticConfig
   knobs = run.config.problems
-  dials = dict(run.config.arithmetic.dials) | {"operations": tuple(run.config.arithmetic.dials.operations)}
   sizes = {k: v for k, v in run.config.arithmetic.items() if k != "dials"}
-  tasks.check_prompt(knobs.prompt)
-  steps.check(knobs.steps)
   vocabulary_path = run.root / "problems" / "vocabulary.model"
   with _scratch() as scratch:
-    if files.is_remote(files.path(knobs.data_dir)):
-      raise UserError(f"problems.data_dir {knobs.data_dir}: TFDS prepares its sets in a local folder")
     source = dict(
         data_dir=knobs.data_dir or (scratch if files.is_remote(run.root) else run.root) / "tfds", manual_dir=knobs.manual_dir,
         validation_size=knobs.validation_size, max_malformed=knobs.max_malformed,
-        arithmetic=ArithmeticConfig(dials=Arithmetic(**dials), **sizes))
+        arithmetic=ArithmeticConfig(dials=_dials(run.config), **sizes))
     # One that stands there with nothing made by it may be of a plan that has given way.
     if not files.exists(vocabulary_path) or not any(folder.begun for folder, _ in started.values()):
       _make_vocabulary(run.config.vocabulary, knobs, source, tasks, vocabulary_path)

@@ -32,6 +32,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from pav_jax.errors import UserError
+from pav_jax.problems import mixture as mixture_lib
 from pav_jax.problems import vocabulary
 from pav_jax.problems.datasets import arithmetic as arithmetic_builder
 from pav_jax.problems.datasets import builder as builder_lib
@@ -45,7 +46,6 @@ tf.config.set_visible_devices([], "GPU")
 tfds.disable_progress_bar()
 
 PROMPT = "Question: {question}\nAnswer:\n"
-SPLITS = ("train", "validation", "test")
 
 Path = str | os.PathLike
 
@@ -70,18 +70,17 @@ def count_malformed(mixture: str, split: str, *, data_dir: Path, manual_dir: Pat
                     max_malformed: int = 0, arithmetic: arithmetic_builder.ArithmeticConfig | None = None) -> int:
   """How many rows of the files behind a mixture's split were left out; arguments as in `load`."""
   return sum(len(_load(name, split, data_dir, manual_dir, validation_size, max_malformed, arithmetic)[1])
-             for name in _rates(mixture))
+             for name in mixture_lib.rates(mixture))
 
 
 def _load(name: str, split: str, data_dir, manual_dir, validation_size, max_malformed,
           arithmetic) -> tuple[list[Problem], list[str]]:
   """(problems, what was left out); see `load`."""
-  if split not in SPLITS:
-    raise UserError(f"split {split!r} is none of {', '.join(SPLITS)}")
-  if name.endswith((".jsonl", ".jsonl.gz")):
-    if "{split}" not in name and split != "test":
-      raise UserError(f"{name}: no {split} split; a path with {{split}} in it names a file for each")
-    problems, malformed = sift(read_jsonl(name.replace("{split}", split)), max_malformed=max_malformed)
+  if split not in mixture_lib.SPLITS:
+    raise UserError(f"split {split!r} is none of {', '.join(mixture_lib.SPLITS)}")
+  mixture_lib.check_name(name)
+  if mixture_lib.is_file(name):
+    problems, malformed = sift(read_jsonl(mixture_lib.file_of(name, split)), max_malformed=max_malformed)
     return problems, [str(bad) for bad in malformed]
   with _opening(name, data_dir):
     builder = _builder(name, data_dir, max_malformed, arithmetic)
@@ -129,8 +128,8 @@ def examples(mixture: str, split: str, *, vocabulary_path: Path, prompt: str = P
     raise UserError(f"shard {shard} is not in 0..{num_shards - 1}")
   if start < 0 or (seed is not None and seed < 0):
     raise UserError(f"start {start} and seed {seed} must not be negative")
-  rates = _rates(mixture)
-  check_prompt(prompt)
+  rates = mixture_lib.rates(mixture)
+  mixture_lib.check_prompt(prompt)
   vocabulary.load(vocabulary_path)  # Its complaints are better than seqio's.
   pieces = seqio.SentencePieceVocabulary(os.fspath(vocabulary_path), extra_ids=0)
   features = {name: seqio.Feature(pieces, add_eos=name == "response_t") for name in ("prompt_t", "response_t")}
@@ -161,7 +160,7 @@ def examples(mixture: str, split: str, *, vocabulary_path: Path, prompt: str = P
 
 def names(mixture: str) -> list[str]:
   """The tasks of a mixture, in its order."""
-  return list(_rates(mixture))
+  return list(mixture_lib.rates(mixture))
 
 
 def _builder(name, data_dir, max_malformed, arithmetic) -> tfds.core.DatasetBuilder:
@@ -176,8 +175,6 @@ def _builder(name, data_dir, max_malformed, arithmetic) -> tfds.core.DatasetBuil
       "arithmetic_default": (arithmetic_builder.PavArithmetic, "default"),
       "arithmetic_small": (arithmetic_builder.PavArithmetic, "small"),
   }
-  if name not in found:
-    raise UserError(f"task {name!r} is none of arithmetic, {', '.join(found)}, nor a path that ends in .jsonl")
   builder_cls, config = found[name]
   if max_malformed:
     # A set of its own, so that a run that allows none never reads what another has prepared with gaps.
@@ -207,31 +204,6 @@ def _carve(problems: Sequence[Problem], size: int, name: str) -> tuple[list[Prob
   by_hash = sorted(problems, key=lambda problem: hashlib.sha256(problem.id.encode()).digest())
   chosen = {problem.id for problem in by_hash[:size]}
   return [p for p in problems if p.id not in chosen], [p for p in problems if p.id in chosen]
-
-
-def _rates(mixture: str) -> dict[str, float]:
-  rates = {}
-  for part in mixture.split(","):
-    name, colon, rate = part.strip().rpartition(":")
-    try:
-      name, value = (name, float(rate)) if colon else (rate, 1.0)
-    except ValueError:
-      # A colon of the path's own.
-      name, value = part.strip(), 1.0
-    if not 0 < value < float("inf"):
-      raise UserError(f"mixture {mixture!r}: the rate of {name} must be positive")
-    if name in rates:
-      raise UserError(f"mixture {mixture!r}: {name} occurs twice")
-    rates[name] = value
-  return rates
-
-
-def check_prompt(prompt: str) -> None:
-  """Raises UserError unless the template holds the question and ends its line."""
-  if "{question}" not in prompt:
-    raise UserError(f"prompt {prompt!r} has no {{question}} in it")
-  if not prompt.endswith("\n"):
-    raise UserError(f"prompt {prompt!r} must end in a newline: the response's first piece could merge with its end")
 
 
 def _choices(rates: Sequence[float], sizes: Sequence[float], seed: int,

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import sentencepiece
 
+from pav_jax import errors
 from pav_jax.errors import UserError
 from pav_jax.problems import steps as steps_lib
 from pav_jax.training import files
@@ -82,6 +83,15 @@ class Vocabulary:
 def load(path: str | os.PathLike, steps: str = "newline") -> Vocabulary:
   """The vocabulary in the file `path`: Gemma's `tokenizer.model`, or one that `train` wrote. steps: as in `Vocabulary`."""
   return Vocabulary(files.read(files.path(path)), str(path), steps)
+
+
+def check_fits(section, rows: int, where: str):
+  """UserError where a model section, named `where`, embeds fewer rows than the vocabulary of the config's section will have."""
+  if section.path and files.exists(files.path(section.path)):
+    with errors.at(where):
+      load(section.path).check_rows(rows)
+  elif not section.path and rows < section.size:
+    raise UserError(f"{where}.vocab_size {rows} is less than config.vocabulary.size {section.size}")
 
 
 def train(texts: Iterable[str], size: int, path: str | os.PathLike) -> Vocabulary:

@@ -13,10 +13,13 @@ The policy is the base policy pi (for Q^pi and the ORM), or the one of
 
 from typing import NamedTuple
 
+from etils import epath
 import numpy as np
 
+from pav_jax import errors
 from pav_jax.models import architecture
 from pav_jax.problems import grading
+from pav_jax.problems import prepare
 from pav_jax.problems import prepared
 from pav_jax.rollouts import jobs as jobs_lib
 from pav_jax.rollouts import sampling as sampling_lib
@@ -38,8 +41,8 @@ class Rollouts(NamedTuple):
 
 
 def sampling_of(section) -> sampling_lib.Sampling:
-  """The settings of a config section; UserError for one that means nothing."""
-  return sampling_lib.check(sampling_lib.Sampling(section.temperature, section.top_k, section.top_p))
+  """The settings of a config section."""
+  return sampling_lib.Sampling(section.temperature, section.top_k, section.top_p)
 
 
 def sample(arch: architecture.Architecture, params, problems: prepared.Problems, problem_p: np.ndarray, n: int, *,
@@ -84,6 +87,16 @@ def with_grades(rollouts: Rollouts, grades: list[grading.Grade]):
     if g.reason:
       counts[f"ungradable: {g.reason}"] = counts.get(f"ungradable: {g.reason}", 0) + 1
   return rollouts._replace(verdict_b=verdict_b), counts
+
+
+def check(config, root: epath.Path | None = None):
+  """UserError for what means nothing in the section rollouts, or names what is not there; root: the workdir, if there is one."""
+  knobs, where = config.rollouts, "config.rollouts"
+  errors.at_least(1, knobs, where, "n_cov", "max_new", "rows", "problems_per_shard")
+  sampling_lib.check(knobs, where)
+  prepare.check_count(config, root, where, "num_problems", "train")
+  architecture.check_checkpoint(knobs.checkpoint, f"{where}.checkpoint", root)
+  grading.check(config.grading)
 
 
 def run_stage(run: Run):

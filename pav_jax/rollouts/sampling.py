@@ -18,15 +18,19 @@ class Sampling(NamedTuple):
   top_p: float = 1.0
 
 
-def check(sampling: Sampling) -> Sampling:
-  """The same settings; raises UserError for one that means nothing."""
-  if not 0 <= sampling.temperature < float("inf"):
-    raise UserError(f"temperature {sampling.temperature} is not in [0, inf)")
-  if sampling.top_k < 0:
-    raise UserError(f"top_k {sampling.top_k} is negative (0 cuts nothing)")
-  if not 0 < sampling.top_p <= 1:
-    raise UserError(f"top_p {sampling.top_p} is not in (0, 1]")
-  return sampling
+def of(section) -> Sampling:
+  """The settings of a config section."""
+  return Sampling(section.temperature, section.top_k, section.top_p)
+
+
+def check(section, where: str):
+  """UserError for settings that mean nothing; where: the section's name, as `config.rollouts`."""
+  if not 0 <= section.temperature < float("inf"):
+    raise UserError(f"{where}.temperature {section.temperature} is not in [0, inf)")
+  if section.top_k < 0:
+    raise UserError(f"{where}.top_k {section.top_k} is negative (0 cuts nothing)")
+  if not 0 < section.top_p <= 1:
+    raise UserError(f"{where}.top_p {section.top_p} is not in (0, 1]")
 
 
 def row_keys(seed: int, *names_b) -> jax.Array:

@@ -12,14 +12,19 @@
      intervals are computed from these records alone.
 """
 
+from etils import epath
 import numpy as np
 
+from pav_jax import errors
 from pav_jax.errors import UserError
 from pav_jax.models import architecture
 from pav_jax.problems import grading
+from pav_jax.problems import mixture
+from pav_jax.problems import prepare
 from pav_jax.problems import prepared
 from pav_jax.rollouts import collect
 from pav_jax.rollouts import jobs as jobs_lib
+from pav_jax.rollouts import sampling as sampling_lib
 from pav_jax.search import beam
 from pav_jax.search import best_of_n
 from pav_jax.search import ledger
@@ -31,6 +36,34 @@ from pav_jax.values import monte_carlo
 from pav_jax.verifiers import score
 
 PROVERS = ("best_of_k", "q", "advantage")
+
+
+def check(config, root: epath.Path | None = None):
+  """UserError for what means nothing in the section search, or names what is not there; root: the workdir, if there is one."""
+  knobs, where = config.search, "config.search"
+  errors.one_of(mixture.SPLITS, knobs, where, "split")
+  prepare.check_count(config, root, where, "num_problems", knobs.split)
+  errors.at_least(1, knobs, where, "num_seeds", "max_n", "candidates", "prover_k", "max_rounds", "max_step", "rows")
+  errors.at_least(0, knobs, where, "alpha")
+  errors.one_of(best_of_n.RERANKS, knobs, where, "pav_rerank")
+  sampling_lib.check(knobs, where)
+  if not knobs.widths or min(knobs.widths) < 1:
+    raise UserError(f"{where}.widths {tuple(knobs.widths)}: one beam at least, each of width 1 or more")
+  if knobs.rows < max(knobs.widths) * knobs.candidates:
+    raise UserError(f"{where}.rows {knobs.rows} do not hold a beam of {max(knobs.widths)} with {knobs.candidates} candidates each")
+  if knobs.max_step > config.rollouts.max_new:
+    raise UserError(f"{where}.max_step {knobs.max_step} is more than a whole response has, config.rollouts.max_new {config.rollouts.max_new}")
+  provers, kinds = tuple(knobs.provers), config.verifier.kinds
+  if set(provers) - set(PROVERS) or not provers or len(set(provers)) < len(provers):
+    raise UserError(f"{where}.provers {provers}: each is one of {', '.join(PROVERS)}, and comes once")
+  if "q" in provers and not knobs.prover_checkpoint:
+    raise UserError(f"{where}.provers names 'q': {where}.prover_checkpoint must say whose Q it is")
+  for kind in ("orm", "q", *["advantage"] * ("advantage" in provers and not knobs.prover_checkpoint)):
+    if kind not in kinds:
+      raise UserError(f"{where} reads the verifier {kind!r}, which config.verifier.kinds {tuple(kinds)} does not name")
+  for name in ("policy_checkpoint", "prover_checkpoint"):
+    architecture.check_checkpoint(knobs[name], f"{where}.{name}", root)
+  grading.check(config.grading)
 
 
 class Players:
@@ -49,8 +82,6 @@ class Players:
     if "advantage" in knobs.provers:
       paths["advantage"] = knobs.prover_checkpoint or str(run.folder("verifier").path / "advantage" / "best")
     if "q" in knobs.provers:
-      if not knobs.prover_checkpoint:
-        raise UserError("search.provers names 'q': search.prover_checkpoint must say whose Q it is")
       paths["prover"] = knobs.prover_checkpoint
     self.verifiers = {}
     for name, path in paths.items():
@@ -61,11 +92,6 @@ class Players:
 def run_stage(run: Run):
   """search: problems, sft, verifier -> search/samples, search/beams."""
   knobs = run.config.search
-  unknown = set(knobs.provers) - set(PROVERS)
-  if unknown:
-    raise UserError(f"search.provers {tuple(knobs.provers)}: each is one of {', '.join(PROVERS)}")
-  if knobs.pav_rerank not in best_of_n.RERANKS:
-    raise UserError(f"search.pav_rerank {knobs.pav_rerank!r} is none of {', '.join(best_of_n.RERANKS)}")
   inputs = [f"problems/{knobs.split}", "sft", "verifier"]
   samples, samples_done = run.start("search/samples", sections=["policy", "search", "grading"], inputs=inputs)
   beams, beams_done = run.start("search/beams", sections=["policy", "search", "grading"], inputs=inputs)

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import optax
 
+from pav_jax import errors
 from pav_jax.errors import UserError
 from pav_jax.training import loop
 from pav_jax.training import mesh as mesh_lib
@@ -15,6 +16,28 @@ from pav_jax.training import step as step_lib
 from pav_jax.training.run import Run
 from pav_jax.training.run import epoch_rows
 from pav_jax.training.state import TrainState
+
+
+def check(knobs, where: str):
+  """UserError for what means nothing in a training section; where: its name, as `config.sft`."""
+  errors.at_least(1, knobs, where, "num_steps", "batch_size", "microbatches", "eval_every", "save_every", "keep", "log_every")
+  errors.at_least(0, knobs, where, "warmup_steps", "weight_decay")
+  if knobs.warmup_steps >= knobs.num_steps:
+    raise UserError(f"{where}.warmup_steps {knobs.warmup_steps} is not less than num_steps {knobs.num_steps}: "
+                    "the rate would never come to peak_lr")
+  for name in ("peak_lr", "clip_norm"):
+    if not knobs[name] > 0:
+      raise UserError(f"{where}.{name} {knobs[name]} is not above 0")
+  for name in ("b1", "b2"):
+    if not 0 <= knobs[name] < 1:
+      raise UserError(f"{where}.{name} {knobs[name]} is not in [0, 1)")
+
+
+def check_batch(knobs, where: str, parts: int):
+  """UserError where the batch does not divide into its micro-batches over the parts of the mesh."""
+  if knobs.batch_size % (knobs.microbatches * parts):
+    raise UserError(f"{where}.batch_size {knobs.batch_size} does not divide into {knobs.microbatches} micro-batches "
+                    f"over {parts} devices")
 
 
 def mean_loss(loss_fn, rows, batch_size: int, mesh, what: str):
@@ -66,9 +89,6 @@ def fit(run: Run, knobs, *, init, patterns, meta: dict, loss_fn, train_rows, val
   warmup_steps, b1, b2, clip_norm, weight_decay, eval_every, save_every, keep,
   log_every. Rows are NamedTuples of host arrays with equal first axis.
   """
-  if knobs.batch_size % (knobs.microbatches * mesh_lib.num_parts(run.mesh)):
-    raise UserError(f"{what}: batch_size {knobs.batch_size} does not divide into {knobs.microbatches} "
-                    f"micro-batches over {mesh_lib.num_parts(run.mesh)} devices")
   tx, _, step_fn = learner(knobs, run.mesh, init=init, patterns=patterns, loss_fn=loss_fn)
   key = jax.random.key(seed)
   state = state_lib.create(init, tx, key, run.mesh, patterns, start_params)

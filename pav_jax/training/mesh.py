@@ -26,15 +26,25 @@ def make_mesh(*, data: int, fsdp: int, model: int, devices: Sequence[jax.Device]
 
   Raises UserError when the axes do not multiply to the number of devices.
   """
-  count = jax.device_count() if devices is None else len(devices)
-  if data == -1 and fsdp > 0 and model > 0:
-    data = count // (fsdp * model)
-  if min(data, fsdp, model) < 1 or data * fsdp * model != count:
-    raise UserError(f"mesh: data={data} x fsdp={fsdp} x model={model} is not the {count} devices there are")
+  data, fsdp, model = _axes(jax.device_count() if devices is None else len(devices), data, fsdp, model)
   # jax.make_mesh refuses 4 for model on v5p:8x8x16, where no axis of the slice is 4 long.
   placed = mesh_utils.create_device_mesh((data, fsdp, model), jax.devices() if devices is None else devices, allow_split_physical_axes=True)
   # Auto axes: the compiler propagates; explicit ones would demand annotations everywhere.
   return Mesh(placed, AXES, axis_types=(jax.sharding.AxisType.Auto,) * 3)
+
+
+def parts_of(section) -> int:
+  """`num_parts` of the mesh that a config's `mesh` section asks for, on the devices there are; UserError as of `make_mesh`."""
+  data, fsdp, _ = _axes(jax.device_count(), **section)
+  return data * fsdp
+
+
+def _axes(count: int, data: int, fsdp: int, model: int) -> tuple[int, int, int]:
+  if data == -1 and fsdp > 0 and model > 0:
+    data = count // (fsdp * model)
+  if min(data, fsdp, model) < 1 or data * fsdp * model != count:
+    raise UserError(f"config.mesh: data={data} x fsdp={fsdp} x model={model} is not the {count} devices there are")
+  return data, fsdp, model
 
 
 def shardings(tree, mesh: Mesh, patterns: Patterns):

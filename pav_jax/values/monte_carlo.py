@@ -18,8 +18,10 @@ The labelling policy is pi, or the one of `monte_carlo.checkpoint` (a prover mu)
 
 from typing import NamedTuple
 
+from etils import epath
 import numpy as np
 
+from pav_jax import errors
 from pav_jax.errors import UserError
 from pav_jax.models import architecture
 from pav_jax.problems import grading
@@ -27,6 +29,7 @@ from pav_jax.problems import prepared
 from pav_jax.problems import steps
 from pav_jax.rollouts import collect
 from pav_jax.rollouts import jobs as jobs_lib
+from pav_jax.rollouts import sampling as sampling_lib
 from pav_jax.training import hosts
 from pav_jax.training import metrics
 from pav_jax.training.run import Run
@@ -212,6 +215,19 @@ def read(run: Run) -> tuple[collect.Rollouts, Values]:
   """The seeds and their labels."""
   rollouts = collect.Rollouts(**run.folder("rollouts").read())
   return rollouts, Values(**run.folder("values").read())
+
+
+def check(config, root: epath.Path | None = None):
+  """UserError for what means nothing in the section monte_carlo, or names what is not there; root: the workdir, if there is one."""
+  knobs, where = config.monte_carlo, "config.monte_carlo"
+  strategy_of(knobs, siblings=False)
+  errors.at_least(1, knobs, where, "max_steps", "rows", "responses_per_shard")
+  if knobs.seeds_per_problem > config.rollouts.n_cov:
+    raise UserError(f"{where}.seeds_per_problem {knobs.seeds_per_problem} is more than config.rollouts.n_cov {config.rollouts.n_cov}; "
+                    "-1 is all")
+  sampling_lib.check(knobs, where)
+  architecture.check_checkpoint(knobs.checkpoint, f"{where}.checkpoint", root)
+  grading.check(config.grading)
 
 
 def run_stage(run: Run):

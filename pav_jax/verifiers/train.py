@@ -18,19 +18,22 @@
 
 from typing import NamedTuple
 
+from etils import epath
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from pav_jax import errors
 from pav_jax.errors import UserError
 from pav_jax.models import architecture
 from pav_jax.models.network import Network
 from pav_jax.problems import grading
 from pav_jax.problems import prepared
 from pav_jax.problems import text
+from pav_jax.problems import vocabulary as vocabulary_lib
 from pav_jax.rollouts import collect
 from pav_jax.training import fit
-from pav_jax.training import state
+from pav_jax.training import mesh as mesh_lib
 from pav_jax.training.run import Run
 from pav_jax.values import monte_carlo
 from pav_jax.verifiers import score
@@ -95,17 +98,28 @@ def split_by_problem(problem_b: np.ndarray, valid_fraction: float, seed: int) ->
   return np.flatnonzero(~is_valid_b), np.flatnonzero(is_valid_b)
 
 
-def check(config):
-  """UserError for a verifier section that means nothing, or that the labels of its monte_carlo section would teach wrongly."""
-  knobs = config.verifier
-  if set(knobs.kinds) - set(targets_lib.KINDS) or not knobs.kinds:
-    raise UserError(f"verifier.kinds {tuple(knobs.kinds)}: each is one of {', '.join(targets_lib.KINDS)}")
-  if knobs.balance not in targets_lib.BALANCES:
-    raise UserError(f"verifier.balance {knobs.balance!r} is none of {', '.join(targets_lib.BALANCES)}")
-  state.check_dtype(knobs.model.param_dtype)
-  if "advantage" in knobs.kinds and knobs.advantage_from_q and "q" not in knobs.kinds[:knobs.kinds.index("advantage")]:
-    raise UserError("verifier.advantage_from_q: 'q' must stand before 'advantage' in verifier.kinds")
+def check(config, root: epath.Path | None = None):
+  """UserError for a verifier section that means nothing, names what is not there, or that the labels of its monte_carlo section
+  would teach wrongly; root: the workdir, if there is one."""
+  knobs, where, parts = config.verifier, "config.verifier", mesh_lib.parts_of(config.mesh)
+  kinds = tuple(knobs.kinds)
+  if set(kinds) - set(targets_lib.KINDS) or not kinds or len(set(kinds)) < len(kinds):
+    raise UserError(f"{where}.kinds {kinds}: each is one of {', '.join(targets_lib.KINDS)}, and comes once")
+  if "advantage" in kinds and knobs.advantage_from_q and "q" not in kinds[:kinds.index("advantage")]:
+    raise UserError(f"{where}.advantage_from_q: 'q' must stand before 'advantage' in {where}.kinds")
   check_labels(knobs, config.monte_carlo, config.rollouts)
+  errors.one_of(targets_lib.BALANCES, knobs, where, "balance")
+  errors.at_least(1, knobs, where, "prover_k")
+  errors.at_least(0, knobs, where, "text_weight")
+  if not 0 < knobs.valid_fraction < 1:
+    raise UserError(f"{where}.valid_fraction {knobs.valid_fraction} is not between 0 and 1")
+  architecture.check(knobs.model, f"{where}.model", config.mesh)
+  vocabulary_lib.check_fits(config.vocabulary, knobs.model.vocab_size, f"{where}.model")
+  if knobs.init_from != "sft":
+    architecture.check_checkpoint(knobs.init_from, f"{where}.init_from", root)
+  for name in ("pretrain",) * (knobs.pretrain.num_steps != 0) + kinds:
+    fit.check(knobs[name], f"{where}.{name}")
+    fit.check_batch(knobs[name], f"{where}.{name}", parts)
 
 
 def check_labels(knobs, labels, seeds):
@@ -139,7 +153,6 @@ def check_labels(knobs, labels, seeds):
 def run_stage(run: Run):
   """verifier: problems, rollouts, values (and sft) -> verifier/base, verifier/<kind>."""
   knobs = run.config.verifier
-  check(run.config)
   check_labels(knobs, run.made_with("values", "monte_carlo"), run.made_with("rollouts", "rollouts"))
   folder, done = run.start("verifier", sections=["verifier", "policy"],
                            inputs=["problems/train", "problems/validation", "rollouts", "values", "sft"],

@@ -1,4 +1,4 @@
-"""A machine that is taken, one that dies, one that fails: what the process says, and what the others do."""
+"""A machine that is taken, a key that is pressed, a machine that dies, one that fails: what the process says, and what the others do."""
 
 import json
 import os
@@ -49,24 +49,28 @@ def _same(one, two, step):
   assert metrics.read_curves(one / "curves.jsonl") == metrics.read_curves(two / "curves.jsonl")
 
 
-@pytest.mark.parametrize("spec", [False, True])
-def test_a_machine_that_is_taken_saves_and_goes_on_alike(tmp_path, spec):
-  """One process, by itself or the only one of --hosts, where JAX listens, too."""
+@pytest.mark.parametrize("what, spec, status, word", [
+    ("term", False, 143, "preempted"), ("term", True, 143, "preempted"), ("int", False, 130, "interrupted"), ("int", True, 130, "interrupted")])
+def test_a_machine_that_is_taken_saves_and_goes_on_alike(tmp_path, what, spec, status, word):
+  """By SIGTERM or Ctrl-C. One process, by itself or the only one of --hosts, where JAX listens, too."""
   assert _run(tmp_path / "whole", 60)[0][0] == 0
-  [(status, said)] = _run(tmp_path / "taken", 60, "term", 0, 20, spec=spec)
-  assert status == 143 and _steps(tmp_path / "taken") == [21]
-  assert said[-1] == "preempted: toy: saved at step 21; the same command goes on from here"
+  [(ended, said)] = _run(tmp_path / "taken", 60, what, 0, 20, spec=spec)
+  assert ended == status and _steps(tmp_path / "taken") == [21]
+  assert said[-1] == f"{word}: toy: saved at step 21; the same command goes on from here"
   assert _run(tmp_path / "taken", 60)[0][0] == 0
   _same(tmp_path / "whole", tmp_path / "taken", 60)
 
 
-def test_several_hosts_of_which_one_hears_of_it_save_the_same_step(tmp_path):
+@pytest.mark.parametrize("what, status, word", [("term", 143, "preempted"), ("int", 130, "interrupted")])
+def test_several_hosts_of_which_one_hears_of_it_save_the_same_step(tmp_path, what, status, word):
   assert [status for status, _ in _run(tmp_path / "whole", 400, hosts=2)] == [0, 0]
-  ended = _run(tmp_path / "taken", 400, "term", 1, 20, hosts=2)
+  ended = _run(tmp_path / "taken", 400, what, 1, 20, hosts=2)
   [step] = _steps(tmp_path / "taken")
   assert 20 < step < 400
-  for status, said in ended:
-    assert status == 143 and f"preempted: toy: saved at step {step}; the same command goes on from here" in said, said
+  said = f"toy: saved at step {step}; the same command goes on from here"
+  assert ended[1][0] == status and f"{word}: {said}" in ended[1][1], ended
+  assert ended[0][0] in (143, status), ended  # which it was told by, or the other's if that one is the first to leave
+  assert f"preempted: {said}" in ended[0][1] or f"error: host 1 ended: {word}: {said}" in ended[0][1], ended
   assert [status for status, _ in _run(tmp_path / "taken", 400, hosts=2)] == [0, 0]
   _same(tmp_path / "whole", tmp_path / "taken", 400)
 

@@ -2,7 +2,7 @@
 
   python tests/faults/toy.py WORKDIR HOSTS STEPS [WHAT INDEX STEP]
 
-WHAT happens on process INDEX (-1: all) before that step, -1 is as soon as JAX's service is there: die, fail or term.
+WHAT happens on process INDEX (-1: all) before that step, -1 is as soon as JAX's service is there: die, fail, term or int.
 """
 
 import os
@@ -58,12 +58,13 @@ def happens(what: str, index: int, step: int):
       return
     if what == "fail":
       raise UserError("a mistake that this host alone can see")
-    os.kill(os.getpid(), {"die": signal.SIGKILL, "term": signal.SIGTERM}[what])
+    os.kill(os.getpid(), {"die": signal.SIGKILL, "term": signal.SIGTERM, "int": signal.SIGINT}[what])
   return at_step
 
 
 if __name__ == "__main__":
   root, spec, steps, *rest = sys.argv[1:]
+  signal.signal(signal.SIGINT, signal.default_int_handler)  # as at a terminal, whoever runs this
   event = happens(rest[0], int(rest[1]), int(rest[2])) if rest else lambda n: None
   status = main.to_the_end(lambda: train(pathlib.Path(root), spec, int(steps), event), several=bool(spec))
   sys.stdout.flush()

@@ -225,9 +225,9 @@ def test_every_part_of_a_name_counts():
 
 @pytest.mark.parametrize("row", [(-0.1, 0, 1.0), (1.0, -1, 1.0), (1.0, 0, 0.0), (1.0, 0, 1.1), (float("nan"), 0, 1.0)])
 def test_settings_that_mean_nothing(row):
-  with pytest.raises(UserError):
-    sampling_lib.check(sampling_lib.Sampling(*row))
-  assert sampling_lib.check(GREEDY) == GREEDY
+  with pytest.raises(UserError, match=r"config\.here\.(temperature|top_k|top_p) .* is "):
+    sampling_lib.check(sampling_lib.Sampling(*row), "config.here")
+  sampling_lib.check(GREEDY, "config.here")
 
 
 @pytest.mark.parametrize("steps_at_once", [1, 2])
