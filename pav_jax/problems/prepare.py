@@ -114,7 +114,7 @@ def run_stage(run: Run):
       mixture = knobs[split]
       with grading.Grader(run.config.grading.workers, run.config.grading.timeout_s) as grader:
         shards = _write_split(folder, split, mixture, knobs, source, tasks, vocabulary, local, grader)
-      folder.finish(shards, {"mixture": mixture, "vocabulary": vocabulary.fingerprint})
+      folder.finish(shards, {"mixture": mixture, "vocabulary": vocabulary.fingerprint, "steps": knobs.steps})
 
 
 @contextlib.contextmanager

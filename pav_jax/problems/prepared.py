@@ -38,10 +38,10 @@ def read(folder: Folder, count: int = -1) -> Problems:
 
 def vocabulary(folder: Folder) -> vocabulary_lib.Vocabulary:
   """The vocabulary that the run's ids are of (it travels with the problems), with its rule of steps. UserError if it is another by now."""
-  manifest = folder.manifest()
+  facts = folder.manifest()["facts"]
   # Runs of before there was a choice have lines.
-  found = vocabulary_lib.load(folder.path / "vocabulary.model", manifest["config"]["problems"].get("steps", "newline"))
-  if found.fingerprint != manifest["facts"]["vocabulary"]:
+  found = vocabulary_lib.load(folder.path / "vocabulary.model", facts.get("steps", "newline"))
+  if found.fingerprint != facts["vocabulary"]:
     raise UserError(f"{folder.path / 'vocabulary.model'} is damaged: its checksum is not the manifest's; "
                     "one of the other splits has it, too")
   return found
