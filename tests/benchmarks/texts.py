@@ -39,7 +39,7 @@ def steps_of(texts: list[str]) -> dict[str, dict]:
                    "one step": float((count_p == 1).mean()), "more than 40 steps": float((count_p > 40).mean())}
   lines = found["newline"]["steps"]
   return found | {"solutions": len(texts), "lines that end within an environment": 1 - found["outside"]["steps"] / lines,
-                  "lines of white space alone": sum(not line.strip() for text in texts for line in text.strip().split("\n"))}
+                  "lines of spaces": sum(bool(line) and line.isspace() for text in texts for line in text.strip().split("\n"))}
 
 
 def cut_off(problems: list[problem.Problem], dataset: str, grader: grading.Grader) -> dict:
