@@ -39,7 +39,7 @@ def read(folder: Folder, count: int = -1) -> Problems:
 def vocabulary(folder: Folder) -> vocabulary_lib.Vocabulary:
   """The vocabulary that the run's ids are of (it travels with the problems), with its rule of steps. UserError if it is another by now."""
   facts = folder.manifest()["facts"]
-  # Runs of before there was a choice have lines.
+  # Problems prepared before there was a choice have lines.
   found = vocabulary_lib.load(folder.path / "vocabulary.model", facts.get("steps", "newline"))
   if found.fingerprint != facts["vocabulary"]:
     raise UserError(f"{folder.path / 'vocabulary.model'} is damaged: its checksum is not the manifest's; "

@@ -1,6 +1,6 @@
 """What real solutions look like to us: their steps under every rule, and what grading makes of them when they are cut off.
 
-  python tests/benchmarks/texts.py --data=FOLDER [--record=.readme]
+  python tests/benchmarks/texts.py --data=FOLDER [--record=docs/results/records]
 
 FOLDER holds MATH.tar.gz and gsm8k/, as published. Ten minutes on two CPU cores.
 Characters stand for tokens: a rule's automaton runs over characters anyway.
@@ -60,7 +60,7 @@ def cut_off(problems: list[problem.Problem], dataset: str, grader: grading.Grade
 def main():
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
   parser.add_argument("--data", type=pathlib.Path, required=True)
-  parser.add_argument("--record", type=pathlib.Path, default=pathlib.Path(".readme"))
+  parser.add_argument("--record", type=pathlib.Path, default=pathlib.Path("docs/results/records"))
   flags = parser.parse_args()
   sets = solutions(flags.data)
   write = lambda name, found: (flags.record / name).write_text(

@@ -44,11 +44,11 @@ def test_round_trip(trained, text):
 
 def test_the_rule_of_steps_is_that_of_the_problems(trained, tmp_path):
   (tmp_path / "vocabulary.model").write_bytes(open(trained.path, "rb").read())
-  manifest = {"facts": {"vocabulary": trained.fingerprint, "steps": "blank"}}
-  folder = types.SimpleNamespace(path=tmp_path, manifest=lambda: manifest)
+  facts = {"vocabulary": trained.fingerprint, "steps": "blank"}
+  folder = types.SimpleNamespace(path=tmp_path, manifest=lambda: {"facts": facts})
   ids = np.array(trained.encode("a\nb\n\n"))
   assert [len(steps.split(ids, prepared.vocabulary(folder).step_rule)), len(steps.split(ids, trained.step_rule))] == [1, 2]
-  del manifest["facts"]["steps"]  # made before there was a choice
+  del facts["steps"]  # made before there was a choice
   assert len(steps.split(ids, prepared.vocabulary(folder).step_rule)) == 2
 
 
