@@ -44,7 +44,7 @@ def get_config() -> ml_collections.ConfigDict:
               "min_length": 3, "max_length": 4, "modulus": 16, "operations": ("+1", "+3", "-2", "-5", "*3", "*7"),
               "noise": 0.1, "lure": 0.7, "lured": 0.5,
               "slip": 0.0, "restate": 0.0, "slack": 1, "give_up": 0.0, "bystanders": 0.0},
-          "train_size": 12000, "validation_size": 200, "test_size": 200, "train_seed": 1, "validation_seed": 2,
+          "train_size": 12000, "validation_size": 500, "test_size": 200, "train_seed": 1, "validation_seed": 2,
           "test_seed": 20_241_010},
       "vocabulary": {"path": "", "size": 376, "train_on": 5000},
       "grading": {"workers": 2, "timeout_s": 5.0},
