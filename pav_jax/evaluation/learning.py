@@ -5,8 +5,9 @@
   2. On the test problems: accuracy, greedy accuracy and Pass@N of SFT, RFT and
      every arm; problems SFT never solves that an arm does.
   3. Differences to `outcome` (ORM-RL), seed by seed, and how many times fewer
-     samples an arm needs to get where `outcome` got at best; shares of updates that
-     were clipped, by the gradient's norm and by PPO's ratio.
+     samples an arm needs to get where `outcome` got at best; the same against
+     `outcome_critic`, whose baseline is the verifier, too: what is left is progress.
+     Shares of updates that were clipped, by the gradient's norm and by PPO's ratio.
   4. rl_report/report.json, its figures, and a short table.
 
 Intervals are over training seeds on the same test problems (Student's t), and with one
@@ -52,14 +53,12 @@ def run_stage(run: Run):
   report = {"command": report_lib.command(), "seeds": list(knobs.seeds), "problems": len(right["sft"]),
             "samples": int(right["sft"].shape[1]), "training": facts["training"],
             "policies": {name: standing(right, greedy, members, right["sft"], draws) for name, members in policies.items()},
-            "differences": {name: difference(right, arms[name], arms["outcome"], draws)
-                            for name in arms if name != "outcome" and "outcome" in arms},
+            "differences": differences(right, arms, "outcome", draws), "over_critic": differences(right, arms, "outcome_critic", draws),
             "over_start": {name: difference(right, arms[name], [start] * len(arms[name]), draws) for name in arms},
             "validation": {name: on_validation([curves[m] for m in members]) for name, members in arms.items()},
             "clipped": {name: clipped([metrics.read_curves(folder.path / m / "curves.jsonl") for m in members])
                         for name, members in arms.items()},
-            "sooner": {name: sooner([curves[m] for m in arms[name]], [curves[m] for m in arms["outcome"]])
-                       for name in arms if name != "outcome" and "outcome" in arms},
+            "sooner": paces(curves, arms, "outcome"), "sooner_than_critic": paces(curves, arms, "outcome_critic"),
             "seconds": {name: seconds(metrics.read_curves(folder.path / members[0] / "curves.jsonl")) for name, members in arms.items()},
             "curves": curves, "versions": records.versions(), "config": json.loads(json.dumps(run.config.rl.to_dict(), default=str)),
             "machine": report_lib.machine(run)}
@@ -114,6 +113,17 @@ def standing(right, greedy, members: list[str], sft_pn, draws: int) -> dict:
 def difference(right, first: list[str], second: list[str], draws: int) -> tuple[float, float, float]:
   """(mean, low, high) of first - second in accuracy, paired by problem and by seed."""
   return interval(np.stack([right[a].mean(axis=1) - right[b].mean(axis=1) for a, b in zip(first, second)], axis=1), draws=draws)
+
+
+def differences(right, arms: dict[str, list[str]], base: str, draws: int) -> dict:
+  """`difference` of every other arm to this one; none where it was not trained."""
+  return {name: difference(right, arms[name], arms[base], draws) for name in arms if name != base and base in arms}
+
+
+def paces(curves, arms: dict[str, list[str]], base: str) -> dict:
+  """`sooner` of every other arm than this one; none where it was not trained."""
+  of = lambda arm: [curves[member] for member in arms[arm]]
+  return {name: sooner(of(name), of(base)) for name in arms if name != base and base in arms}
 
 
 def interval(accuracy_ps: np.ndarray, draws: int) -> tuple[float, float, float]:

@@ -42,3 +42,10 @@ def test_shares_of_clipped_updates_and_validation_accuracies():
   assert learning.clipped([rows, rows[:1]]) == {"norm": pytest.approx(2.5 / 3), "ratio": pytest.approx(1 / 3)}
   line = lambda *accuracies: [{"accuracy": x} for x in accuracies]
   assert learning.on_validation([line(0.25, 0.75), line(0.5, 0.5)]) == {"last": [0.75, 0.5], "mean": [0.5, 0.5]}
+
+
+def test_every_arm_is_set_against_one_that_was_trained():
+  right = {"a/0": np.array([[1, 1], [1, 0]], bool), "outcome/0": np.array([[1, 0], [0, 0]], bool)}
+  arms, curves = {"a": ["a/0"], "outcome": ["outcome/0"]}, {"a/0": [{"samples": 10, "accuracy": 0.5}], "outcome/0": [{"samples": 30, "accuracy": 0.25}]}
+  assert learning.differences(right, arms, "outcome", 50)["a"][0] == 0.5 and learning.differences(right, arms, "outcome_critic", 50) == {}
+  assert learning.paces(curves, arms, "outcome")["a"]["median"] == 3.0 and learning.paces(curves, arms, "outcome_critic") == {}
