@@ -27,7 +27,8 @@ DEFAULT = str(_ROOT / "configs/default.py")
 
 def path_in(argv: list[str]) -> str:
   """What --config= says on a command line; '' without one."""
-  return next((a.partition("=")[2] for a in argv if a.startswith(("--config=", "-config="))), "")
+  after = dict(zip(argv, argv[1:]))
+  return next((a.partition("=")[2] for a in argv if a.startswith(("--config=", "-config="))), after.get("--config", after.get("-config", "")))
 
 
 def load(path: str) -> config_dict.ConfigDict:
@@ -39,7 +40,7 @@ def load(path: str) -> config_dict.ConfigDict:
     raise UserError(f"--config: there is no file {name}")
   try:
     config = _get_config(name)(*([argument] if argument else []))
-  except (AttributeError, ImportError, KeyError, NameError, OSError, SyntaxError, TypeError, ValueError) as error:
+  except Exception as error:  # whatever a user's file may raise
     raise UserError(f"--config={path}: {type(error).__name__}: {' '.join(str(error).split())}") from error
   if not isinstance(config, config_dict.ConfigDict):
     raise UserError(f"--config={path}: get_config gives a {type(config).__name__}, not a ConfigDict")
@@ -69,6 +70,8 @@ def _compare(found: config_dict.ConfigDict, wanted: config_dict.ConfigDict, name
   for key, value in found.items():
     if key not in wanted:
       raise UserError(f"{where}: {name}.{key} is no key of a config{_meant(key, wanted, f'{name}.')}")
+    if isinstance(value, tuple) and isinstance(wanted[key], tuple) and wanted[key] and not all(_alike(x, wanted[key][0]) for x in value):
+      raise UserError(f"{where}: {name}.{key} {value} is not a tuple of {_kind(wanted[key][0])}")
     if not _alike(value, wanted[key]):
       raise UserError(f"{where}: {name}.{key} is of type {_kind(value)}, not {_kind(wanted[key])}")
     if _is_section(value):
@@ -96,7 +99,9 @@ def check_flags(arguments: list[str], config: config_dict.ConfigDict, path: str)
     flag = re.fullmatch(r"--?(?:no)?config\.([^=]+)(?:=.*)?", argument, re.DOTALL)
     if not flag:
       continue
-    key = re.sub(r"\[\d+\]$", "", flag[1])  # a place in a tuple
+    key = flag[1]
+    if "[" in key:
+      raise UserError(f"command line: --config.{key}: a tuple is given whole, as --config.{key.partition('[')[0]}=2,4")
     value = config
     for part in key.split("."):
       if not _is_section(value) or part not in value:

@@ -172,6 +172,7 @@ def _run_stages(config, workdir: epath.Path):
       hosts.by_the_first(functools.partial(module.run_stage, dataclasses.replace(this, alone=True)), NO_DEVICE[module.__name__])
     else:
       module.run_stage(this)
+    NOTICE.raise_if_heard()
     if module.__name__ == STAGES["problems"]:  # how many there are is known now
       _check_stages(modules[i + 1:], config, workdir)
 
@@ -195,8 +196,7 @@ def main() -> int:
       return 0
     config, workdir = parse(sys.argv)
     if _MODE.value == "compile":
-      compile_for(config, _TOPOLOGY.value, workdir)
-      return 0
+      return to_the_end(functools.partial(compile_for, config, _TOPOLOGY.value, workdir), several=False)
   except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     return 2

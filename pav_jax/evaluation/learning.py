@@ -7,7 +7,7 @@
   3. Differences to `outcome` (ORM-RL), seed by seed, and how many times fewer
      samples an arm needs to get where `outcome` got at best; the same against
      `outcome_critic`, whose baseline is the verifier, too: what is left is progress.
-     Shares of updates that were clipped, by the gradient's norm and by PPO's ratio.
+     Shares of updates that a bound on the gradient's norm has cut.
   4. rl_report/report.json, its figures, and a short table.
 
 Intervals are over training seeds on the same test problems (Student's t), and with one
@@ -56,7 +56,7 @@ def run_stage(run: Run):
             "differences": differences(right, arms, "outcome", draws), "over_critic": differences(right, arms, "outcome_critic", draws),
             "over_start": {name: difference(right, arms[name], [start] * len(arms[name]), draws) for name in arms},
             "validation": {name: on_validation([curves[m] for m in members]) for name, members in arms.items()},
-            "clipped": {name: clipped([metrics.read_curves(folder.path / m / "curves.jsonl") for m in members])
+            "norm_clipped": {name: norm_clipped([metrics.read_curves(folder.path / m / "curves.jsonl") for m in members])
                         for name, members in arms.items()},
             "sooner": paces(curves, arms, "outcome"), "sooner_than_critic": paces(curves, arms, "outcome_critic"),
             "seconds": {name: seconds(metrics.read_curves(folder.path / members[0] / "curves.jsonl")) for name, members in arms.items()},
@@ -106,7 +106,8 @@ def standing(right, greedy, members: list[str], sft_pn, draws: int) -> dict:
     pass_at_n.append({"n": n, "accuracy": mean, "low": low, "high": high})
   return {"accuracy": over(np.stack([right[m].mean(axis=1) for m in members], axis=1)),
           "greedy": over(np.stack([greedy[m] for m in members], axis=1).astype(float)),
-          "varies": "training seeds" if len(members) > 1 else "problems", "pass_at_n": pass_at_n, "sft_never_solved": int(unsolved_p.sum()),
+          "varies": "training seeds" if len(members) > 1 else "problems", "by_seed": [float(right[m].mean()) for m in members],
+          "pass_at_n": pass_at_n, "sft_never_solved": int(unsolved_p.sum()),
           "newly_solved": float(np.mean([right[m][unsolved_p].any(axis=1).sum() for m in members]))}
 
 
@@ -137,10 +138,9 @@ def on_validation(curves: list[list[dict]]) -> dict:
           "mean": [float(np.mean([point["accuracy"] for point in curve])) for curve in curves]}
 
 
-def clipped(rows_s: list[list[dict]]) -> dict:
-  """norm, ratio: shares of updates whose gradient, and of tokens whose ratio, was clipped; means over iterations and seeds."""
-  mean = lambda key: float(np.mean([row[key] for rows in rows_s for row in rows if key in row]))
-  return {"norm": mean("norm_clipped"), "ratio": mean("ratio_clipped")}
+def norm_clipped(rows_s: list[list[dict]]) -> float:
+  """Share of an arm's updates whose gradient a bound on the norm has cut: the mean over iterations and seeds."""
+  return float(np.mean([row["norm_clipped"] for rows in rows_s for row in rows if "norm_clipped" in row]))
 
 
 def sooner(first: list[list[dict]], second: list[list[dict]]) -> dict:

@@ -66,10 +66,10 @@ def policy_loss(network: Network, *, clip_ratio: float, kl: float):
     if kl:
       loss += kl * divergence
     tokens = batch.mask_bt.sum()
-    outside_bt = (jnp.abs(ratio_bt - 1) > clip_ratio) * batch.mask_bt if clip_ratio else jnp.zeros(1)
+    cut_bt = (gain_bt < ratio_bt * batch.advantage_bt) * batch.mask_bt  # beyond a bound, and further from it still is what is asked
     rows = (batch.mask_bt.sum(axis=1) > 0).sum().astype(jnp.float32)
     return loss, rows, {"kl": (divergence, tokens), "entropy": (-(ratio_bt * log_prob_bt * batch.mask_bt).sum(), tokens),
-                        "ratio_clipped": (outside_bt.sum(), tokens)}
+                        "ratio_clipped": (cut_bt.sum(), tokens)}
   return loss_fn
 
 

@@ -226,22 +226,23 @@ class Trainer:
     batch = mesh_lib.put_rows(batch_of(seen, knobs), arena.mesh)
     following = state.step + 1  # now: an update takes the state's buffers
     inner = TrainState(state.step, state.params, state.opt_state["policy"])
-    if n == 0 and value is not None:  # or the first gradients would be those of an untrained baseline
+    moves = n > 0 or value is None
+    if not moves:  # or the first gradients would be those of an untrained baseline
       warmup = []
       for _ in range(knobs.value_warmup):
         value, of_value = self._update_value(value, batch, key)
         warmup.append(of_value["loss"])
       figures |= {f"value_warmup_{at}": float(loss) for at, loss in zip(("first", "last"), (warmup[:1] + warmup[-1:]))}
-      batch = batch._replace(advantage_bt=0 * batch.advantage_bt)
-    norms = []
+    cut = []  # of each update: its gradient's norm, its share of clipped ratios
     for _ in range(knobs.updates):
-      inner, metrics = self._update(inner, batch, key)
-      norms.append(metrics["grad_norm"])
+      inner, metrics = self._update(inner, batch if moves else batch._replace(mask_bt=0 * batch.mask_bt), key)
+      cut.append((metrics["grad_norm"], metrics["ratio_clipped"]))
       if value is not None:
         value, of_value = self._update_value(value, batch, key)
         metrics |= {"value_loss": of_value["loss"]}
     figures |= {name: float(x) for name, x in metrics.items()}
-    figures["norm_clipped"] = float(np.mean([float(norm) > knobs.clip_norm for norm in norms]))
+    norms, ratios = np.array(cut, float).T
+    figures |= {"norm_clipped": float(np.mean(norms > knobs.clip_norm)), "ratio_clipped": float(np.mean(ratios))}
     clock.append(time.perf_counter())
     figures |= dict(zip(("rollout_s", "score_s", "update_s"), np.diff(clock)))
     self._watch(n, figures, responses, problem_p)

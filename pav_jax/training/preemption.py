@@ -35,15 +35,19 @@ class _Notice:
     # Whoever ends a group of processes may say it twice, by itself and through the shell that started us.
     if self._heard_at is not None and time.monotonic() < self._heard_at + 1:
       return
-    self._number = number
-    if self._waits and self._heard_at is None:
-      self._heard_at = time.monotonic()
+    first, self._heard_at, self._number = self._heard_at is None, time.monotonic(), number
+    if self._waits and first:
       if number == signal.SIGINT:
         os.write(2, _SAVES)  # A step may last, and someone is looking.
       if self._pass_on is not None:
         self._pass_on(number)
       return
-    raise self.left("what was finished is kept")
+    self.raise_if_heard()
+
+  def raise_if_heard(self):
+    """Ends this process if it was told to. For the time between stages: a library's bare `except:` may have held up what `hear` raised."""
+    if self._heard_at is not None:
+      raise self.left("what was finished is kept")
 
   def left(self, what: str) -> Preempted:
     """The exception that ends this process: by the signal it has heard, or that of another host."""
@@ -51,7 +55,7 @@ class _Notice:
 
   def listen(self, pass_on: Callable[[int], None] | None = None):
     """Hears SIGTERM and Ctrl-C from now on; pass_on: who else is told when a loop is to end."""
-    self._pass_on = pass_on
+    self._pass_on, self._heard_at = pass_on, None
     signal.signal(signal.SIGTERM, self.hear)
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as in a script's background, which Ctrl-C does not mean
       signal.signal(signal.SIGINT, self.hear)
@@ -64,8 +68,7 @@ class _Notice:
       yield
     finally:
       self._waits = False
-    if self._heard_at is not None:
-      raise self.left("what was finished is kept")
+    self.raise_if_heard()
 
   def due(self, step: int) -> bool:
     """Whether a loop that has done so many steps is to save and end now; the same on all hosts, which all must ask."""

@@ -30,7 +30,7 @@ def test_what_varies_decides_the_interval():
   right = {"a/0": np.array([[1, 1], [0, 0]], bool), "a/1": np.array([[1, 1], [1, 0]], bool), "sft": np.zeros((2, 2), bool)}
   greedy = {name: x[:, 0] for name, x in right.items()}
   found = learning.standing(right, greedy, ["a/0", "a/1"], right["sft"], 200)
-  assert found["varies"] == "training seeds"
+  assert found["varies"] == "training seeds" and found["by_seed"] == [0.5, 0.75]
   assert found["accuracy"] == pytest.approx((0.625, 0.625 - 12.706 * 0.125, 0.625 + 12.706 * 0.125), abs=1e-3)
   one = learning.standing(right, greedy, ["a/0"], right["sft"], 200)
   assert one["varies"] == "problems" and one["accuracy"] == (0.5, 0.0, 1.0)
@@ -38,8 +38,8 @@ def test_what_varies_decides_the_interval():
 
 
 def test_shares_of_clipped_updates_and_validation_accuracies():
-  rows = [{"step": 1, "norm_clipped": 1.0, "ratio_clipped": 0.5}, {"step": 1, "valid_accuracy": 0.5}, {"step": 2, "norm_clipped": 0.5, "ratio_clipped": 0.0}]
-  assert learning.clipped([rows, rows[:1]]) == {"norm": pytest.approx(2.5 / 3), "ratio": pytest.approx(1 / 3)}
+  rows = [{"step": 1, "norm_clipped": 1.0}, {"step": 1, "valid_accuracy": 0.5}, {"step": 2, "norm_clipped": 0.5}]
+  assert learning.norm_clipped([rows, rows[:1]]) == pytest.approx(2.5 / 3)
   line = lambda *accuracies: [{"accuracy": x} for x in accuracies]
   assert learning.on_validation([line(0.25, 0.75), line(0.5, 0.5)]) == {"last": [0.75, 0.5], "mean": [0.5, 0.5]}
 

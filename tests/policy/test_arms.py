@@ -209,6 +209,15 @@ def test_the_value_function_begins_at_nothing_and_learns_while_the_policy_waits(
   assert 0 < first["value_warmup_last"] < 0.5 * first["value_warmup_first"] and "value_warmup_first" not in second
 
 
+def test_the_policy_waits_for_the_value_function_to_the_bit(root):
+  rl(root, baseline="value", num_steps=1, eval_every=1, updates=2, clip_ratio=0.2, kl=1.0)
+  policy = lambda path: {name: x for name, x in _tree(path).items() if name.startswith("best params")}
+  before, after = policy(root / "sft"), policy(root / "rl" / "progress" / "0")
+  assert before.keys() == after.keys()
+  for name, x in before.items():
+    np.testing.assert_array_equal(x, after[name], err_msg=name)
+
+
 def test_rates_warm_up_over_iterations_and_the_value_functions_not_at_all():
   """As the paper's config has it: the policy's rate is at its peak after `warmup_steps` iterations of `updates` steps each."""
   knobs = paper.get_config().rl

@@ -186,6 +186,7 @@ def test_clipping_stops_at_the_ratio():
     loss = losses.policy_loss(TABLE, clip_ratio=0.2, kl=0.0)
     gradient = jax.grad(lambda params: loss(params, row, None)[0])(PARAMS)["policy"]
     assert bool(jnp.abs(gradient).max() > 0) == moves
+    assert loss(PARAMS, row, None)[2]["ratio_clipped"][0] == (0 if moves else STEPS)  # as many tokens as did not move
 
 
 def test_the_value_function_learns_its_target():

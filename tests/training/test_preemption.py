@@ -88,3 +88,14 @@ def test_other_hosts_are_told_once(notice):
       notice.hear(signal.SIGTERM, None)
       notice.hear(signal.SIGTERM, None)
   assert told == [signal.SIGTERM]
+
+
+def test_what_a_library_swallowed_ends_the_run_between_stages(notice):
+  """A bare `except:` around the handler's call: the stage goes on to its end, and nothing after it begins."""
+  try:
+    notice.hear(signal.SIGTERM, None)
+  except:  # as in a library
+    pass
+  with pytest.raises(preemption.Preempted):
+    notice.raise_if_heard()
+  assert notice.due(0)  # a loop that begins all the same saves at once
