@@ -11,6 +11,7 @@ from configs import default
 from configs import smoke
 from pav_jax import main
 from pav_jax.errors import UserError
+from pav_jax.problems import vocabulary
 from pav_jax.training import records
 from pav_jax.verifiers import targets
 
@@ -138,6 +139,16 @@ def test_malformed_rows_are_counted_in_the_manifest(tmp_path):
   counts = records.Folder(tmp_path / "run" / "problems" / "test").manifest()["counts"]
   assert (counts["malformed"], counts["problems"]) == (2, 20)
   assert records.Folder(tmp_path / "run" / "problems" / "train").manifest()["counts"]["malformed"] == 0
+
+
+def test_a_flag_that_is_corrected_is_not_refused(tmp_path):
+  """Nothing was made but plans and a vocabulary, which is the new plan's then; what was made binds."""
+  with pytest.raises(UserError, match="longer than problems.max_prompt = 8"):
+    main.run(miniature(stage="problems", **{"problems.max_prompt": 8, "vocabulary.size": 310}), tmp_path)
+  main.run(miniature(stage="problems"), tmp_path)
+  assert {vocabulary.load(path).size for path in tmp_path.glob("problems/**/vocabulary.model")} == {320}
+  with pytest.raises(UserError, match="vocabulary.size was 320, now 310; remove that folder"):
+    main.run(miniature(stage="problems", **{"vocabulary.size": 310}), tmp_path)
 
 
 def test_a_checkpoint_of_another_vocabulary_is_refused(done, tmp_path):
