@@ -52,6 +52,8 @@ def _anchors(page) -> set[str]:
     ("```bash\nmake --seed=1\n```\n![a](b2.svg) [c](d3.md#e4)", []),
     ("Gemma 25, Eq. 5.8 times", [1]),
     ("Someone weighs often.", []),
+    ("{% set x = 26 %}{{ x }} points", [1]),
+    ("{{ (r.a if r else 5.8) | number }} times", [1]),
 ])
 def test_a_number_needs_a_source(text, lines):
   assert [n for n, _ in pages.unsourced(text)] == lines
