@@ -1,4 +1,4 @@
-"""Where outcome rewards are rare: the bed on which RL with progress is studied (docs/results/rl.md).
+r"""Where outcome rewards are rare: the bed on which RL with progress is studied (docs/results/rl.md).
 
 Five or six days modulo 31, half of them luring; the policy solves .12, and an
 iteration sees one problem.
@@ -10,11 +10,15 @@ RL starts from the SFT policy (`rl.init_from`): after RFT most responses are rig
 updates. The verifier learns at every token, and PAV-RL takes it for its baseline there; ORM-RL, which has no process
 verifier, the other responses' mean. Half an hour on 2 cores. What came of it: docs/results/rl.md.
 
-The current policy's own advantages take as long as all the other arms together, and go by themselves:
+Two runs stand beside it, each in a workdir of its own to which `problems`, `sft`, `rollouts`, `values` and `verifier` were
+copied. The random control at the setting of outcome_critic, whose critic it has (progress's rate is too high for that one):
+
+  python -m pav_jax.main --config=configs/sparse.py --config.stage=rl --config.rl.arms=random, \
+    --config.rl.lr_factor.random=0.7142857142857143 --workdir=runs/sparse_random
+
+And the current policy's own advantages, which take longer than all other arms together (not recorded yet):
 
   python -m pav_jax.main --config=configs/sparse.py --config.stage=rl --config.rl.arms=vine, --workdir=runs/sparse_vine
-
-with `problems`, `sft`, `rollouts`, `values` and `verifier` copied from runs/sparse.
 """
 
 from configs import default

@@ -113,9 +113,20 @@ def unsourced(source: str) -> list[tuple[int, str]]:
     text = pattern.sub(lambda found: found[0] if BARE.fullmatch(found[0]) else "\n" * found[0].count("\n") or "\0", text)
   lines = source.splitlines()
   found = {text.count("\n", 0, x.start()) + 1 for x in NUMBER.finditer(text)}
-  for output in ENVIRONMENT.parse(source).find_all(nodes.Output):
+  tree = ENVIRONMENT.parse(source)
+  for output in tree.find_all(nodes.Output):
     found |= {x.lineno for x in output.nodes if not isinstance(x, (nodes.TemplateData, nodes.Name)) and not x.find(nodes.Name)}
+  # Nor may a name, or one branch of a condition, stand for a number that is typed.
+  shown = [x.node for x in tree.find_all(nodes.Assign)] + [x for output in tree.find_all(nodes.Output) for x in output.nodes]
+  found |= {y.lineno for x in shown for y in _branches(x) if isinstance(y, nodes.Const) and isinstance(y.value, (int, float))}
   return [(n, lines[n - 1].strip()) for n in sorted(found)]
+
+
+def _branches(x: nodes.Node | None) -> list[nodes.Node]:
+  """What an expression may come to, before its filters."""
+  while isinstance(x, nodes.Filter):
+    x = x.node
+  return _branches(x.expr1) + _branches(x.expr2) if isinstance(x, nodes.CondExpr) else [x] if x else []
 
 
 def render(name: str) -> str:
