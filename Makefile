@@ -2,9 +2,9 @@
 # make quickstart  the whole method on this machine; the page is runs/quickstart/report/index.html
 # make didactic    the paper's argument where all is known exactly: figures and verdicts in runs/didactic
 # make rl          ORM-RL and PAV-RL from the quickstart's artefacts; runs/quickstart/rl_report
-# make test        all tests, then the everyday ones on the other of Python 3.11 and 3.12 (.venv312), where it is found
+# make test        all tests
 # make everyday    those without whole stages
-# make other       those on the other Python alone
+# make other       those on the other of Python 3.11 and 3.12 (.venv312), where it is found
 # make compile     whether a config fits a slice of TPUs: CONFIG, TOPOLOGY; needs none (.venv-tpu)
 # make pods        the same of all of the paper's configs on the slices they name; hours (ONLY='2b rl v5e')
 # make peers       bytes a chip of a training step and what it sends, against plain steps on gemma's and Tunix's modules (.venv-peers)
@@ -58,7 +58,6 @@ didactic: env
 
 test: env
 	@$(VENV)/bin/python -m pytest -q $(FLAGS) tests
-	@$(MAKE) --no-print-directory other
 
 everyday: env
 	@$(VENV)/bin/python -m pytest -q -m "not slow" $(FLAGS) tests
