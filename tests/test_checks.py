@@ -100,7 +100,7 @@ def test_what_the_pipeline_refuses(tmp_path, changes, said):
 
 
 @pytest.mark.parametrize("changes, said", [
-    ({"rl.eval_problems": 201}, "config.rl.eval_problems 201: there are 200 validation problems"),
+    ({"rl.eval_problems": 501}, "config.rl.eval_problems 501: there are 500 validation problems"),
     ({"rl.verifier": "nosuch"}, "config.rl.verifier: checkpoint"),
     ({"verifier.kinds": ("orm",)}, "config.verifier.kinds does not name 'q'"),
     ({"rft.valid_fraction": 1.0}, "config.rft.valid_fraction 1.0"),
