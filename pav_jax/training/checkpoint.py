@@ -75,7 +75,7 @@ class Checkpoints:
   def __exit__(self, kind: type[BaseException] | None, *_):
     if kind is None:
       self.close()
-    # A second SIGTERM waits for nothing. One of several processes ends, too, and the others may be gone, without whom
+    # A second signal waits for nothing. One of several processes ends, too, and the others may be gone, without whom
     # no step is whole.
     elif kind is not Preempted and not hosts.several():
       with contextlib.suppress(Exception):  # what ends the run is told
