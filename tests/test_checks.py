@@ -122,7 +122,7 @@ def test_what_the_run_makes_itself_need_not_be_there(tmp_path):
 def _own(tmp_path, **sizes):
   for split in mixture.SPLITS:
     rows = [json.dumps({"question": f"{n} + 1?", "answer": f"{n + 1}", "solution": f"#### {n + 1}"}) for n in range(sizes.get(split, 5))]
-    (tmp_path / f"{split}.jsonl").write_text("\n".join(rows))
+    (tmp_path / f"{split}.jsonl").write_text("\n".join(rows) + "\n\n")
     (tmp_path / f"{split}.jsonl.gz").write_bytes(gzip.compress("\n".join(rows).encode()))
   return {f"problems.{split}": str(tmp_path / "{split}.jsonl") for split in mixture.SPLITS}
 
@@ -135,6 +135,9 @@ def test_own_problems_need_no_number(tmp_path):
   both = f"{tmp_path}/{{split}}.jsonl,{tmp_path}/{{split}}.jsonl.gz:2"
   assert mixture.most(both, "train", 0) == 10 and mixture.most("arithmetic," + both, "train", 7) == 17
   assert mixture.most("gsm8k," + both, "train", 7) == math.inf
+  (tmp_path / "test.jsonl.gz").write_bytes(b"no archive")
+  with pytest.raises(UserError, match="test.jsonl.gz is damaged"):
+    mixture.most(both, "test", 0)
 
 
 def test_once_they_are_prepared_they_have_been_counted(tmp_path):

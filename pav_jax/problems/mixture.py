@@ -1,9 +1,9 @@
 """The names of problem sets and the mixtures of them, without the seconds that TensorFlow takes."""
 
-import gzip
 import math
 
 from pav_jax.errors import UserError
+from pav_jax.problems import problem
 from pav_jax.training import files
 
 SPLITS = ("train", "validation", "test")
@@ -62,8 +62,7 @@ def most(mixture: str, split: str, arithmetic_size: int) -> float:
 
 
 def _lines(path: str) -> int:
-  content = files.read(files.path(path))
-  return (gzip.decompress(content) if path.endswith(".gz") else content).count(b"\n") + 1
+  return sum(1 for line in problem.unpacked(path).split(b"\n") if line.strip())
 
 
 def check_prompt(prompt: str):

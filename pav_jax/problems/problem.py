@@ -226,7 +226,7 @@ def _solution(fields: dict) -> str:
 def _json_lines(path, parse) -> Rows:
   """`parse(fields, line)` of every line that is not blank; ids must differ."""
   seen = {}
-  for line, content in enumerate(_read(path).split(b"\n"), 1):
+  for line, content in enumerate(unpacked(path).split(b"\n"), 1):
     if not content.strip():
       continue
     try:
@@ -240,7 +240,8 @@ def _json_lines(path, parse) -> Rows:
       yield Malformed(str(path), str(line), *bad.args)
 
 
-def _read(path) -> bytes:
+def unpacked(path: str | os.PathLike) -> bytes:
+  """A file's content, of a .gz what is packed in it. UserError for a damaged one."""
   path = files.path(path)
   content = files.read(path)
   try:
