@@ -269,8 +269,7 @@ def _beams(nets: tuple[Net, Net], config, mesh, stored) -> list[Program]:
       networks, params, prefixes, ids(at_once, config.problems.max_prompt), ids(at_once), ids(at_once * width), ids(at_once * width), mesh=mesh)
   keys = jax.ShapeDtypeStruct((rows,), jax.random.key(0).dtype, sharding=NamedSharding(mesh, mesh_lib.ROWS))
   step = dict(candidates=knobs.candidates, max_step=knobs.max_step, sampling=collect.sampling_of(knobs), mesh=mesh)
-  flags = _rows(mesh, lanes, dtype=bool)
-  arguments = (networks, params, prefixes, ids(lanes), ids(lanes), flags, ids(lanes), keys, _tokens(nets[0].config, mesh))
+  arguments = (networks, params, prefixes, *[ids(lanes)] * 4, keys, _tokens(nets[0].config, mesh))
   caches = _placed(jax.eval_shape(functools.partial(beam.expand, networks, **step), *arguments[1:])[3], mesh)
   forward = lambda count, at, new, logits: sum(
       count * size.forward_flops(net.config, at, at + new, logits if net is nets[0] else 0) for net in nets)
