@@ -2,7 +2,8 @@
 
 The tree is the path of the data; every folder imports only from floors below it.
 
-  problems/    a problem, its prompt, its steps, its verdict
+  problems/    a problem, its prompt, its steps, its files
+  grading/     is the answer of a response equal to the reference?    (beside problems/)
   policy/      pi: supervised fine-tuning
   rollouts/    seed responses and continuations
   values/      Q by Monte Carlo; A and best-of-K provers from Q; the paper's equations

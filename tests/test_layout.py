@@ -7,10 +7,11 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "pav_jax"
-FLOORS = {"models": 0, "training": 0, "problems": 1, "rollouts": 2, "values": 3, "verifiers": 4, "search": 5,
+FLOORS = {"models": 0, "training": 0, "grading": 1, "problems": 1, "rollouts": 2, "values": 3, "verifiers": 4, "search": 5,
           "policy": 5, "evaluation": 6, "pods": 6}
-# Folders of one floor that may lean on one another: networks are restored by the machinery of checkpoints.
-SAME_FLOOR = {("models", "training")}
+# Folders of one floor that may lean on one another: networks are restored by the machinery of checkpoints, and a
+# problem's reference is one that the grader can compare with.
+SAME_FLOOR = {("models", "training"), ("problems", "grading")}
 APART = {"didactic": {"training"}}
 DOORS = {
     "gemma": ("pav_jax/models/weights.py",),

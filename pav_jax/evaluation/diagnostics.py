@@ -14,9 +14,9 @@ import random
 
 import numpy as np
 
+from pav_jax.grading import grading
 from pav_jax.models import architecture
 from pav_jax.problems import arithmetic
-from pav_jax.problems import grading
 from pav_jax.problems import prepared
 from pav_jax.rollouts import collect
 from pav_jax.rollouts import jobs as jobs_lib

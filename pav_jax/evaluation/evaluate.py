@@ -19,8 +19,8 @@ from pav_jax import errors
 from pav_jax.errors import UserError
 from pav_jax.evaluation import diagnostics
 from pav_jax.evaluation import intervals
+from pav_jax.grading import grading
 from pav_jax.models import architecture
-from pav_jax.problems import grading
 from pav_jax.problems import mixture
 from pav_jax.problems import prepare
 from pav_jax.problems import prepared

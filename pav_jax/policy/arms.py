@@ -26,6 +26,7 @@ import numpy as np
 
 from pav_jax import errors
 from pav_jax.errors import UserError
+from pav_jax.grading import grading
 from pav_jax.models import architecture
 from pav_jax.models import network as network_lib
 from pav_jax.policy import advantages
@@ -34,7 +35,6 @@ from pav_jax.policy import provers
 from pav_jax.policy import reinforce
 from pav_jax.policy import rft
 from pav_jax.policy import watch
-from pav_jax.problems import grading
 from pav_jax.problems import mixture
 from pav_jax.problems import prepare
 from pav_jax.problems import prepared

@@ -35,12 +35,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from pav_jax.errors import UserError
+from pav_jax.grading import grading
 from pav_jax.models import architecture
 from pav_jax.policy import advantages
 from pav_jax.policy import losses
 from pav_jax.policy import provers
 from pav_jax.policy import watch
-from pav_jax.problems import grading
 from pav_jax.problems import prepared
 from pav_jax.rollouts import collect
 from pav_jax.rollouts import jobs as jobs_lib

@@ -10,8 +10,8 @@ from etils import epath
 import numpy as np
 
 from pav_jax.errors import UserError
+from pav_jax.grading import grading
 from pav_jax.models import architecture
-from pav_jax.problems import grading
 from pav_jax.problems import prepared
 from pav_jax.problems import text
 from pav_jax.rollouts import collect

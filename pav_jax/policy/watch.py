@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from etils import epath
 import numpy as np
 
-from pav_jax.problems import grading
+from pav_jax.grading import grading
 from pav_jax.training import files
 from pav_jax.training import hosts
 from pav_jax.training import metrics

@@ -20,7 +20,7 @@ import numpy as np
 
 from pav_jax import errors
 from pav_jax.errors import UserError
-from pav_jax.problems import grading
+from pav_jax.grading import grading
 from pav_jax.problems import mixture as mixture_lib
 from pav_jax.problems import steps
 from pav_jax.problems import vocabulary as vocabulary_lib

@@ -17,8 +17,8 @@ from etils import epath
 import numpy as np
 
 from pav_jax import errors
+from pav_jax.grading import grading
 from pav_jax.models import architecture
-from pav_jax.problems import grading
 from pav_jax.problems import prepare
 from pav_jax.problems import prepared
 from pav_jax.rollouts import jobs as jobs_lib
@@ -66,7 +66,7 @@ def sample(arch: architecture.Architecture, params, problems: prepared.Problems,
 
 
 def grades_of(rollouts: Rollouts, problems: prepared.Problems, vocabulary, grader: grading.Grader) -> list[grading.Grade]:
-  """The grade of every response; one that was cut off states an answer only where it is marked (`problems/answers.py`)."""
+  """The grade of every response; one that was cut off states an answer only where it is marked (`grading/answers.py`)."""
   texts = [vocabulary.decode(t[:n]) for t, n in zip(rollouts.token_bt, rollouts.length_b)]
   return grader.grade([str(a) for a in problems.answer_p[rollouts.problem_b]], texts,
                       [str(d) for d in problems.dataset_p[rollouts.problem_b]], rollouts.ended_b)

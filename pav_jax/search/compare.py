@@ -17,8 +17,8 @@ import numpy as np
 
 from pav_jax import errors
 from pav_jax.errors import UserError
+from pav_jax.grading import grading
 from pav_jax.models import architecture
-from pav_jax.problems import grading
 from pav_jax.problems import mixture
 from pav_jax.problems import prepare
 from pav_jax.problems import prepared

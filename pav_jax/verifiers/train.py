@@ -25,9 +25,9 @@ import optax
 
 from pav_jax import errors
 from pav_jax.errors import UserError
+from pav_jax.grading import grading
 from pav_jax.models import architecture
 from pav_jax.models.network import Network
-from pav_jax.problems import grading
 from pav_jax.problems import prepared
 from pav_jax.problems import text
 from pav_jax.problems import vocabulary as vocabulary_lib

@@ -35,8 +35,8 @@ import time
 import numpy as np
 from scipy import special
 
+from pav_jax.grading import grading
 from pav_jax.problems import arithmetic
-from pav_jax.problems import grading
 from pav_jax.problems import vocabulary as vocabulary_lib
 from pav_jax.rollouts import collect
 from pav_jax.values import equations

@@ -13,7 +13,7 @@ import pathlib
 
 import numpy as np
 
-from pav_jax.problems import grading
+from pav_jax.grading import grading
 from pav_jax.problems import problem
 from pav_jax.problems import steps
 

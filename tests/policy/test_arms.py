@@ -10,10 +10,10 @@ import pytest
 from configs.paper import gemma2_2b_math as paper
 from pav_jax import main
 from pav_jax.errors import UserError
+from pav_jax.grading import grading
 from pav_jax.policy import arms
 from pav_jax.policy import reinforce
 from pav_jax.policy import rft
-from pav_jax.problems import grading
 from pav_jax.problems import prepared
 from pav_jax.rollouts import collect
 from pav_jax.training import files

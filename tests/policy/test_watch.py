@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from pav_jax.grading import grading
 from pav_jax.policy import watch
-from pav_jax.problems import grading
 
 NL = 9
 LIMITS = {"share": 0.2, "factor": 2.0, "kl": 1.0}

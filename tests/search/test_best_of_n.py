@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from pav_jax.problems import grading
+from pav_jax.grading import grading
 from pav_jax.search import best_of_n
 
 NAN = np.nan

@@ -8,7 +8,7 @@ import pytest
 from configs import default
 import fakes
 from fakes import A, B, BOS, EOS, NL, PAD, RIGHT, WRONG
-from pav_jax.problems import grading
+from pav_jax.grading import grading
 from pav_jax.problems import prepared
 from pav_jax.search import beam
 from pav_jax.search import best_of_n

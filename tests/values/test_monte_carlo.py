@@ -7,7 +7,7 @@ import pytest
 
 import fakes
 from fakes import A, B, BOS, C, EOS, NL, PAD, RIGHT, WRONG
-from pav_jax.problems import grading
+from pav_jax.grading import grading
 from pav_jax.problems import prepared
 from pav_jax.rollouts import collect
 from pav_jax.rollouts import sampling

@@ -10,7 +10,7 @@ import fakes
 import test_monte_carlo as chain
 from fakes import A, B, EOS, NL, PAD, RIGHT, WRONG
 from pav_jax.errors import UserError
-from pav_jax.problems import grading
+from pav_jax.grading import grading
 from pav_jax.rollouts import collect
 from pav_jax.rollouts import sampling
 from pav_jax.values import first_pit

@@ -14,9 +14,10 @@ import time
 import pytest
 
 from pav_jax import errors
-from pav_jax.problems import answers
-from pav_jax.problems import grading
-from pav_jax.problems import workers
+from pav_jax import grade
+from pav_jax.grading import answers
+from pav_jax.grading import grading
+from pav_jax.grading import workers
 
 ROOT = pathlib.Path(__file__).parents[2]
 DATA = pathlib.Path(os.environ.get("PAV_JAX_DATA", ROOT.parent / "shared" / "data"))
@@ -433,7 +434,7 @@ def test_grades_keep_the_order_of_the_rows(grader):
 
 def test_importing_loads_no_heavy_library():
   code = (
-      "import sys, pav_jax.problems.grading\n"
+      "import sys, pav_jax.grade\n"
       "print({'jax', 'tensorflow', 'gemma', 'sympy', 'math_verify', 'numpy'} & set(sys.modules))"
   )
   run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -441,7 +442,7 @@ def test_importing_loads_no_heavy_library():
 
 
 def _run(*arguments):
-  command = [sys.executable, "-m", "pav_jax.problems.grading", *map(str, arguments)]
+  command = [sys.executable, "-m", "pav_jax.grade", *map(str, arguments)]
   return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
@@ -487,7 +488,7 @@ def test_the_command_grades_good_rows_and_reports_bad_ones(tmp_path):
 def test_the_command_ends_well_or_says_why_not(tmp_path, capsys):
   path = tmp_path / "rows.jsonl"
   path.write_text('{"reference": "5", "response": "#### 5", "dataset": "arithmetic"}\n')
-  assert grading.main([str(path), f"--output={tmp_path}/out.jsonl"]) == 0
+  assert grade.main([str(path), f"--output={tmp_path}/out.jsonl"]) == 0
   run = capsys.readouterr()
   assert run.out == f"{tmp_path}/out.jsonl: 1 correct, 0 incorrect, 0 ungradable, 0 error\n"
   assert "1/1" in run.err  # progress
@@ -495,7 +496,7 @@ def test_the_command_ends_well_or_says_why_not(tmp_path, capsys):
       [f"{path}.none"], [path, f"--output={path}"], [path, "--workers=0"], [path, "--timeout=-1"], [tmp_path],
       [path, f"--output={tmp_path}/none/out.jsonl"],
   ):  # fmt: skip
-    assert grading.main(list(map(str, arguments))) == 2
+    assert grade.main(list(map(str, arguments))) == 2
     run = capsys.readouterr()
     assert run.err.startswith("error: ") and run.err.count("\n") == 1 and not run.out
 

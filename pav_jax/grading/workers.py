@@ -11,7 +11,7 @@ import subprocess
 import sys
 from typing import NamedTuple
 
-from pav_jax.problems import comparison
+from pav_jax.grading import comparison
 
 _CHUNK = 32
 _PACKAGE_ROOT = pathlib.Path(__file__).parents[2]
