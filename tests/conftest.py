@@ -38,3 +38,10 @@ def bucket():
   with Bucket() as found:
     os.environ.update(found.environment)  # for good: clients are kept as long as the process lives
     yield found
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory) -> pathlib.Path:
+  """A run's folder with a policy and two verifiers that have learnt nothing (tests/made.py); tests leave it as it is."""
+  from tests.made import run
+  return run(tmp_path_factory.mktemp("made"))
