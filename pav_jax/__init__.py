@@ -29,4 +29,21 @@ Words: policy (pi), prover (mu), q_pi, q_mu, advantage A = Q - Q of the step
 before, effective reward Q^pi + alpha A^mu, ORM (scores whole responses), PQV
 (process verifier of Q), PAV (process verifier of A^mu). Masks are bool,
 weights float.
+
+In Python (docs/how-to/library.md): load, sample, score_steps, beam_search, grade_answers. They are read
+when they are first used, so that importing pav_jax imports nothing.
 """
+
+import importlib
+
+__all__ = ["beam_search", "grade_answers", "load", "sample", "score_steps"]
+
+
+def __getattr__(name: str):
+  if name in __all__:
+    return getattr(importlib.import_module("pav_jax.library"), name)
+  raise AttributeError(f"module 'pav_jax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+  return sorted([*globals(), *__all__])

@@ -42,7 +42,7 @@ TOKENS = jobs.token_tables(VOCABULARY, SIZE)
 NEVER = [PAD, BOS, UNK, SCORE]
 
 
-def _chain(size: int = SIZE) -> Network:
+def chain(size: int = SIZE) -> Network:
   """Logits and score from the last token and from how often each token was read: linear in one-hot and counts."""
   def extend(params, cache, token_bt, valid_bt):
     del params
@@ -81,7 +81,7 @@ def _chain(size: int = SIZE) -> Network:
       flops=lambda start, stop, logit_count=0: 3 * (stop - start) + stop**2 - start**2 + 7 * logit_count)
 
 
-CHAIN = _chain()
+CHAIN = chain()
 
 
 def chain_params(rows: dict | None = None, scores: dict | None = None):

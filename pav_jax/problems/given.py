@@ -52,3 +52,8 @@ def cut(text: str, vocabulary, *, ended: bool = True) -> Given:
   """The ids of a whole solution, its steps those of the vocabulary's rule, as a stage cuts what a policy wrote."""
   token_t = np.array(vocabulary.encode(text) + [vocabulary.eos_id] * ended, np.int32)
   return Given(token_t, steps_lib.step_ends(token_t, vocabulary.step_rule))
+
+
+def split(given: Given) -> list[np.ndarray]:
+  """The ids of each step, its end included."""
+  return np.split(given.token_t, given.end_s[:-1] + 1)

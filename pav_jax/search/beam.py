@@ -69,20 +69,21 @@ class Found(NamedTuple):
   cost: ledger.Cost
 
 
-def candidate_scores(raw_rv: np.ndarray, parent_rv: np.ndarray, prover: Prover, alpha: float) -> np.ndarray:
-  """Effective reward (r,) of candidates from the sigmoids of their verifiers and of their parents'.
+def step_advantages(raw_rv: np.ndarray, parent_rv: np.ndarray, prover: Prover) -> np.ndarray:
+  """A^mu (r,) of steps from the sigmoids of their verifiers and of those before them.
 
   raw_rv[:, 0] is Q^pi; raw_rv[:, 1], if there is a second verifier, Q^mu or (1 + A^mu) / 2.
   """
-  q_r = raw_rv[:, 0]
-  if not alpha:
-    return q_r
   if prover.kind == "advantage":
-    advantage_r = 2 * raw_rv[:, 1] - 1
-  else:
-    q_mu = (lambda x_rv: x_rv[:, 1]) if prover.kind == "q" else (lambda x_rv: equations.best_of_k(x_rv[:, 0], prover.k))
-    advantage_r = equations.advantages(np.stack([q_mu(parent_rv), q_mu(raw_rv)], axis=1))[:, 0]
-  return equations.effective_reward(q_r, advantage_r, alpha)
+    return 2 * raw_rv[:, 1] - 1
+  q_mu = (lambda x_rv: x_rv[:, 1]) if prover.kind == "q" else (lambda x_rv: equations.best_of_k(x_rv[:, 0], prover.k))
+  return equations.advantages(np.stack([q_mu(parent_rv), q_mu(raw_rv)], axis=1))[:, 0]
+
+
+def candidate_scores(raw_rv: np.ndarray, parent_rv: np.ndarray, prover: Prover, alpha: float) -> np.ndarray:
+  """Effective reward (r,) of candidates; the arguments are those of `step_advantages`."""
+  q_r = raw_rv[:, 0]
+  return equations.effective_reward(q_r, step_advantages(raw_rv, parent_rv, prover), alpha) if alpha else q_r
 
 
 class Items(NamedTuple):

@@ -15,6 +15,7 @@ workdir keeps other processes out, and `with Checkpoints(...)` an earlier traini
 
 import contextlib
 import itertools
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -186,6 +187,12 @@ def read_meta(path: str | os.PathLike) -> dict:
   """What was written beside the parameters: architecture, vocabulary, purpose."""
   folder = _step_folder(path)
   return files.opened(_read_json(folder, "meta"), folder / "meta")
+
+
+def digest(path: str | os.PathLike) -> str:
+  """What names the parameters at a path: sha256 of the sums of their bits. UserError for a path that is no checkpoint of ours."""
+  sums = _read_json(_step_folder(path), "sums")
+  return files.digest(json.dumps({k: x for k, x in sums.items() if k.startswith("params/")}, sort_keys=True).encode())
 
 
 def _read_json(folder: epath.Path, item: str) -> dict:

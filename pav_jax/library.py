@@ -1,0 +1,223 @@
+"""Checkpoints in use: load, sample, score, search, grade. What `pav_jax` exports, and nothing else, is promised to stay.
+
+Texts come in and go out; the ids between them are those of the run that made
+the checkpoint (problems/home.py).
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import ml_collections
+import numpy as np
+
+from pav_jax import errors
+from pav_jax.errors import UserError
+from pav_jax.grading import grading
+from pav_jax.models import architecture
+from pav_jax.problems import given as given_lib
+from pav_jax.problems import home as home_lib
+from pav_jax.problems import prepared
+from pav_jax.rollouts import collect
+from pav_jax.rollouts import jobs as jobs_lib
+from pav_jax.rollouts import sampling as sampling_lib
+from pav_jax.search import beam
+from pav_jax.training import mesh as mesh_lib
+from pav_jax.verifiers import given as values_lib
+
+PROVER_KINDS = ("q", "advantage")
+
+
+class Model(NamedTuple):
+  """A policy or a verifier on this process's devices: its network (arch), parameters, texts (home) and mesh."""
+
+  arch: architecture.Architecture
+  params: object
+  home: home_lib.Home
+  mesh: object
+
+
+class Response(NamedTuple):
+  """A sampled response: its text, int32 token_t, float32 log_prob_t (natural logarithms), whether it came to its end."""
+
+  text: str
+  token_t: np.ndarray
+  log_prob_t: np.ndarray
+  ended: bool
+
+
+class Scores(NamedTuple):
+  """What a verifier makes of s steps, float32: chances, and differences of chances.
+
+  q_z: (s + 1,), Q^pi of the bare question and behind each step; advantage_s:
+  A^mu of each step under the prover; effective_reward_s: Q^pi + alpha A^mu.
+  """
+
+  q_z: np.ndarray
+  advantage_s: np.ndarray
+  effective_reward_s: np.ndarray
+
+
+class Found(NamedTuple):
+  """What a beam came to: the response's text, its Q^pi, whether it came to its end (else its tokens were used up)."""
+
+  text: str
+  q: float
+  ended: bool
+
+
+def load(checkpoint: str, *, vocabulary: str = "", prompt: str = "", steps: str = "", size: str = "") -> Model:
+  """A policy or a verifier from a checkpoint: a step's folder, or the folder of steps, as WORKDIR/sft/best.
+
+  vocabulary, prompt, steps: as in `home.of`; needed where no run lies above
+  the checkpoint. size: what an official Gemma checkpoint is, as gemma2_2b.
+  Raises UserError for whatever of it is wrong.
+  """
+  home = home_lib.of(checkpoint, vocabulary=vocabulary, prompt=prompt, steps=steps)
+  if architecture.is_official(checkpoint) and not size:
+    raise UserError(f"checkpoint {checkpoint}: published weights do not say what they are: give size=gemma2_2b, or another")
+  mesh = mesh_lib.make_mesh(data=-1, fsdp=1, model=1)
+  # Of a checkpoint of ours only logit_chunk is read; an official one embeds Gemma's vocabulary.
+  section = ml_collections.ConfigDict({"size": size, "vocab_size": 256_128, "param_dtype": "float32", "dtype": "float32",
+                                       "logit_chunk": 128})
+  return Model(*architecture.restore(checkpoint, section, home.vocabulary, mesh), home, mesh)
+
+
+def sample(policy: Model, questions: Sequence[str], n: int = 1, *, max_new: int, temperature: float = 1.0, top_k: int = 0,
+           top_p: float = 1.0, seed: int = 0, rows: int = 128) -> list[list[Response]]:
+  """n responses to each question, of at most max_new tokens.
+
+  temperature 0 is greedy; top_k 0 and top_p 1 cut nothing. rows: that decode
+  together. What is drawn hangs on seed, the question's place and the response's.
+  """
+  sampling = _sampling(temperature, top_k, top_p)
+  _at_least_one(n=n, max_new=max_new, rows=rows)
+  if not questions:
+    return []
+  rollouts = collect.sample(
+      policy.arch, policy.params, _problems(policy.home, questions), np.arange(len(questions), dtype=np.int32), n,
+      tokens=_tables(policy), sampling=sampling, seed=seed, rows=rows, max_new=max_new, mesh=policy.mesh)
+  responses = [Response(policy.home.vocabulary.decode(token_t[:length]), token_t[:length], log_prob_t[:length], bool(ended))
+               for token_t, length, log_prob_t, ended in zip(
+                   rollouts.token_bt, rollouts.length_b, rollouts.log_prob_bt, rollouts.ended_b)]
+  return [responses[i * n:(i + 1) * n] for i in range(len(questions))]
+
+
+def score_steps(verifier: Model, questions: Sequence[str], steps: Sequence[Sequence[str] | str], *,
+                ended: bool | Sequence[bool] = True, prover: Model | None = None, prover_kind: str = "q", prover_k: float = 4,
+                alpha: float = 0.5, rows: int = 64) -> list[Scores]:
+  """Scores of each solution's steps, in the order given.
+
+  steps: for each question a list of steps, which is never split again, or a
+  text, which the run's rule cuts. ended: whether solutions are over, all or
+  each. prover: a second verifier, of Q^mu or (prover_kind=advantage) of A^mu;
+  without one mu is best-of-prover_k of pi. rows: that are read together.
+  """
+  ended = [ended] * len(questions) if isinstance(ended, bool) else ended
+  given = [given_of(verifier.home, *one) for one in zip(steps, ended, strict=True)]
+  prompts = [verifier.home.prompt_t(question) for question in questions]
+  return score_given(verifier, prompts, given, prover=prover, how=how_of(prover, prover_kind, prover_k), alpha=alpha, rows=rows)
+
+
+def given_of(home: home_lib.Home, steps: Sequence[str] | str, ended: bool) -> given_lib.Given:
+  """The ids of a list of steps, or of a text that the run's rule cuts."""
+  if isinstance(steps, str):
+    return given_lib.cut(steps, home.vocabulary, ended=ended)
+  return given_lib.tokens(steps, home.vocabulary, separator=given_lib.separator_of(home.steps), ended=ended)
+
+
+def how_of(prover: Model | None, kind: str, k: float) -> beam.Prover:
+  """Whose advantages are added; UserError for a prover that means nothing."""
+  if kind not in PROVER_KINDS:
+    raise UserError(f"prover_kind {kind!r} is none of {', '.join(PROVER_KINDS)}")
+  if not 0 < k < float("inf"):
+    raise UserError(f"prover_k {k} is not above 0")
+  return beam.Prover("best_of_k" if prover is None else kind, k)
+
+
+def score_given(verifier: Model, prompts: list[np.ndarray], given: list[given_lib.Given], *, prover: Model | None,
+                how: beam.Prover, alpha: float, rows: int, bar=None) -> list[Scores]:
+  """`score_steps` of token ids (prompts with bos, responses with the ends of their steps); bar: one that counts rows."""
+  if not 0 <= alpha < float("inf"):
+    raise UserError(f"alpha {alpha} is negative, or no number")
+  _at_least_one(rows=rows)
+  _of_one_vocabulary(verifier, prover)
+  read = lambda model, bar: values_lib.values(model.arch, model.params, prompts, given, rows=rows, mesh=model.mesh, bar=bar)
+  said = [read(verifier, bar), *([read(prover, None)] if prover else [])]
+  found = []
+  for raw_vz in zip(*said):
+    raw_zv = np.stack(raw_vz, axis=1)
+    steps = raw_zv[1:], raw_zv[:-1], how
+    found.append(Scores(raw_zv[:, 0], beam.step_advantages(*steps), beam.candidate_scores(*steps, alpha)))
+  return found
+
+
+def beam_search(policy: Model, verifier: Model, questions: Sequence[str], *, max_new: int, max_step: int | None = None,
+                width: int = 4, candidates: int = 3, alpha: float = 0.5, prover: Model | None = None, prover_kind: str = "q",
+                prover_k: float = 4, max_rounds: int = 40, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0,
+                seed: int = 0, rows: int = 128) -> list[Found | None]:
+  """A beam for each question (search/beam.py); None where nothing came to an end in max_rounds steps.
+
+  max_new: tokens of a response; max_step: of a step (None: as many). width
+  prefixes are kept, each with so many candidates; rows of these are drawn
+  together. alpha and prover: as in `score_steps`; alpha 0 is the beam by Q^pi.
+  """
+  sampling = _sampling(temperature, top_k, top_p)
+  how = how_of(prover, prover_kind, prover_k)
+  _at_least_one(max_new=max_new, width=width, candidates=candidates, max_rounds=max_rounds, rows=rows)
+  _of_one_vocabulary(policy, verifier, prover)
+  if not questions:
+    return []
+  problems = _problems(policy.home, questions)
+  verifiers = [beam.Player(x.arch.network, x.params) for x in (verifier, prover) if x]
+  found = beam.search(
+      beam.Player(policy.arch.network, policy.params), verifiers, problems.prompt_pt, problems.prompt_length_p,
+      np.arange(len(questions), dtype=np.int32), _tables(policy), prover=how, alpha=alpha, width=width, candidates=candidates,
+      max_rounds=max_rounds, max_new=max_new, max_step=max_step or max_new, sampling=sampling, seed=seed, rows=rows,
+      distinct=False, mesh=policy.mesh)
+  vocabulary = policy.home.vocabulary
+  return [Found(vocabulary.decode(token_t[:length]), float(q), bool(token_t[length - 1] == vocabulary.eos_id)) if length else None
+          for token_t, length, q in zip(found.token_pt, found.length_p, found.q_p)]
+
+
+def grade_answers(references: Sequence[str], responses: Sequence[str], dataset: str = "math", *,
+                  ended: bool | Sequence[bool] = True) -> list[grading.Grade]:
+  """A grade (verdict, answer, reason) for each response; dataset: gsm8k, math or arithmetic, whose ways to state an answer are read.
+
+  Raises UserError for a reference that nothing can be compared with.
+  """
+  with grading.Grader() as grader:
+    return grader.grade(references, responses, dataset, ended)
+
+
+def _problems(home: home_lib.Home, questions: Sequence[str]) -> prepared.Problems:
+  """The prompts of the questions; nothing else is known of them."""
+  prompts = [home.prompt_t(question) for question in questions]
+  length_p = np.array([len(prompt_t) for prompt_t in prompts], np.int32)
+  prompt_pt = np.full((len(prompts), -(-int(length_p.max()) // 8) * 8), home.vocabulary.pad_id, np.int32)
+  for row_t, prompt_t in zip(prompt_pt, prompts):
+    row_t[:len(prompt_t)] = prompt_t
+  nothing_p = np.array([""] * len(prompts))
+  return prepared.Problems(nothing_p, nothing_p, np.array(questions), nothing_p, prompt_pt, length_p,
+                           np.zeros((len(prompts), 1), np.int32), np.zeros(len(prompts), np.int32))
+
+
+def _tables(policy: Model):
+  return jobs_lib.token_tables(policy.home.vocabulary, policy.arch.config.vocab_size)
+
+
+def _sampling(temperature: float, top_k: int, top_p: float) -> sampling_lib.Sampling:
+  sampling = sampling_lib.Sampling(temperature, top_k, top_p)
+  sampling_lib.check(sampling, "sampling")
+  return sampling
+
+
+def _at_least_one(**numbers: int):
+  errors.at_least(1, numbers, "arguments", *numbers)
+
+
+def _of_one_vocabulary(*models: Model | None):
+  """UserError for models that read other ids than the first."""
+  first, *others = [x.home.vocabulary for x in models if x]
+  for other in others:
+    if other.fingerprint != first.fingerprint:
+      raise UserError(f"two models with different vocabularies, {first.path} and {other.path}: they cannot read one another's ids")
