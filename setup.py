@@ -11,6 +11,7 @@ setuptools.setup(
     license="Apache-2.0",
     # The configs too: a run on a machine that has nothing but the package is a file of configs/.
     packages=[*setuptools.find_packages(include=["pav_jax", "pav_jax.*", "configs", "configs.*"]), "configs.paper"],
+    entry_points={"console_scripts": ["pav_jax = pav_jax.console:main"]},
     python_requires=">=3.11",
     install_requires=[
         "absl-py",

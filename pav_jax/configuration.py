@@ -31,11 +31,25 @@ def path_in(argv: list[str]) -> str:
   return next((a.partition("=")[2] for a in argv if a.startswith(("--config=", "-config="))), after.get("--config", after.get("-config", "")))
 
 
+def named(path: str) -> str:
+  """The file that --config means: a file, or one of the package's own, as `quickstart`, `smoke:gsm8k` or configs/quickstart.py."""
+  name, colon, argument = path.partition(":")
+  places = (pathlib.Path(name), _ROOT / name, _ROOT / "configs" / f"{name}.py")
+  return next((str(place) for place in places if place.is_file()), name) + colon + argument if name else path
+
+
+def with_file(argv: list[str]) -> list[str]:
+  """The command line with the file that --config means in its place."""
+  path = path_in(argv)
+  is_it = lambda before, a: a in (f"--config={path}", f"-config={path}") or a == path and before in ("--config", "-config")
+  return [a.removesuffix(path) + named(path) if is_it(before, a) else a for before, a in zip(["", *argv], argv)]
+
+
 def load(path: str) -> config_dict.ConfigDict:
   """What the file's get_config gives before any flag; a mistake in it is the user's to hear of in one line."""
   # Config files import one another as `configs....`, from wherever the command is run.
   sys.path.append(str(_ROOT))
-  name, _, argument = path.partition(":")
+  name, _, argument = named(path).partition(":")
   if not pathlib.Path(name).is_file():
     raise UserError(f"--config: there is no file {name}")
   try:

@@ -88,7 +88,7 @@ def parse(argv: list[str]):
   default = configuration.load(path)
   configuration.check_flags(argv[1:], default, path)
   try:
-    rest = flags.FLAGS(argv)
+    rest = flags.FLAGS(configuration.with_file(argv))
     config = _CONFIG.value
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
     raise UserError(f"command line: {' '.join(str(error).split())}") from error

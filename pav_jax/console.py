@@ -1,0 +1,44 @@
+"""The command `pav_jax`, and `python -m pav_jax`: a word, then what that word's module takes."""
+
+import importlib
+import runpy
+import sys
+from collections.abc import Sequence
+
+# Word -> module with main(arguments) -> exit status, and what it does.
+COMMANDS = {
+    "score": ("pav_jax.score", "Q, A and the effective reward of the steps of solutions in a file"),
+    "judge": ("pav_jax.judge", "how good a verifier finds the first wrong step: ProcessBench, PRMBench, MR-MATH"),
+    "grade": ("pav_jax.grade", "whether the answers in a file are right"),
+    "export": ("pav_jax.export", "a run's values as rows that others train on"),
+}
+# Word -> flags of `python -m pav_jax.main` that it stands for, and what it does.
+RUNS = {
+    "run": ((), "a run, or a stage of one: --config=configs/quickstart.py --workdir=runs/mine"),
+    "check": (("--check",), "what would keep a run from starting"),
+    "compile": (("--mode=compile",), "whether a run fits a slice of TPUs: --topology=v5e:4x4"),
+}
+
+
+def usage() -> str:
+  """What there is, in one screen."""
+  lines = [f"  {word:<9}{said}" for word, (_, said) in (RUNS | COMMANDS).items()]
+  return "usage: pav_jax COMMAND ...\n\n" + "\n".join(lines) + "\n\npav_jax COMMAND --help says more."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+  """Exit status of the command; 2 for a word that is none."""
+  arguments = sys.argv[1:] if arguments is None else arguments
+  word, rest = "".join(arguments[:1]), list(arguments[1:])
+  if word in ("--help", "-h"):
+    print(usage())
+    return 0
+  if word in RUNS:
+    # As if it were started by its own name: it hears Ctrl-C before it imports anything, and ends its process itself.
+    sys.argv = ["pav_jax", *RUNS[word][0], *rest]
+    runpy.run_module("pav_jax.main", run_name="__main__", alter_sys=True)
+    return 0
+  if word not in COMMANDS:
+    print(f"error: {word!r} is no command\n\n{usage()}" if word else usage(), file=sys.stderr)
+    return 2
+  return importlib.import_module(COMMANDS[word][0]).main(rest)

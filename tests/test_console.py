@@ -1,0 +1,80 @@
+"""The one command: each word reaches its module, with the rest of the line."""
+
+import importlib
+import importlib.util
+import pathlib
+import re
+import subprocess
+import sys
+import types
+
+import pytest
+
+from pav_jax import configuration
+from pav_jax import console
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def command(*arguments, cwd):
+  return subprocess.run([sys.executable, "-m", "pav_jax", *arguments], cwd=cwd, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("word", console.COMMANDS)
+def test_a_word_hands_the_rest_to_its_module(word, monkeypatch):
+  asked = []
+  fake = types.SimpleNamespace(main=lambda arguments: asked.append(arguments) or 7)
+  monkeypatch.setattr(importlib, "import_module", lambda name: fake if name == console.COMMANDS[word][0] else 1 / 0)
+  assert console.main([word, "FILE", "--alpha=0.5", "score"]) == 7
+  assert asked == [["FILE", "--alpha=0.5", "score"]]
+  monkeypatch.setattr(sys, "argv", ["pav_jax", word])
+  assert console.main() == 7 and asked[1] == []
+
+
+@pytest.mark.parametrize("arguments, said", [
+    (["run", "--config=quickstart", "--config.search.alfa=1", "--workdir=x"], "quickstart has no key search.alfa"),
+    (["check", "--config=quickstart", "--config.evaluate.checkpoint=nosuch", "--config.stage=evaluate"], "evaluate.checkpoint"),
+    (["compile", "--config=quickstart"], "--mode=compile and --topology"),
+    (["run", "--config", "nosuch", "--workdir=x"], "no file nosuch"),
+    (["score", "nosuch.jsonl", "--verifier=nosuch"], "no such folder"),
+    (["grade", "nosuch.jsonl"], "nosuch.jsonl"), (["nosuch"], "'nosuch' is no command"), ([], "usage: pav_jax COMMAND")])
+def test_a_mistake_in_any_of_them_has_status_2(arguments, said, tmp_path):
+  """From a folder where no configs/ is at hand."""
+  done = command(*arguments, cwd=tmp_path)
+  assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+def test_help_names_every_word(tmp_path):
+  done = command("--help", cwd=tmp_path)
+  assert done.returncode == 0 and re.findall(r"^  (\w+)", done.stdout, re.M) == [
+      "run", "check", "compile", "score", "judge", "grade", "export"]
+
+
+def test_a_checked_run_is_well_from_anywhere(tmp_path):
+  done = command("check", "--config=quickstart", "--config.stage=problems", cwd=tmp_path)
+  assert done.returncode == 0 and "all is well" in done.stdout, done.stderr
+
+
+def test_the_package_installs_the_command(monkeypatch):
+  said = {}
+  monkeypatch.setattr("setuptools.setup", lambda **facts: said.update(facts))
+  monkeypatch.chdir(ROOT)
+  spec = importlib.util.spec_from_file_location("setup", ROOT / "setup.py")
+  spec.loader.exec_module(importlib.util.module_from_spec(spec))
+  name, _, target = said["entry_points"]["console_scripts"][0].partition(" = ")
+  module, _, function = target.partition(":")
+  assert name == "pav_jax" and getattr(importlib.import_module(module), function) is console.main
+
+
+def test_configs_by_name(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  own = str(ROOT / "configs/quickstart.py")
+  for name in ("quickstart", "configs/quickstart.py", own):
+    assert configuration.named(name) == own
+    for argv in (["x", f"--config={name}", "--workdir=quickstart"], ["x", "--config", name, "--workdir", "quickstart"]):
+      assert own in "\n".join(configuration.with_file(argv)) and configuration.with_file(argv)[-1] == argv[-1]
+  assert configuration.named("smoke:gsm8k") == str(ROOT / "configs/smoke.py:gsm8k")
+  assert configuration.named("didactic/theorem") == str(ROOT / "configs/didactic/theorem.py")
+  assert configuration.named("nosuch") == "nosuch" and configuration.named("") == ""
+  (tmp_path / "quickstart").write_text("")  # a file of one's own comes first
+  assert configuration.named("quickstart") == "quickstart"
