@@ -33,15 +33,19 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: env quickstart rl didactic test everyday other tpu compile pods peers benchmark pages locks
 
-env: $(STAMP)
+env: $(STAMP) $(VENV)/bin/pav_jax
 
 $(STAMP): $(LOCK)
 	@echo "environment: $(VENV), $$($(PYTHON) --version), $(LOCK)"
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
 	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python -r $(LOCK)
-	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --no-deps -e .
 	@touch $(STAMP)
+
+# The package itself, and its command.
+$(VENV)/bin/pav_jax: $(STAMP) setup.py
+	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --no-deps -e .
+	@touch $@
 
 locks/py%.txt:
 	@echo "error: $(PYTHON) is Python $(VERSION); locked are $(notdir $(basename $(wildcard locks/py*.txt))): name one, as in make PYTHON=python3.12" >&2; exit 2
