@@ -42,7 +42,8 @@ from pav_jax.training.preemption import NOTICE
 from pav_jax.training.preemption import Preempted
 from pav_jax.verifiers import given as values_lib
 
-_BLOCK_ROWS = 1024  # are read, sorted by length, scored and written together
+# So much is read, sorted by length, scored and written together: rows, or bytes where rows are long.
+_BLOCK_ROWS, _BLOCK_BYTES = 1024, 1 << 18
 
 
 class How(NamedTuple):
@@ -91,7 +92,7 @@ def score_file(path: str, output: str, work: Work, how: How) -> collections.Coun
     rows = ((number, line) for number, line in enumerate(lines, 1) if line.strip())
     rows = itertools.islice(rows, work.done, None)
     with metrics.progress(what="score", unit="row", total=_count(path), initial=work.done) as bar:
-      for block in iter(lambda: list(itertools.islice(rows, _BLOCK_ROWS)), []):
+      for block in _blocks(rows):
         for number, row in _score_block(block, how, bar):
           counts["rows"] += 1
           if how.prefix + "error" in row:
@@ -102,6 +103,18 @@ def score_file(path: str, output: str, work: Work, how: How) -> collections.Coun
   os.replace(work.partial, output)
   os.unlink(output + ".plan.json")
   return counts
+
+
+def _blocks(rows: Iterator[tuple[int, bytes]]) -> Iterator[list[tuple[int, bytes]]]:
+  block, size = [], 0
+  for number, line in rows:
+    block.append((number, line))
+    size += len(line)
+    if len(block) >= _BLOCK_ROWS or size >= _BLOCK_BYTES:
+      yield block
+      block, size = [], 0
+  if block:
+    yield block
 
 
 def _count(path: str) -> int:

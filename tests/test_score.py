@@ -147,6 +147,13 @@ def test_a_rerun_goes_on_where_it_was(call, tmp_path, monkeypatch):
   assert {path.name for path in tmp_path.iterdir()} == {"rows.jsonl", "rows.scored.jsonl"}
 
 
+def test_blocks_of_short_and_of_long_rows(monkeypatch):
+  monkeypatch.setattr(score, "_BLOCK_ROWS", 3)
+  monkeypatch.setattr(score, "_BLOCK_BYTES", 10)
+  rows = [(number, b"x" * size) for number, size in enumerate((1, 1, 1, 1, 9, 30, 2))]
+  assert [[number for number, _ in block] for block in score._blocks(iter(rows))] == [[0, 1, 2], [3, 4], [5], [6]]
+
+
 def test_work_begun_otherwise_is_refused(call, tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(score, "_BLOCK_ROWS", 1)
   rows, real = [{"question": QUESTION, "steps": STEPS}] * 2, given_lib.values

@@ -1,16 +1,20 @@
 """Values of given steps are those that search and the stages read for the same ids."""
 
+import pathlib
 import types
 
+import jax
 import numpy as np
 import pytest
 
 import fakes
 from fakes import A, B, BOS, C, EOS, NL
+from pav_jax.models import architecture
 from pav_jax.problems import steps
 from pav_jax.problems.given import Given
 from pav_jax.rollouts import sampling as sampling_lib
 from pav_jax.search import beam
+from pav_jax.training import mesh as mesh_lib
 from pav_jax.verifiers import given
 from pav_jax.verifiers import score
 
@@ -71,6 +75,22 @@ def test_equal_to_what_the_stages_read_whatever_the_batches(rows):
         fakes.GEMMA, PARAMS, prompt_t[None], np.array([len(prompt_t)]), np.array([0]), token_t[None].astype(np.int32),
         np.array([len(one.token_t)]), np.concatenate([[-1], one.end_s]).astype(np.int32)[None], rows_per_call=1)[0]
     np.testing.assert_allclose(values, want, atol=1e-5)
+
+
+def on_devices(path: str, fsdp: int):
+  """Writes what the devices of this process say of rows of several lengths, parameters cut over fsdp of them."""
+  mesh = mesh_lib.make_mesh(data=-1, fsdp=fsdp, model=1)
+  params = jax.device_put(PARAMS, mesh_lib.shardings(PARAMS, mesh, architecture.SHARDING))
+  rng = np.random.default_rng(2)
+  rows_given = [_given(rng.integers(A, C + 1, n), n // 2, n - 1) for n in (2, 70, 9, 40, 5, 33, 8, 3, 20, 61, 2)]
+  prompts = [PROMPTS[i % 3] for i in range(len(rows_given))]
+  np.save(path, given.values(ARCH, params, prompts, rows_given, rows=8, mesh=mesh))
+
+
+def test_eight_devices_say_what_one_says(tmp_path):
+  fakes.OnEightDevices(pathlib.Path(__file__), f"on_devices({str(tmp_path / 'eight.npy')!r}, 2)").join()
+  on_devices(str(tmp_path / "one.npy"), 1)
+  np.testing.assert_allclose(np.load(tmp_path / "eight.npy"), np.load(tmp_path / "one.npy"), atol=1e-5)
 
 
 def test_few_programs_for_many_lengths():
