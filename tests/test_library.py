@@ -25,6 +25,11 @@ def verifier(made):
   return pav_jax.load(str(made / "verifier/q/best"))
 
 
+def test_loading_says_nothing(made, caplog):
+  pav_jax.load(str(made / "sft/best/1"))
+  assert not caplog.records
+
+
 def test_samples_are_those_of_their_place_and_seed(policy):
   draw = lambda questions, n, seed=3: pav_jax.sample(policy, questions, n, max_new=12, seed=seed, rows=4)
   both = draw(QUESTIONS, 3)

@@ -21,6 +21,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from absl import logging
 from etils import epath
 import jax
 import jax.numpy as jnp
@@ -42,13 +43,20 @@ class _Damaged(Exception):
 
 @contextlib.contextmanager
 def _reading():
-  """What orbax and tensorstore raise for such a file has no common base: anything but what the devices say."""
+  """What orbax and tensorstore raise for such a file has no common base: anything but what the devices say.
+
+  They warn of files, too, that nobody writes.
+  """
+  verbosity = logging.get_verbosity()
+  logging.set_verbosity(min(verbosity, logging.ERROR))
   try:
     yield
   except jax.errors.JaxRuntimeError:
     raise
   except Exception as error:
     raise _Damaged(files.reason(error)) from error
+  finally:
+    logging.set_verbosity(verbosity)
 
 
 class Checkpoints:
