@@ -134,19 +134,19 @@ def _first_table(name: str, found: Mapping, tau: Mapping) -> list[str]:
   if lucky := found.get("right answer, wrong step"):
     rows.append(("right answer, wrong step", lucky["cases"], lucky["cases"], lucky))
   titles = {"erroneous": "acc. on erroneous", "correct": "acc. on correct", "f1": "F1", "matthews": "MCC", "mr_score": "MR-Score"}
-  lines = [f"{name}: the first wrong step", f"{'reading':<24}{'subset':<26}{'cases':>6}{'wrong':>7}  " + "".join(f"{titles[m]:<20}" for m in measures).rstrip()]
+  lines = [f"{name}: the first wrong step", f"{'reading':<28}{'subset':<26}{'cases':>6}{'wrong':>7}  " + "".join(f"{titles[m]:<23}" for m in measures).rstrip()]
   for reading in judging.READINGS:
     said = f"{_NAMES[reading].format(short(tau[reading]['tau']))} ({tau[reading]['from']})"
     for subset, cases, wrong, x in rows:
-      cells = "".join(f"{_cell(x[reading].get(m)):<20}" for m in measures).rstrip()
-      lines.append(f"{said:<24}{subset[:25]:<26}{cases:>6}{wrong:>7}  {cells}")
+      cells = "".join(f"{_cell(x[reading].get(m)):<23}" for m in measures).rstrip()
+      lines.append(f"{said:<28}{subset[:25]:<26}{cases:>6}{wrong:>7}  {cells}")
       said = ""
   return lines
 
 
 def _prm_table(found: Mapping) -> list[str]:
-  said = [_NAMES[r].format(short(found["tau"][r])) + " is wrong" for r in judging.READINGS]
-  lines = ["PRMBench: every step, PRMScore", f"{'class':<24}{'cases':>6}  " + "".join(f"{x:<26}" for x in said).rstrip()]
+  said = [_NAMES[r].replace("<", ">=" if r == "progress" else ">").format(short(found["tau"][r])) for r in judging.READINGS]
+  lines = ["PRMBench: PRMScore, a step being right where", f"{'class':<24}{'cases':>6}  " + "".join(f"{x:<26}" for x in said).rstrip()]
   score = lambda x: "".join(f"{_cell(x[r]['prm_score']):<26}" for r in judging.READINGS).rstrip()
   lines.append(f"{'all steps':<24}{found['cases']:>6}  {score(found['all'])}")
   for measure in ("f1_correct", "f1_wrong"):
