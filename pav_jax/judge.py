@@ -65,7 +65,7 @@ def load(flags: argparse.Namespace) -> Verifier:
   home = home_lib.of(flags.verifier, vocabulary=flags.vocabulary, prompt=flags.prompt, steps=flags.steps)
   mesh = mesh_lib.make_mesh(data=-1, fsdp=1, model=1)
   if architecture.is_official(flags.verifier):
-    raise UserError(f"--verifier {flags.verifier}: a published network of language, which no verifier was trained from yet")
+    raise UserError(f"--verifier {flags.verifier}: a published language model, not a verifier")
   arch, params = architecture.restore(flags.verifier, argparse.Namespace(logit_chunk=128), home.vocabulary, mesh)
   separator = given.separator_of(home.steps)
   rows = lambda cases: [(home.prompt_t(case.question), given.tokens(case.steps, home.vocabulary, separator=separator)) for case in cases]
@@ -97,6 +97,8 @@ def read_files(paths: Sequence[str]) -> tuple[list[benchmarks.Case], dict]:
 def read_values(path: str, lengths: Mapping[Key, int]) -> dict[Key, np.ndarray]:
   """q_z of the cases that a readings file holds, those among `lengths` (steps of each case). UserError for a row that cannot be."""
   found = {}
+  if not files.exists(files.path(path)):
+    raise UserError(f"{path} is not there")
   for row in metrics.read_curves(files.path(path), key="q"):
     key = (row.get("file"), row.get("row"))
     if key not in lengths:
