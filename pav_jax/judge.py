@@ -15,14 +15,14 @@
 whoever made them: rows of `file`, `row` (from 1) and `q`, the value at the question
 and at each step's end.
 
-Exit status: 0; 1 where rows were malformed; 2 where nothing could be judged.
+Exit status: 0; 1 where rows were malformed; 2 where nothing could be judged; 128 + n
+after signal n.
 """
 
 import argparse
 import json
 import math
 import os
-import signal
 import sys
 from collections.abc import Callable
 from collections.abc import Mapping
@@ -37,6 +37,8 @@ from pav_jax.evaluation import judging
 from pav_jax.problems import benchmarks
 from pav_jax.training import files
 from pav_jax.training import metrics
+from pav_jax.training.preemption import NOTICE
+from pav_jax.training.preemption import Preempted
 
 _BLOCK = 256  # cases whose values are kept together
 _NAMED = 10  # malformed rows that are named, of a file
@@ -216,6 +218,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument("--prompt", default="", help="template with {question}; default: the run's")
   parser.add_argument("--steps", default="", help="rule of steps (newline, blank, outside), for what stands between two; default: the run's")
   flags = parser.parse_args(argv)
+  NOTICE.listen()
   try:
     for name in ("max_tokens", "rows"):
       if getattr(flags, name) < 1:
@@ -230,9 +233,9 @@ def main(argv: Sequence[str] | None = None) -> int:
   except UserError as error:
     _say(f"error: {error}")
     return 2
-  except KeyboardInterrupt:
-    _say("interrupted" + ("; the same command goes on from here" if flags.output else "; with --output the same command could go on"))
-    return 128 + signal.SIGINT
+  except Preempted as notice:
+    _say("interrupted; " + ("the same command goes on from here" if flags.output else "with --output the same command could go on"))
+    return 128 + notice.number
 
 
 if __name__ == "__main__":

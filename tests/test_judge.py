@@ -8,6 +8,7 @@ import pytest
 
 from pav_jax import judge
 from pav_jax.problems.given import Given
+from pav_jax.training.preemption import NOTICE
 
 LABELS = {"gsm8k": (0, 1, 2, -1, -1), "math": (2, -1)}
 
@@ -137,11 +138,11 @@ def test_a_stopped_run_goes_on_and_another_verifiers_values_are_refused(files, p
   seen = []
   def stops(case):
     if len(seen) == 6:
-      raise KeyboardInterrupt
+      raise NOTICE.left("")
     seen.append(case)
     return oracle(case)
   plant(stops)
-  assert judge.main(["--verifier=v", *files, "--output=out.json"]) == 130
+  assert judge.main(["--verifier=v", *files, "--output=out.json"]) == 143
   assert "the same command goes on" in capsys.readouterr().err
   with open("out.readings.jsonl", "a") as file:
     file.write('{"file": "pb.jsonl", "row": 1, "q": [0.')  # torn by a kill
