@@ -106,7 +106,7 @@ def read_values(path: str, lengths: Mapping[Key, int]) -> dict[Key, np.ndarray]:
     if key not in lengths:
       continue
     q_z = row["q"]
-    if not isinstance(q_z, list) or not all(isinstance(x, (int, float)) and math.isfinite(x) for x in q_z):
+    if not isinstance(q_z, list) or not all(isinstance(x, (int, float)) and abs(x) < 1e30 for x in q_z):
       raise UserError(f"{path}: {key[0]} row {key[1]}: q is no list of numbers")
     if len(q_z) != lengths[key] + 1:
       raise UserError(f"{path}: {key[0]} row {key[1]}: {len(q_z)} values in q; one of the question and one of each of {lengths[key]} steps are needed")

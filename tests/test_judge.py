@@ -118,6 +118,16 @@ def test_readings_of_anyone_are_judged_alike_without_a_verifier(files, plant):
   assert open("out.readings.jsonl").read() == open("again.readings.jsonl").read()
 
 
+def test_what_a_file_says_does_not_reach_the_terminal_raw(files, plant, capsys):
+  plant(oracle)
+  with open("hostile.jsonl", "w") as file:
+    file.write(json.dumps(process_rows()[0] | {"id": "\x1b[2Jgone-3"}) + "\n")
+    file.write(json.dumps(process_rows()[0] | {"label": "\x1b[2J"}) + "\n")
+  assert judge.main(["--verifier=v", "hostile.jsonl"]) == 1
+  said = capsys.readouterr()
+  assert "?[2Jgone" in said.out and "\x1b" not in said.out + said.err
+
+
 def test_what_is_too_long_or_malformed_is_counted_and_left_out_aloud(files, plant, capsys):
   plant(oracle)
   with open("pb.jsonl", "a") as file:
@@ -168,12 +178,13 @@ def test_a_stopped_run_goes_on_and_another_verifiers_values_are_refused(files, p
     (["--readings=r.jsonl", "pb.jsonl"], "r.jsonl: 6 of 7 cases have no row there, the first pb.jsonl row 2"),
     (["--readings=short.jsonl", "pb.jsonl"], "2 values in q; one of the question and one of each of 3 steps"),
     (["--readings=text.jsonl", "pb.jsonl"], "q is no list of numbers"),
+    (["--readings=endless.jsonl", "pb.jsonl"], "q is no list of numbers"),
     (["--readings=absent.jsonl", "pb.jsonl"], "absent.jsonl is not there"),
     (["--readings=pb.jsonl", "pb.jsonl"], "is no row with 'q'"),
 ])
 def test_a_mistake_is_one_line_and_status_2(files, plant, capsys, arguments, said):
   plant(oracle)
-  for name, q in (("r", [0.5] * 4), ("short", [0.5] * 2), ("text", ["a"] * 4)):
+  for name, q in (("r", [0.5] * 4), ("short", [0.5] * 2), ("text", ["a"] * 4), ("endless", [10**400] * 4)):
     with open(f"{name}.jsonl", "w") as file:
       file.write(json.dumps({"file": "pb.jsonl", "row": 1, "q": q}) + "\n")
   assert judge.main(arguments) == 2

@@ -79,7 +79,7 @@ def _first_step(cases, score_cs, tau, draws: int) -> dict:
   if len(whole) > 1:
     found["mean"] = {"subsets": len(whole)} | _measured(whole, statistic, names, draws)
   lucky_c = np.array([bool(case.answer_right) for case in cases]) & (label_c != -1)
-  if lucky_c.any():
+  if 0 < lucky_c.sum() < (label_c != -1).sum():
     found["right answer, wrong step"] = {"cases": int(lucky_c.sum())} | _measured(
         [part_crx[lucky_c]], lambda sum_x: judging.first_error(sum_x)[..., :1], _FIRST[:1], draws)
   return found
@@ -139,7 +139,8 @@ def _first_table(name: str, found: Mapping, tau: Mapping) -> list[str]:
     said = f"{_NAMES[reading].format(short(tau[reading]['tau']))} ({tau[reading]['from']})"
     for subset, cases, wrong, x in rows:
       cells = "".join(f"{_cell(x[reading].get(m)):<23}" for m in measures).rstrip()
-      lines.append(f"{said:<28}{subset[:25]:<26}{cases:>6}{wrong:>7}  {cells}")
+      shown = "".join(c if c.isprintable() else "?" for c in subset[:25])  # it comes from the file
+      lines.append(f"{said:<28}{shown:<26}{cases:>6}{wrong:>7}  {cells}")
       said = ""
   return lines
 
@@ -150,7 +151,7 @@ def _prm_table(found: Mapping) -> list[str]:
   score = lambda x: "".join(f"{_cell(x[r]['prm_score']):<26}" for r in judging.READINGS).rstrip()
   lines.append(f"{'all steps':<24}{found['cases']:>6}  {score(found['all'])}")
   for measure in ("f1_correct", "f1_wrong"):
-    lines.append(f"  {measure.replace('_', ' of '):<28}  " + "".join(f"{_cell(found['all'][r][measure]):<26}" for r in judging.READINGS).rstrip())
+    lines.append(f"  {measure.replace('f1_', 'F1 of '):<28}  " + "".join(f"{_cell(found['all'][r][measure]):<26}" for r in judging.READINGS).rstrip())
   for group, names in benchmarks.CLASSES.items():
     if group in found["groups"]:
       lines.append(f"{group:<24}{'':>6}  " + "".join(f"{short(found['groups'][group][r]):<26}" for r in judging.READINGS).rstrip())
