@@ -8,8 +8,8 @@
      step's end (verifiers/given.py). With --output they are kept on the way, in
      OUT.readings.jsonl: the same command again goes on from there.
   3. Read the values in three ways, and measure (evaluation/judgement.py).
-  4. Print a table; with --output write everything as one JSON object, and each case
-     with its values and what was made of them.
+  4. With --output write everything as one JSON object, and each case with its values
+     and what was made of them; print a table.
 
 --readings=FILE.jsonl in place of --verifier judges values that are there already,
 whoever made them: rows of `file`, `row` (from 1) and `q`, the value at the question
@@ -173,15 +173,14 @@ def run(flags: argparse.Namespace) -> int:
   q_cz = [q_of[case.file, case.row] for case in cases]
   found = judgement.judge(cases, q_cz, {name: tau for name, tau in (("q", flags.tau_q), ("advantage", flags.tau_a)) if tau is not None})
   found = {"verifier": flags.verifier or None, "readings": flags.readings or None, "files": left_out, **found}
-  print(judgement.table(found))
-  for line in _left_out(left_out, flags.max_tokens):
-    _say(line)
   if flags.output:
     lines = [_line((case.file, case.row), q_z, benchmark=case.benchmark, subset=case.subset, id=case.id, first_wrong=case.first_wrong,
                    wrong=case.wrong, found=judgement.predictions(judging.scores(q_z), found["tau"])) for case, q_z in zip(cases, q_cz)]
     files.write(files.path(keep), "".join(lines))
     files.write(files.path(flags.output), json.dumps(found, indent=1, allow_nan=False) + "\n")
-    print(f"\n{flags.output}, {keep}")
+  print(judgement.table(found) + (f"\n\n{flags.output}, {keep}" if flags.output else ""))
+  for line in _left_out(left_out, flags.max_tokens):
+    _say(line)
   return int(any(x["malformed"] for x in left_out.values()))
 
 
