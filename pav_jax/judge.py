@@ -20,6 +20,7 @@ after signal n.
 """
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -40,7 +41,8 @@ from pav_jax.training import metrics
 from pav_jax.training.preemption import NOTICE
 from pav_jax.training.preemption import Preempted
 
-_BLOCK = 256  # cases whose values are kept together
+_BLOCK = 256  # cases whose values are kept together: so many, or of so many tokens
+_BLOCK_TOKENS = 2**17
 _NAMED = 10  # malformed rows that are named, of a file
 
 Key = tuple[str, int]
@@ -57,23 +59,13 @@ class Verifier(NamedTuple):
 def load(flags: argparse.Namespace) -> Verifier:
   """The verifier of --verifier, and how its texts become ids. UserError for what is wrong with it."""
   # Here, because jax takes seconds, and mistakes in the files are told before.
-  from absl import logging
-  from pav_jax.models import architecture
-  from pav_jax.problems import given
-  from pav_jax.problems import home as home_lib
-  from pav_jax.training import mesh as mesh_lib
+  from pav_jax import library
   from pav_jax.verifiers import given as given_values
-  logging.set_verbosity(logging.FATAL)  # orbax's chatter would bury what we say
-  home = home_lib.of(flags.verifier, vocabulary=flags.vocabulary, prompt=flags.prompt, steps=flags.steps)
-  mesh = mesh_lib.make_mesh(data=-1, fsdp=1, model=1)
-  if architecture.is_official(flags.verifier):
-    raise UserError(f"--verifier {flags.verifier}: a published language model, not a verifier")
-  arch, params = architecture.restore(flags.verifier, argparse.Namespace(logit_chunk=128), home.vocabulary, mesh)
-  separator = given.separator_of(home.steps)
-  rows = lambda cases: [(home.prompt_t(case.question), given.tokens(case.steps, home.vocabulary, separator=separator)) for case in cases]
+  model = library.load(flags.verifier, vocabulary=flags.vocabulary, prompt=flags.prompt, steps=flags.steps)
+  rows = lambda cases: [(model.home.prompt_t(case.question), library.given_of(model.home, case.steps, ended=True)) for case in cases]
   def values(pairs, bar):
     prompts, responses = zip(*pairs)
-    return given_values.values(arch, params, list(prompts), list(responses), rows=flags.rows, mesh=mesh, bar=bar)
+    return given_values.values(model.arch, model.params, list(prompts), list(responses), rows=flags.rows, mesh=model.mesh, bar=bar)
   return Verifier(rows, values, given_values.LONGEST)
 
 
@@ -120,7 +112,7 @@ def score(cases: Sequence[benchmarks.Case], verifier: Verifier, keep: str, limit
     raise UserError(f"--max_tokens {limit} is more than {verifier.longest}")
   pairs, too_long, done = {}, [], {}
   for case, pair in zip(cases, verifier.rows(cases)):
-    if len(pair[0]) + len(pair[1].token_t) > limit:
+    if _tokens(pair) > limit:
       too_long.append((case.file, case.row))
     else:
       pairs[case.file, case.row] = pair
@@ -133,15 +125,22 @@ def score(cases: Sequence[benchmarks.Case], verifier: Verifier, keep: str, limit
     # Also takes away a line that a kill has torn.
     files.write(files.path(keep), "".join(_line(key, q_z) for key, q_z in done.items()))
   # Neighbours in length go through together.
-  rest = sorted((key for key in pairs if key not in done), key=lambda key: len(pairs[key][0]) + len(pairs[key][1].token_t))
+  rest = sorted((key for key in pairs if key not in done), key=lambda key: _tokens(pairs[key]))
   with metrics.progress(what="judge", unit="case", total=len(pairs), initial=len(done)) as bar:
-    for start in range(0, len(rest), _BLOCK):
-      block = rest[start:start + _BLOCK]
+    while rest:
+      total_x = itertools.accumulate(_tokens(pairs[key]) for key in rest[:_BLOCK])
+      count = max(1, sum(total <= _BLOCK_TOKENS for total in total_x))
+      block, rest = rest[:count], rest[count:]
       for key, q_z in zip(block, verifier.values([pairs[key] for key in block], bar)):
         done[key] = np.asarray(q_z, float)
       if keep:
         files.append(files.path(keep), "".join(_line(key, done[key]) for key in block))
   return done, too_long
+
+
+def _tokens(pair: tuple) -> int:
+  prompt_t, response = pair
+  return len(prompt_t) + len(response.token_t)
 
 
 def _check_same(done: Mapping[Key, np.ndarray], pairs: Mapping[Key, tuple], verifier: Verifier, path: str):

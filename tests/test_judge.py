@@ -143,8 +143,10 @@ def test_what_is_too_long_or_malformed_is_counted_and_left_out_aloud(files, plan
   assert len(open("out.readings.jsonl").readlines()) == 8
 
 
-def test_a_stopped_run_goes_on_and_another_verifiers_values_are_refused(files, plant, monkeypatch, capsys):
-  monkeypatch.setattr(judge, "_BLOCK", 4)
+@pytest.mark.parametrize("cases, tokens, kept", [(4, 2**17, 4), (256, 1, 6)])
+def test_a_stopped_run_goes_on_and_another_verifiers_values_are_refused(files, plant, monkeypatch, capsys, cases, tokens, kept):
+  monkeypatch.setattr(judge, "_BLOCK", cases)
+  monkeypatch.setattr(judge, "_BLOCK_TOKENS", tokens)
   seen = []
   def stops(case):
     if len(seen) == 6:
@@ -158,8 +160,8 @@ def test_a_stopped_run_goes_on_and_another_verifiers_values_are_refused(files, p
     file.write('{"file": "pb.jsonl", "row": 1, "q": [0.')  # torn by a kill
   asked = plant(oracle).asked
   assert judge.main(["--verifier=v", *files, "--output=out.json"]) == 0
-  # The four of the first block are not read again, but one that tells whether it is the same verifier.
-  assert len(asked) == 1 + 11 - 4
+  # Those of finished blocks are not read again, but one that tells whether it is the same verifier.
+  assert len(asked) == 1 + 11 - kept
   whole = open("out.json").read()
   assert judge.main(["--verifier=v", *files, "--output=out.json"]) == 0 and open("out.json").read() == whole
   plant(constant)
