@@ -6,7 +6,9 @@
   3. On `arithmetic` every prefix has an exact value under the demonstrator
      that pi imitates: correlations, and how well the verifier's advantages
      rank the steps of a response, right against wrong (AUC).
-  4. Monte Carlo labels of the tabular demonstrator itself, graded as any
+  4. There the first wrong step is known, too: how often do the Q verifier and the
+     exact values find it, read in three ways (judging.py)?
+  5. Monte Carlo labels of the tabular demonstrator itself, graded as any
      other, against its exact values: is the estimator unbiased?
 """
 
@@ -14,6 +16,8 @@ import random
 
 import numpy as np
 
+from pav_jax.evaluation import intervals
+from pav_jax.evaluation import judging
 from pav_jax.grading import grading
 from pav_jax.models import architecture
 from pav_jax.problems import arithmetic
@@ -92,6 +96,12 @@ def diagnose(run: Run) -> dict:
     score_bz = verifier_scores(run, str(run.folder("verifier").path / kind / "best"), problems, rollouts, end_bz,
                                vocabulary, search.rows)
     assess(found, kind, score_bz, exact_bz, right_b, run)
+    if kind == "q" and exact_bz is not None:
+      label_b = exact.first_wrong(problems.question_p[rollouts.problem_b], lines, exact.dials_of(run.config))
+      values = {"q verifier": score_bz, "exact values": np.where(score_bz >= 0, np.nan_to_num(exact_bz), np.nan)}
+      found["first_wrong"] = {
+          "right answer, wrong step": int((right_b & (label_b != -1)).sum()),
+          "rows": first_wrong(values, label_b, rollouts.problem_b, run.config.report.bootstrap_draws)}
     if kind == "q":
       found["examples"] = _examples(problems.question_p[rollouts.problem_b], lines, score_bz, exact_bz, right_b)
   return found
@@ -134,6 +144,34 @@ def assess(found: dict, kind: str, score_bz, exact_bz, right_b, run: Run):
   found["step_auc"][f"{kind}: all steps"] = auc(advantage_bs[judged_bs], exact_bs[judged_bs] > 0)
   found["step_auc"][f"{kind}: steps of one response"] = within_auc(advantage_bs, exact_bs > 0, judged_bs)
   found["step_auc"][f"{kind}: steps judged"] = int(judged_bs.sum())
+
+
+def first_wrong(values: dict[str, np.ndarray], label_b, problem_b, draws: int) -> list[dict]:
+  """A row per verifier and reading: tau, and how often the first wrong step is found, with intervals over problems.
+
+  values: name -> q_bz (b, z), NaN where there is no prefix; label_b: the first
+  wrong step, or -1; problem_b: the problem of each response. tau is the best on the
+  responses to the first half of the problems, and measured on the others.
+  """
+  problem_b = np.asarray(problem_b)
+  chosen_b = problem_b < (problem_b.max() + 1) / 2
+  if chosen_b.all():  # a single problem
+    return []
+  rows = []
+  for name, q_bz in values.items():
+    score_bs = [judging.scores(q_z[~np.isnan(q_z)]) for q_z in q_bz]
+    for reading in judging.READINGS:
+      tau = judging.FIXED[reading]
+      pick = lambda in_b, reading=reading, score_bs=score_bs: [score_bs[b][reading] for b in np.flatnonzero(in_b)]
+      if reading != "progress":
+        best = judging.best_tau(pick(chosen_b), label_b[chosen_b], tau)
+        tau = tau if best is None else best
+      part_bx = judging.case_parts([judging.first_below(score_s, tau) for score_s in pick(~chosen_b)], label_b[~chosen_b])
+      part_px = np.stack([part_bx[problem_b[~chosen_b] == p].sum(axis=0) for p in np.unique(problem_b[~chosen_b])])
+      ends = np.stack(intervals.over_cases([part_px], judging.first_error, draws=draws)).T
+      rows.append({"values": name, "reading": reading, "tau": float(tau), "cases": len(part_bx), "erroneous": int(part_bx[:, 1].sum()),
+                   **{measure: dict(zip(("value", "low", "high"), map(float, x))) for measure, x in zip(("acc_erroneous", "acc_correct", "f1"), ends)}})
+  return rows
 
 
 def _correlation(a, b, known) -> float:

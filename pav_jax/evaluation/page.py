@@ -194,17 +194,36 @@ def _diagnostics(report: Mapping, figures: Mapping) -> Markup:
   if "reliability" in figures:
     parts.append(_figure(figures["reliability"], "Reliability: dots on the dotted diagonal say what happens. The "
                          "area of a dot is its bin's share of the prefixes; error is the mean distance."))
-  shown = {name: value for name, value in found.items() if name not in ("calibration", "examples")}
+  shown = {name: value for name, value in found.items() if name not in ("calibration", "examples", "first_wrong")}
   scalars = {name: value for name, value in shown.items() if not isinstance(value, (Mapping, list))}
   for name, values in {**{n: v for n, v in shown.items() if isinstance(v, Mapping)}, "others": scalars}.items():
     if values:
       parts += [element("h3", name.replace("_", " ")), table(["", "value"], flat(values).items())]
+  if found.get("first_wrong"):
+    parts.append(_first_wrong(found["first_wrong"]))
   if found.get("examples"):
     parts += [element("h3", "Responses, step by step"), element("p", (
         "Q: the Q verifier's value of the prefix that ends there; A: what the step changed it by; exact: the value "
         "under the demonstrator, where one is known. Blue is up, orange is down."))]
     parts += [_example(e) for e in found["examples"]]
   return join([*parts, _origin(report, "sft", "verifier", f"problems/{report['split']}")])
+
+
+def _first_wrong(found: Mapping) -> Markup:
+  """One line per verifier and reading."""
+  measure = lambda x: element("td", join([element("b", number(x["value"])), element("small", f"[{number(x['low'])}, {number(x['high'])}]")]))
+  reading = {"q": "Q < τ", "advantage": "A < τ", "progress": "Q / Q before < τ"}
+  rows = [[r["values"], reading[r["reading"]], r["tau"], r["cases"], r["erroneous"], *(measure(r[m]) for m in ("acc_erroneous", "acc_correct", "f1"))]
+          for r in found["rows"]]
+  return join([
+      element("h3", "The first wrong step"),
+      element("p", (
+          "A step is wrong where the number it prints is false, or where the demonstrator could not have written it. Found is a wrong "
+          "step at exactly its place, by the first step below τ: the best on the responses to the first half of the problems, measured on "
+          "the others; of the last reading fixed. F1 is the harmonic mean of the two accuracies, as ProcessBench has it. A value tells what "
+          "a mistake costs, not that it is one: the exact values miss mistakes that the demonstrator often makes up for. Responses with "
+          f"a right answer and a wrong step: {found['right answer, wrong step']}.")),
+      table(["values", "reading", "τ", "responses", "with a wrong step", "found", "right ones left alone", "F1"], rows)])
 
 
 def _tinted(value: float | None, strength: float) -> Markup:

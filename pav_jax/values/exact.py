@@ -1,4 +1,4 @@
-"""Exact values of prefixes, where there are some: `arithmetic`, under the demonstrator that the policy imitates."""
+"""Exact values of prefixes, and the first wrong step, where they are known: `arithmetic`, under the demonstrator that the policy imitates."""
 
 import numpy as np
 
@@ -29,3 +29,26 @@ def values(question_b, lines: list[list[str]], width: int, dials: arithmetic.Ari
     q_z = arithmetic.exact_values(arithmetic.parse(str(question), dials), response)[:width]
     exact_bz[row, :len(q_z)] = q_z
   return exact_bz
+
+
+def first_wrong(question_b, lines: list[list[str]], dials: arithmetic.Arithmetic) -> np.ndarray:
+  """int (b,): index of each response's first wrong step; -1 without one, also where it stops early.
+
+  A step is wrong where what it prints is false: the number it leads to is not the
+  one that the operations to take have led to by then; or where it is nothing that
+  the demonstrator could write there. The exact Q need not fall to 0 there: a second
+  mistake may make the answer right, as it does in other people's solutions.
+  """
+  return np.array([_first_wrong(arithmetic.parse(str(question), dials), response) for question, response in zip(question_b, lines)], int)
+
+
+def _first_wrong(walk: arithmetic.Walk, response: list[str]) -> int:
+  true = [walk.start]  # after each day
+  for day in walk.days:
+    true.append(arithmetic.apply(day.own, true[-1], walk.dials.modulus))
+  state = arithmetic.start_state(walk)
+  for step, line in enumerate(response):
+    state = arithmetic.read_line(walk, state, line)
+    if state is None or state.number != (walk.answer if state.answered else true[state.day]):
+      return step
+  return -1

@@ -93,6 +93,17 @@ def test_the_page_is_whole_and_hostile_text_is_text(run, capsys):
   assert "PAV beam" in out and out.rstrip().endswith("report/index.html")
 
 
+def test_the_first_wrong_steps_have_a_table(run, monkeypatch):
+  three = {m: {"value": 0.5, "low": 0.25, "high": float("nan")} for m in ("acc_erroneous", "acc_correct", "f1")}
+  found = {"right answer, wrong step": 3, "rows": [{"values": HOSTILE, "reading": "q", "tau": 0.25, "cases": 8, "erroneous": 5, **three}]}
+  monkeypatch.setattr(diagnostics, "diagnose", lambda run: diagnosis() | {"first_wrong": found})
+  report_lib.run_stage(run)
+  text = (run.root / "report" / "index.html").read_text(encoding="utf-8")
+  names = {tag for tag, _ in Tags(text).tags}
+  assert "The first wrong step" in text and "a wrong step: 3." in text and "[0.25, –]" in text and "Q &lt; τ" in text
+  assert "script" not in names and not Tags(text).open
+
+
 def test_the_json_holds_the_same_rows(run):
   report_lib.run_stage(run)
   found = json.loads((run.root / "report" / "report.json").read_text())

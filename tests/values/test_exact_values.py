@@ -8,6 +8,7 @@ import pytest
 from pav_jax.errors import UserError
 from pav_jax.problems import arithmetic
 from pav_jax.values import equations
+from pav_jax.values import exact
 
 ALL_ON = arithmetic.Arithmetic(
     min_length=2, max_length=4, modulus=7, noise=0.2, lure=0.6, lured=0.5, slip=0.15, restate=0.1, slack=2,
@@ -131,3 +132,18 @@ def test_too_few_problems():
   dials = arithmetic.Arithmetic(min_length=1, max_length=1, modulus=3, operations=("+1", "+3", "-2"), lured=0)
   with pytest.raises(UserError, match="fewer than"):
     arithmetic.generate(dials, 0, 5000)
+
+
+def test_the_first_wrong_step_is_the_first_false_line():
+  text = "From 7 mod 20 with 1=a 2=b where 1a +5 1b -3 2a *3 2b -4"
+  dials = arithmetic.Arithmetic(modulus=20, lure=0.6, noise=0.2, restate=0.1)
+  right = ["1a +5 = 12", "2b -4 = 8", "#### 8"]
+  for lines, step in (
+      (right, -1), (right[:1], -1), ([], -1),  # stopping early is no wrong step
+      (["1a +5 = 12", "so 12", "2b -4 = 8", "#### 8"], -1),
+      (["1a +5 = 13", "2b -4 = 9", "#### 9"], 0), (["1b -3 = 4", "2b -4 = 0", "#### 0"], 0),  # a slip; the other operation
+      (["1a +5 = 12", "2a *3 = 16", "#### 16"], 1), (["1a +5 = 12", "so 13", "2b -4 = 8", "#### 8"], 1),
+      (["1a +5 = 12", "2b -4 = 8", "#### 9"], 2), (["1a +5 = 12", "#### 12"], 1), (right + ["so 8"], 3),
+      (["1a +5 = 12", "what", "#### 8"], 1), (["2b -4 = 8", "#### 8"], 0),
+      (["1b -3 = 4", "2b -4 = 8", "#### 8"], 0)):  # a right answer by two mistakes
+    assert exact.first_wrong([text], [lines], dials).tolist() == [step], lines
