@@ -31,6 +31,8 @@ setuptools.setup(
         "orbax-checkpoint",
         # sentencepiece 0.2.3 needs >= 7.36.1, and seqio breaks below 7.
         "protobuf>=7.36.1,<8",
+        # Parquet and arrow; tensorflow-datasets brings it anyway. Before 14.0.1 a file could make it unpickle.
+        "pyarrow>=17",
         # Student's t; jax needs it anyway.
         "scipy",
         "sentencepiece",

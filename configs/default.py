@@ -37,6 +37,14 @@ def get_config() -> ml_collections.ConfigDict:
       "problems": {
           "train": "arithmetic", "validation": "arithmetic", "test": "arithmetic",
           "prompt": "{question}\n", "steps": "newline",
+          # Of one's own files: the names that each column may have (the first that is there; none at all: there is no such
+          # column), and how answers are compared where a row's `dataset` does not say.
+          "columns": {
+              "question": ("question", "problem", "query"), "answer": ("answer", "final_answer", "expected_answer"),
+              "solution": ("solution", "generated_solution", "response"), "id": ("id", "unique_id"), "dataset": ("dataset",)},
+          "family": "math",
+          # Kinds of suspicious problems that do not come along: contradiction, duplicate, leak, escapes, special.
+          "leave_out": (),
           "data_dir": "", "manual_dir": "", "validation_size": 500, "max_malformed": 0,
           "max_prompt": 28, "max_solution": 24, "max_too_long": 0.0, "limit": -1, "problems_per_shard": 5000},
       "arithmetic": {

@@ -150,7 +150,8 @@ def read_tuples(config: config_dict.ConfigDict, given: Mapping[str, Any], defaul
 
 
 def _tuple(key: str, value: tuple, default: config_dict.ConfigDict) -> tuple:
-  kind = type(functools.reduce(lambda part, name: part[name], key.split("."), default)[0])
+  usual = functools.reduce(lambda part, name: part[name], key.split("."), default)
+  kind = type(usual[0]) if usual else str
   parts = [part for item in value for part in (item.split(",") if isinstance(item, str) else [item])]
   try:
     return tuple(kind(part.strip() if isinstance(part, str) else part) for part in parts if part != "")

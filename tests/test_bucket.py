@@ -14,6 +14,7 @@ import pytest
 from pav_jax import main
 from pav_jax.errors import UserError
 from pav_jax.problems import problem as problem_lib
+from pav_jax.problems.files import door
 from pav_jax.training import checkpoint
 from pav_jax.training import files
 from pav_jax.training import mesh as mesh_lib
@@ -116,7 +117,7 @@ def test_checkpoints_in_a_bucket(bucket, monkeypatch, tmp_path):
 def test_a_user_s_problems_are_read_from_a_bucket(bucket):
   row = {"question": "1 + 1?", "answer": "2", "solution": "It is \\boxed{2}."}
   bucket.put("bucket/own/test.jsonl.gz", gzip.compress(json.dumps(row).encode()))
-  [problem] = problem_lib.read_jsonl("gs://bucket/own/test.jsonl.gz")
+  [problem] = door.read("gs://bucket/own/{split}.jsonl.gz", "test")
   assert (problem.id, problem.question, problem.answer) == ("test/1", "1 + 1?", "2")
   archive = io.BytesIO()
   with tarfile.open(fileobj=archive, mode="w:gz") as tar:
@@ -128,8 +129,8 @@ def test_a_user_s_problems_are_read_from_a_bucket(bucket):
   for path in ("gs://bucket/own/MATH.tar.gz", "gs://bucket/own"):
     [problem] = problem_lib.read_math(path, "test")
     assert (problem.id, problem.answer) == ("math/test/algebra/7.json", "2")
-  with pytest.raises(UserError, match="gs://bucket/own/train.jsonl cannot be read: no such file or bucket"):
-    list(problem_lib.read_jsonl("gs://bucket/own/train.jsonl"))
+  with pytest.raises(UserError, match="there is no file gs://bucket/own/train.jsonl"):
+    list(door.read("gs://bucket/own/{split}.jsonl", "train"))
 
 
 def test_a_figure_in_a_bucket(bucket):

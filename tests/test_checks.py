@@ -23,6 +23,7 @@ from tests.test_main import ROOT
 STAGES = ("pipeline", "rl", "evaluate")
 # What any number, or any word, may be; and the factors of arms that are not asked for.
 FREE = {"arithmetic.train_seed", "arithmetic.validation_seed", "arithmetic.test_seed", "problems.data_dir",
+        "problems.columns.answer", "problems.columns.solution", "problems.columns.id", "problems.columns.dataset", "problems.leave_out",
         "rl.parity_tolerance", "rl.watch.share"} | {
             f"rl.{name}.{arm}" for name in ("lr_factor", "kl_factor") for arm in default.ARMS if arm not in ("outcome", "progress")}
 # Several keys, named together.
@@ -83,7 +84,12 @@ def test_every_knob_is_checked(tmp_path):
     ({"policy.init_from": "setup.py"}, "config.policy.init_from: checkpoint"),
     ({"vocabulary.path": "setup.py"}, "config.vocabulary.path: vocabulary setup.py: not a SentencePiece model"),
     ({"problems.train": "data/{split}.jsonl"}, "config.problems.train: there is no file data/train.jsonl"),
-    ({"problems.train": "data/own.jsonl"}, "config.problems.train: data/own.jsonl: no train split"),
+    ({"problems.train": "data/own.jsonl"}, "config.problems.train: there is no file data/own.jsonl"),
+    ({"problems.train": "setup.py"}, "config.problems.train: task 'setup.py' is none of arithmetic, gsm8k"),
+    ({"problems.train": "configs/"}, "configs: no data in this folder"),
+    ({"problems.columns.question": ()}, "config.problems.columns: there must be a name for question"),
+    ({"problems.columns.answer": (), "problems.columns.solution": ()}, "and for answer or solution"),
+    ({"problems.leave_out": ("leaks",)}, "config.problems.leave_out 'leaks' is none of contradiction, duplicate, leak"),
     ({"problems.validation": "arithmetic:0"}, "config.problems.validation: mixture"),
     ({"problems.manual_dir": "nosuch"}, "config.problems.manual_dir: there is no folder nosuch"),
     ({"arithmetic.test_seed": 1}, "config.arithmetic: train_seed"),

@@ -19,6 +19,7 @@ DOORS = {
     "tensorflow": ("pav_jax/problems/tasks.py", "pav_jax/problems/datasets/"),
     "tensorflow_datasets": ("pav_jax/problems/tasks.py", "pav_jax/problems/datasets/"),
     "seqio": ("pav_jax/problems/tasks.py",),
+    "pyarrow": ("pav_jax/problems/files/",),
     "xmanager": ("launch/",),
     "kubernetes": ("launch/jobset.py",),
 }

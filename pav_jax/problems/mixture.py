@@ -3,8 +3,8 @@
 import math
 
 from pav_jax.errors import UserError
-from pav_jax.problems import problem
-from pav_jax.training import files
+from pav_jax.problems.files import door
+from pav_jax.problems.files import folder
 
 SPLITS = ("train", "validation", "test")
 SETS = ("arithmetic", "gsm8k", "gsm8k_notes", "math", "math_prm800k", "arithmetic_default", "arithmetic_small")
@@ -28,41 +28,34 @@ def rates(mixture: str) -> dict[str, float]:
   return found
 
 
-def is_file(name: str) -> bool:
-  """Whether a task is a user's own file."""
-  return name.endswith((".jsonl", ".jsonl.gz"))
+def shared(config) -> frozenset[str]:
+  """The files or folders that are both `train` and `validation` of a problems section: they are parted in two (`tasks`)."""
+  return frozenset(name for name in rates(config.train).keys() & rates(config.validation).keys() if door.is_path(name))
 
 
-def file_of(name: str, split: str) -> str:
-  """The file of a split. A path with {split} in it stands for three files; UserError for any other but as a test set."""
-  if "{split}" not in name and split != "test":
-    raise UserError(f"{name}: no {split} split; a path with {{split}} in it names a file for each")
-  return name.replace("{split}", split)
-
-
-def check(mixture: str, split: str):
-  """UserError for a mixture that names no set, or a file that is not there."""
-  for name in rates(mixture):
-    if is_file(name) and not files.exists(files.path(file_of(name, split))):
-      raise UserError(f"there is no file {file_of(name, split)}")
+def check(config, split: str):
+  """UserError where the mixture of a split in a problems section names no set, or a file that is not there or is the test set."""
+  for name in rates(config[split]):
     check_name(name)
+    if name in SETS:
+      continue
+    _, whole = door.files_of(name, split)
+    if split != "test" and not whole and name in rates(config.test) and door.files_of(name, "test")[0] == door.files_of(name, split)[0]:
+      raise UserError(f"{name} is problems.test, too: nothing would be held out; a path with {{split}} in it names a file for each")
 
 
 def check_name(name: str):
-  """UserError for a task that is neither a set nor a file."""
-  if not is_file(name) and name not in SETS:
-    raise UserError(f"task {name!r} is none of {', '.join(SETS)}, nor a path that ends in .jsonl")
+  """UserError for a task that is neither a set nor a path."""
+  if name not in SETS and not door.is_path(name):
+    raise UserError(f"task {name!r} is none of {', '.join(SETS)}, nor a path: a file that ends in {', '.join(folder.ENDINGS)}, "
+                    "or a folder with a / in its name, as ./mine")
 
 
 def most(mixture: str, split: str, arithmetic_size: int) -> float:
   """How many problems a split has at most, as far as that is known before they are read; else infinity."""
-  sizes = [arithmetic_size if name == "arithmetic" else _lines(file_of(name, split)) if is_file(name) else math.inf
+  sizes = [arithmetic_size if name == "arithmetic" else door.count(name, split) if name not in SETS else math.inf
            for name in rates(mixture)]
   return sum(sizes)
-
-
-def _lines(path: str) -> int:
-  return sum(1 for line in problem.unpacked(path).split(b"\n") if line.strip())
 
 
 def check_prompt(prompt: str):

@@ -1,19 +1,26 @@
 """The first stage: problems as token ids on disk, so that nothing after it needs TensorFlow.
 
-  1. The vocabulary: a SentencePiece file by path, or one trained on the
+  1. All problems of all splits are read. Rows that are none, and problems whose
+     reference answer grading cannot compare with, are left out where a file or
+     set has no more of them than `max_malformed`; else that is an error.
+  2. What looks like a problem and would poison the run is told: a line on
+     stderr a kind, and left out where `leave_out` names the kind (`audit`).
+     All that is left out stands in problems/<split>/left_out.txt.
+  3. The vocabulary: a SentencePiece file by path, or one trained on the
      training split's own text.
-  2. Each split's examples in their fixed order, this host's share, from the
+  4. Each split's examples in their fixed order, this host's share, from the
      position where an earlier run stopped; written in shards.
-  3. A prompt or solution longer than its limit is left out and counted; where
+  5. A prompt or solution longer than its limit is left out and counted; where
      their share of a shard is above `max_too_long`, that is an error.
-  4. Malformed rows, left out where `max_malformed` lets them, are counted too.
-  5. Every reference answer is checked to be one that grading understands.
 """
 
+import collections
 import contextlib
 import itertools
+import sys
 import tempfile
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from etils import epath
 import numpy as np
@@ -21,14 +28,32 @@ import numpy as np
 from pav_jax import errors
 from pav_jax.errors import UserError
 from pav_jax.grading import grading
+from pav_jax.problems import audit
 from pav_jax.problems import mixture as mixture_lib
 from pav_jax.problems import steps
 from pav_jax.problems import vocabulary as vocabulary_lib
 from pav_jax.problems.arithmetic import Arithmetic
+from pav_jax.problems.files.columns import Columns
+from pav_jax.problems.problem import FAMILIES
+from pav_jax.problems.problem import Problem
+from pav_jax.problems.problem import too_many
 from pav_jax.training import files
 from pav_jax.training import metrics
 from pav_jax.training.records import Folder
 from pav_jax.training.run import Run
+
+
+class Split(NamedTuple):
+  """A split before it is written: the problems of each task, and the rows of each that are none, in words.
+
+  left_out: the problems that stay out, by `_name`; odd: those of them that are problems, in words; odd_counts: by kind.
+  """
+
+  problems: dict[str, list[Problem]]
+  malformed: dict[str, list[str]]
+  left_out: set[tuple[str, str, str]]
+  odd: list[str]
+  odd_counts: dict[str, int]
 
 
 def check(config, root: epath.Path | None = None):
@@ -39,7 +64,7 @@ def check(config, root: epath.Path | None = None):
   steps.check(knobs.steps)
   for split in mixture_lib.SPLITS:
     with errors.at(f"{where}.{split}"):
-      mixture_lib.check(knobs[split], split)
+      mixture_lib.check(knobs, split)
     if "arithmetic" in mixture_lib.rates(knobs[split]):
       _dials(config)
   errors.at_least(1, config.arithmetic, "config.arithmetic", "train_size", "validation_size", "test_size")
@@ -48,6 +73,10 @@ def check(config, root: epath.Path | None = None):
   errors.at_least(1, knobs, where, "max_prompt", "max_solution", "problems_per_shard")
   errors.at_least(0, knobs, where, "validation_size", "max_malformed")
   errors.all_or_some(knobs, where, "limit")
+  errors.one_of(FAMILIES, knobs, where, "family")
+  audit.check(knobs.leave_out)
+  if not knobs.columns.question or not (knobs.columns.answer or knobs.columns.solution):
+    raise UserError(f"{where}.columns: there must be a name for question, and for answer or solution")
   if not 0 <= knobs.max_too_long <= 1:
     raise UserError(f"{where}.max_too_long {knobs.max_too_long} is no share, from 0 to 1")
   if knobs.manual_dir and not files.exists(files.path(knobs.manual_dir)):
@@ -86,7 +115,7 @@ def _dials(config) -> Arithmetic:
 
 
 def run_stage(run: Run):
-  """problems: publishers' files, or the generator -> problems/vocabulary.model, problems/<split>."""
+  """problems: publishers' files, somebody's own, or the generator -> problems/vocabulary.model, problems/<split>."""
   started = {split: run.start(f"problems/{split}", sections=["problems", "arithmetic", "vocabulary", "grading"],
                               inputs=[]) for split in mixture_lib.SPLITS}
   if all(done for _, done in started.values()):
@@ -97,24 +126,82 @@ def run_stage(run: Run):
   knobs = run.config.problems
   sizes = {k: v for k, v in run.config.arithmetic.items() if k != "dials"}
   vocabulary_path = run.root / "problems" / "vocabulary.model"
-  with _scratch() as scratch:
-    source = dict(
+  with _scratch() as scratch, grading.Grader(run.config.grading.workers, run.config.grading.timeout_s) as grader:
+    source = tasks.Source(
         data_dir=knobs.data_dir or (scratch if files.is_remote(run.root) else run.root) / "tfds", manual_dir=knobs.manual_dir,
-        validation_size=knobs.validation_size, max_malformed=knobs.max_malformed,
+        validation_size=knobs.validation_size, max_malformed=knobs.max_malformed, columns=Columns(**knobs.columns),
+        family=knobs.family, shared=mixture_lib.shared(knobs),
         arithmetic=ArithmeticConfig(dials=_dials(run.config), **sizes))
+    sets = {split: {name: tasks.read(name, split, source) for name in tasks.names(knobs[split])} for split in mixture_lib.SPLITS}
+    splits = _audited(sets, {split: folder for split, (folder, done) in started.items() if not done}, knobs, grader)
     # One that stands there with nothing made by it may be of a plan that has given way.
     if not files.exists(vocabulary_path) or not any(folder.begun for folder, _ in started.values()):
-      _make_vocabulary(run.config.vocabulary, knobs, source, tasks, vocabulary_path)
+      _make_vocabulary(run.config.vocabulary, knobs, sets["train"], vocabulary_path)
     vocabulary, local = vocabulary_lib.load(vocabulary_path), scratch / "vocabulary.model"
     files.write(local, files.read(vocabulary_path))
-    for split, (folder, done) in started.items():
-      if done:
-        continue
+    for split, found in splits.items():
+      folder, mixture = started[split][0], knobs[split]
       files.write(folder.path / "vocabulary.model", files.read(local))
-      mixture = knobs[split]
-      with grading.Grader(run.config.grading.workers, run.config.grading.timeout_s) as grader:
-        shards = _write_split(folder, split, mixture, knobs, source, tasks, vocabulary, local, grader)
+      start = _whole_shards(folder)
+      examples = tasks.stream(found.problems, mixture, vocabulary_path=local, prompt=knobs.prompt, start=start * knobs.problems_per_shard)
+      shards = _write_split(folder, split, start, examples, found, knobs, vocabulary)
       folder.finish(shards, {"mixture": mixture, "vocabulary": vocabulary.fingerprint, "steps": knobs.steps})
+
+
+def _audited(sets, folders: dict[str, Folder], knobs, grader) -> dict[str, Split]:
+  """Looks at the problems of the splits that have a folder to be written to. sets: `tasks.Read` by split and task."""
+  held_out, splits = {}, {}
+  for split in reversed(mixture_lib.SPLITS):  # test first: what is in it must be in no other
+    if split in folders:
+      splits[split] = _audit(split, sets[split], held_out, knobs, grader)
+      said = [*itertools.chain(*splits[split].malformed.values()), *splits[split].odd]
+      files.write(folders[split].path / "left_out.txt", "".join(line + "\n" for line in said))
+      _refuse(split, sets[split], splits[split], knobs.max_malformed, folders[split].path / "left_out.txt")
+    for name, found in sets[split].items():
+      if not _generated(name):
+        held_out |= {audit.key(problem.question): split for problem in found.problems}
+  return {split: splits[split] for split in mixture_lib.SPLITS if split in splits}
+
+
+def _audit(split: str, sets, held_out: dict[str, str], knobs, grader) -> Split:
+  """What the audit makes of a split; says on stderr what it finds."""
+  malformed, left_out, looked_at = {}, set(), []
+  with metrics.progress(what=f"references {split}", unit="problem", total=sum(len(found.problems) for found in sets.values())) as bar:
+    for name, found in sets.items():
+      unsound = audit.unsound(found.problems, name, grader, bar)
+      malformed[name] = [*found.malformed, *(str(bad) for _, bad in unsound)]
+      left_out |= {_name(problem) for problem, _ in unsound}
+      looked_at += [problem for problem in found.problems if not _generated(name) and _name(problem) not in left_out]
+  for name, bad in malformed.items():
+    if bad:
+      more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
+      print(f"{name} {split}: {len(bad)} rows left out: {'; '.join(bad[:3])}{more}", file=sys.stderr)
+  findings = audit.look(looked_at, held_out, grader)
+  for line in audit.lines(findings, f"problems {split}", len(looked_at), knobs.leave_out):
+    print(line, file=sys.stderr)
+  odd = {_name(finding.problem): finding for finding in findings if finding.kind in knobs.leave_out}
+  counts = collections.Counter(f"left out: {finding.kind}" for finding in odd.values())
+  return Split({name: found.problems for name, found in sets.items()}, malformed, left_out | odd.keys(),
+               [f"{finding.problem.id}: {finding.kind}: {finding.said}" for finding in odd.values()], dict(counts))
+
+
+def _refuse(split: str, sets, found: Split, max_malformed: int, listed: epath.Path):
+  """UserError for a file or set with more than max_malformed rows that are no problems, and where nothing is left."""
+  for name, one in sets.items():
+    bad = found.malformed[name]
+    if one.counted + len(bad) - len(one.malformed) > max_malformed:
+      raise UserError(f"{split}: {too_many(bad, len(one.problems) + len(one.malformed), max_malformed)}; all of them: {listed}")
+  if all(_name(problem) in found.left_out for problems in found.problems.values() for problem in problems):
+    raise UserError(f"{split}: no problem is left; what is left out, and why: {listed}")
+
+
+def _generated(name: str) -> bool:
+  return name.startswith("arithmetic")
+
+
+def _name(problem: Problem) -> tuple[str, str, str]:
+  """What tells problems apart; two files may give the same id."""
+  return problem.id, problem.question, problem.answer
 
 
 @contextlib.contextmanager
@@ -128,38 +215,41 @@ def _scratch() -> Iterator[epath.Path]:
     yield files.path(folder.name)
 
 
-def _make_vocabulary(section, knobs, source, tasks, path):
+def _make_vocabulary(section, knobs, sets, path):
   if section.path:
     vocabulary_lib.load(section.path)
     files.write(path, files.read(files.path(section.path)))
     return
   texts = []
-  for name in tasks.names(knobs.train):
-    for problem in itertools.islice(tasks.load(name, "train", **source), section.train_on):
-      texts.append(knobs.prompt.format(question=problem.question) + problem.solution)
+  for found in sets.values():
+    for problem in found.problems[:section.train_on]:
+      texts.append(knobs.prompt.replace("{question}", problem.question) + problem.solution)
   vocabulary_lib.train(texts, section.size, path)
 
 
-def _write_split(folder: Folder, split, mixture, knobs, source, tasks, vocabulary, vocabulary_path, grader) -> int:
-  """Writes the shards that are missing and returns how many there are."""
-  shard, malformed = 0, tasks.count_malformed(mixture, split, **source)
+def _whole_shards(folder: Folder) -> int:
+  """How many shards are there already."""
+  shard = 0
   while folder.has_shard(shard):
     shard += 1
-  examples = tasks.examples(mixture, split, vocabulary_path=vocabulary_path, prompt=knobs.prompt,
-                            start=shard * knobs.problems_per_shard, **source)
+  return shard
+
+
+def _write_split(folder: Folder, split: str, shard: int, examples: Iterator[dict], found: Split, knobs, vocabulary) -> int:
+  """Writes the shards from `shard` on, of the examples from there on, and returns how many there are."""
   if knobs.limit != -1:
     examples = itertools.islice(examples, max(0, knobs.limit - shard * knobs.problems_per_shard))
   with metrics.progress(what=f"problems {split}", unit="problem", initial=shard * knobs.problems_per_shard) as bar:
     while some := list(itertools.islice(examples, knobs.problems_per_shard)):
-      arrays, counts = _arrays(some, knobs, vocabulary)
-      counts["malformed"] = 0 if shard else malformed  # of the files behind the split
+      kept = [e for e in some if (e["id"], e["question"], e["answer"]) not in found.left_out]
+      arrays, counts = _arrays(kept, knobs, vocabulary)
+      counts["malformed"] = 0 if shard else sum(map(len, found.malformed.values()))  # of the files behind the split
+      counts |= {} if shard else found.odd_counts
       if counts["too long"] > knobs.max_too_long * len(some):
         raise UserError(
             f"{split}: {counts['too long']} of {len(some)} problems are longer than problems.max_prompt = "
             f"{knobs.max_prompt} or problems.max_solution = {knobs.max_solution} tokens; "
             f"a share of problems.max_too_long = {knobs.max_too_long} may be left out")
-      grader.require_sound([str(a) for a in arrays["answer_p"]], [str(d) for d in arrays["dataset_p"]],
-                           [str(i) for i in arrays["id_p"]])
       folder.write_shard(shard, arrays, counts)
       bar.update(len(some))
       shard += 1

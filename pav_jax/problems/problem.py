@@ -1,4 +1,4 @@
-r"""A problem, and readers of the files that hold problems.
+r"""A problem, and readers of the publishers' files (those of anybody else: `files/`).
 
 A reader yields one `Problem` or one `Malformed` per row, so that nothing is
 dropped in silence; `sift` parts the two and decides whether to go on. Ids are
@@ -7,19 +7,22 @@ unique over all the sets: `gsm8k/train/1` (1 is the line),
 """
 
 import dataclasses
-import gzip
 import io
-import json
 import os
 import pathlib
 import re
 import tarfile
 import zlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from etils import epath
 
 from pav_jax.errors import UserError
+from pav_jax.grading import answers
+from pav_jax.problems.fields import Bad
+from pav_jax.problems.fields import decode_object
+from pav_jax.problems.fields import text
+from pav_jax.problems.files import jsonl
 from pav_jax.training import files
 
 # How an answer is compared; `grading` knows each.
@@ -29,6 +32,7 @@ FAMILIES = ("gsm8k", "math", "arithmetic")
 EMPTY_BOXES = frozenset({"train/number_theory/7115.json", "train/number_theory/7117.json"})
 
 _NOTE = re.compile(r"<<[^<>\n]*>>")
+_MARK = re.compile(r"####|\\(?:boxed|fbox)|\banswer\b", re.IGNORECASE)
 _MATH_NAME = re.compile(r"(?:^|/)((train|test)/([^/]+)/(\d+)\.json)$")
 
 
@@ -65,47 +69,40 @@ def sift(rows: Iterable[Problem | Malformed], *, max_malformed: int = 0,
   malformed rows; rows in `known` that only lack an answer are returned but not
   counted against it (for MATH: `EMPTY_BOXES`).
   """
-  problems, malformed = [], []
-  for row in rows:
-    (problems if isinstance(row, Problem) else malformed).append(row)
+  problems, malformed = part(rows)
   unknown = [bad for bad in malformed if not (bad.row in known and bad.field == "answer")]
   if len(unknown) > max_malformed:
-    more = f"; and {len(unknown) - 3} more" if len(unknown) > 3 else ""
-    raise UserError(f"{len(unknown)} of {len(problems) + len(malformed)} rows are malformed, more than "
-                    f"max_malformed = {max_malformed}: {'; '.join(map(str, unknown[:3]))}{more}")
+    raise UserError(too_many(list(map(str, unknown)), len(problems) + len(malformed), max_malformed))
   if not problems:
     raise UserError(f"no problem among {len(malformed)} rows" + (f": {malformed[0]}" if malformed else ": no rows"))
   return problems, malformed
+
+
+def part(rows: Iterable[Problem | Malformed]) -> tuple[list[Problem], list[Malformed]]:
+  """(problems, malformed rows), however many."""
+  problems, malformed = [], []
+  for row in rows:
+    (problems if isinstance(row, Problem) else malformed).append(row)
+  return problems, malformed
+
+
+def too_many(malformed: Sequence[str], rows: int, max_malformed: int) -> str:
+  """The line that says so: how many of `rows`, and the first three."""
+  more = f"; and {len(malformed) - 3} more" if len(malformed) > 3 else ""
+  return (f"{len(malformed)} of {rows} rows are malformed, more than max_malformed = {max_malformed}: "
+          f"{'; '.join(malformed[:3])}{more}")
 
 
 def read_gsm8k(path: str | os.PathLike, split: str, *, strip_notes: bool = True) -> Rows:
   """GSM8K's `train.jsonl` or `test.jsonl`; without the calculator's `<<a=b>>` unless asked to keep them."""
 
   def problem(fields, line):
-    solution = _text(fields, "answer")
+    solution = text(fields, "answer")
     answer = solution.rpartition("####")[2].strip() if "####" in solution else ""
     if not answer:
-      raise _Bad("answer", "nothing after ####" if "####" in solution else "no ####")
+      raise Bad("answer", "nothing after ####" if "####" in solution else "no ####")
     solution = _NOTE.sub("", solution) if strip_notes else solution
-    return Problem(f"gsm8k/{split}/{line}", "gsm8k", _text(fields, "question"), solution, answer)
-
-  return _json_lines(path, problem)
-
-
-def read_jsonl(path: str | os.PathLike) -> Rows:
-  """A user's own problems: `question`, `answer`; optional `solution`, `id`, `dataset` (the grading family, `math`).
-
-  A solution is a text or a list of steps. These are joined by blank lines, which
-  end a step under every rule of `steps`; what a rule ends within them ends there, too.
-  """
-  stem = pathlib.Path(path).name.split(".")[0]
-
-  def problem(fields, line):
-    family = _text(fields, "dataset", default="math")
-    if family not in FAMILIES:
-      raise _Bad("dataset", f"{family!r} is none of {', '.join(FAMILIES)}")
-    return Problem(_text(fields, "id", default=f"{stem}/{line}"), family, _text(fields, "question"),
-                   _solution(fields), _text(fields, "answer").strip())
+    return Problem(f"gsm8k/{split}/{line}", "gsm8k", text(fields, "question"), solution, answer)
 
   return _json_lines(path, problem)
 
@@ -135,11 +132,11 @@ def read_prm800k(math_path: str | os.PathLike, test_path: str | os.PathLike, spl
 
   def joined(fields, line):
     del line
-    name = _text(fields, "unique_id")
+    name = text(fields, "unique_id")
     if name not in by_name:
-      raise _Bad("unique_id", f"{name} is not in MATH")
-    if _text(fields, "problem") != getattr(by_name[name], "question", fields["problem"]):
-      raise _Bad("problem", f"differs from {name} in MATH")
+      raise Bad("unique_id", f"{name} is not in MATH")
+    if text(fields, "problem") != getattr(by_name[name], "question", fields["problem"]):
+      raise Bad("problem", f"differs from {name} in MATH")
     held_out.add(name)
     return by_name[name]
 
@@ -169,85 +166,27 @@ def last_boxed(text: str) -> str | None:
   return None
 
 
-class _Bad(Exception):
-  """(field, reason): becomes a `Malformed`."""
-
-
-class _Number(str):
-  """A JSON number, spelt as in the file."""
-
-
-def _not_a_number(name):
-  raise ValueError(f"{name} is not JSON")
-
-
-def _fields(content: bytes) -> dict:
-  try:
-    fields = json.loads(content.decode("utf-8-sig"), parse_int=_Number, parse_float=_Number,
-                        parse_constant=_not_a_number)
-  except UnicodeDecodeError as error:
-    raise _Bad("", f"not UTF-8 at byte {error.start}") from error
-  except (ValueError, RecursionError) as error:
-    raise _Bad("", f"broken JSON: {' '.join(str(error).split())}") from error
-  if not isinstance(fields, dict):
-    raise _Bad("", "not a JSON object")
-  return fields
-
-
-def _text(fields: dict, name: str, default: str | None = None) -> str:
-  value = fields.get(name)
-  if value is None:
-    if default is None:
-      raise _Bad(name, "missing")
-    return default
-  if not isinstance(value, str) or (isinstance(value, _Number) and name not in ("answer", "id")):
-    raise _Bad(name, "not a string")
-  if not value.strip() and default is None:
-    raise _Bad(name, "empty")
-  try:
-    value.encode()
-  except UnicodeEncodeError as error:
-    raise _Bad(name, f"half a surrogate pair at character {error.start}") from error
-  return str(value)
-
-
-def _solution(fields: dict) -> str:
-  if not isinstance(fields.get("solution"), list):
-    return _text(fields, "solution", default="")
-  steps = []
-  for number, step in enumerate(fields["solution"], 1):
-    try:
-      steps.append(_text({"solution": step}, "solution").strip("\n"))
-    except _Bad as bad:
-      raise _Bad("solution", f"step {number} is {bad.args[1]}") from bad
-  return "\n\n".join(steps)
+def stated_answer(solution: str, family: str) -> str | None:
+  r"""The answer that a solution marks: in a box, behind `####` or 'The answer is'; None where it only ends in a number or formula."""
+  marked = family == "arithmetic" or _MARK.search(solution)
+  return answers.extract_answer(solution, family) or None if marked else None
 
 
 def _json_lines(path, parse) -> Rows:
   """`parse(fields, line)` of every line that is not blank; ids must differ."""
   seen = {}
-  for line, content in enumerate(unpacked(path).split(b"\n"), 1):
-    if not content.strip():
-      continue
+  for line, found in jsonl.rows(path):
     try:
-      row = parse(_fields(content), line)
+      if isinstance(found, Bad):
+        raise found
+      row = parse(found, int(line))
       key = row.id if isinstance(row, Problem) else row.row
       if key in seen:
-        raise _Bad("id", f"{key} is in row {seen[key]} already")
+        raise Bad("id", f"{key} is in row {seen[key]} already")
       seen[key] = line
       yield row
-    except _Bad as bad:
-      yield Malformed(str(path), str(line), *bad.args)
-
-
-def unpacked(path: str | os.PathLike) -> bytes:
-  """A file's content, of a .gz what is packed in it. UserError for a damaged one."""
-  path = files.path(path)
-  content = files.read(path)
-  try:
-    return gzip.decompress(content) if path.suffix == ".gz" else content
-  except (OSError, EOFError, zlib.error) as error:
-    raise UserError(f"{path} is damaged: {files.reason(error)}") from error
+    except Bad as bad:
+      yield Malformed(str(path), line, *bad.args)
 
 
 def _math_rows(path, splits: tuple[str, ...]) -> Rows:
@@ -259,15 +198,15 @@ def _math_rows(path, splits: tuple[str, ...]) -> Rows:
   for name, content in sorted(members, key=lambda member: _math_order(member[0])):
     try:
       if name in seen:
-        raise _Bad("id", "occurs twice")
+        raise Bad("id", "occurs twice")
       seen.add(name)
-      fields = _fields(content)
-      question, solution = _text(fields, "problem"), _text(fields, "solution")
+      fields = decode_object(content)
+      question, solution = text(fields, "problem"), text(fields, "solution")
       answer = last_boxed(solution)
       if not answer:
-        raise _Bad("answer", r"no \boxed{} in the solution" if answer is None else r"the last \boxed{} is empty")
+        raise Bad("answer", r"no \boxed{} in the solution" if answer is None else r"the last \boxed{} is empty")
       yield Problem(f"math/{name}", "math", question, solution, answer)
-    except _Bad as bad:
+    except Bad as bad:
       yield Malformed(str(file), name, *bad.args)
 
 

@@ -2,13 +2,16 @@
 
 1. A mixture names its tasks and rates: "math_prm800k", or "gsm8k:1,math_prm800k:3".
 2. Each task's problems are read once: a prepared TFDS set (prepared here when
-   absent), or a user's JSONL. Where a set has no validation split, one is
-   carved out of train by the hashes of the ids, the same for ever.
+   absent), or a user's file (`files/`). Where a set has no validation split, or
+   one file stands for train and validation, it is carved out of train by the
+   hashes of the ids, the same for ever.
 3. Item i of an endless task is row `permutation_e[i mod N]` of epoch e = i // N;
    the permutation depends on (seed, e) alone, so item i costs the same for
    every i, and a run resumes at any item.
 4. Of w hosts, host j takes the items j, j + w, j + 2w, ...
-5. Rows become `prompt_t` (bos + prompt) and `response_t` (solution + eos).
+5. Rows become `prompt_t` (bos + prompt) and `response_t` (solution + eos), by
+   `Vocabulary.encode`, as everywhere: TensorFlow's own SentencePiece would read
+   a scoring token where a text only spells one.
 
 Tasks and mixtures are seqio's, but not in its registry: they hold the run's
 paths, and two runs in a process must not find each other's.
@@ -17,19 +20,24 @@ paths, and two runs in a process must not find each other's.
 import contextlib
 import dataclasses
 import hashlib
+import io
 import itertools
 import os
 import re
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from pav_jax.training import noise
 
 # On a machine without a GPU TensorFlow reports that as an error; what matters it raises.
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 import numpy as np
-import seqio
-import tensorflow as tf
-import tensorflow_datasets as tfds
+
+with noise.hushed():  # it greets on stderr, whatever the level
+  import seqio
+  import tensorflow as tf
+  import tensorflow_datasets as tfds
 
 from pav_jax.errors import UserError
 from pav_jax.problems import mixture as mixture_lib
@@ -38,7 +46,12 @@ from pav_jax.problems.datasets import arithmetic as arithmetic_builder
 from pav_jax.problems.datasets import builder as builder_lib
 from pav_jax.problems.datasets import gsm8k as gsm8k_builder
 from pav_jax.problems.datasets import math as math_builder
-from pav_jax.problems.problem import Problem, read_jsonl, sift
+from pav_jax.problems.files import columns as columns_lib
+from pav_jax.problems.files import door
+from pav_jax.problems.problem import EMPTY_BOXES
+from pav_jax.problems.problem import Problem
+from pav_jax.problems.problem import part
+from pav_jax.problems.problem import too_many
 from pav_jax.training import files
 
 # The accelerator is JAX's.
@@ -50,53 +63,82 @@ PROMPT = "Question: {question}\nAnswer:\n"
 Path = str | os.PathLike
 
 
-def load(name: str, split: str, *, data_dir: Path, manual_dir: Path, validation_size: int = 500,
-         max_malformed: int = 0,
-         arithmetic: arithmetic_builder.ArithmeticConfig | None = None) -> list[Problem]:
-  """The problems of one task's split, in the publisher's order.
+class Source(NamedTuple):
+  """Where problems come from.
 
-  name: gsm8k, gsm8k_notes, math, math_prm800k, arithmetic_default,
-    arithmetic_small, arithmetic (its dials are `arithmetic`), or the path of a
-    JSONL file. A path that holds "{split}" stands for three files; any other
-    is a test set.
   data_dir: where prepared sets are kept.  manual_dir: the publishers' files.
   validation_size: how many of train are for validation, where a set has no such split; generated ones have.
   max_malformed: how many rows may be left out.
+  columns, family: the columns of files, and how their answers are compared (`files/columns.py`).
+  shared: the files that are parted into train and validation (`mixture.shared`).
+  arithmetic: dials of the task `arithmetic`.
   """
-  return _load(name, split, data_dir, manual_dir, validation_size, max_malformed, arithmetic)[0]
+
+  data_dir: Path
+  manual_dir: Path
+  validation_size: int = 500
+  max_malformed: int = 0
+  columns: columns_lib.Columns = columns_lib.Columns()
+  family: str = "math"
+  shared: Collection[str] = ()
+  arithmetic: arithmetic_builder.ArithmeticConfig | None = None
 
 
-def count_malformed(mixture: str, split: str, *, data_dir: Path, manual_dir: Path, validation_size: int = 500,
-                    max_malformed: int = 0, arithmetic: arithmetic_builder.ArithmeticConfig | None = None) -> int:
-  """How many rows of the files behind a mixture's split were left out; arguments as in `load`."""
-  return sum(len(_load(name, split, data_dir, manual_dir, validation_size, max_malformed, arithmetic)[1])
-             for name in mixture_lib.rates(mixture))
+class Read(NamedTuple):
+  """A split of a task: its problems, the rows that are none (in words), and how many of these count against `max_malformed`."""
+
+  problems: list[Problem]
+  malformed: list[str]
+  counted: int
 
 
-def _load(name: str, split: str, data_dir, manual_dir, validation_size, max_malformed,
-          arithmetic) -> tuple[list[Problem], list[str]]:
-  """(problems, what was left out); see `load`."""
+def load(name: str, split: str, source: Source) -> list[Problem]:
+  """The problems of one task's split, in the publisher's order.
+
+  name: gsm8k, gsm8k_notes, math, math_prm800k, arithmetic_default,
+    arithmetic_small, arithmetic (with its dials), or the path of a file or
+    folder (`files/door.py`). UserError for more than max_malformed malformed rows.
+  """
+  found = read(name, split, source)
+  if found.counted > source.max_malformed:
+    raise UserError(too_many(found.malformed, len(found.problems) + len(found.malformed), source.max_malformed))
+  return found.problems
+
+
+def read(name: str, split: str, source: Source) -> Read:
+  """`load` of a path whatever the number of malformed rows, for one who will find more of them (`audit`)."""
   if split not in mixture_lib.SPLITS:
     raise UserError(f"split {split!r} is none of {', '.join(mixture_lib.SPLITS)}")
   mixture_lib.check_name(name)
-  if mixture_lib.is_file(name):
-    problems, malformed = sift(read_jsonl(mixture_lib.file_of(name, split)), max_malformed=max_malformed)
-    return problems, [str(bad) for bad in malformed]
-  with _opening(name, data_dir):
-    builder = _builder(name, data_dir, max_malformed, arithmetic)
+  if door.is_path(name):
+    problems, malformed = part(door.read(name, split, source.columns, source.family))
+    if not problems and len(malformed) <= source.max_malformed:
+      raise UserError(f"{name} {split}: no problem among {len(malformed)} rows" + (f": {malformed[0]}" if malformed else ""))
+    left_out, counted, carved = list(map(str, malformed)), len(malformed), name in source.shared and not door.files_of(name, split)[1]
+  else:
+    problems, left_out, carved = _prepared(name, split, source)
+    counted = sum(not any(known in bad for known in EMPTY_BOXES) for bad in left_out)
+  if carved and split != "test":
+    train, validation = _carve(problems, source.validation_size, name)
+    problems = train if split == "train" else validation
+  return Read(problems, left_out, counted)
+
+
+def _prepared(name: str, split: str, source: Source) -> tuple[list[Problem], list[str], bool]:
+  """(problems, what was left out, whether they are those of train, of which validation is a part)."""
+  with _opening(name, source.data_dir):
+    builder = _builder(name, source.data_dir, source.max_malformed, source.arithmetic)
     prepared = builder.is_prepared()
   if not prepared:
     try:
-      builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=os.fspath(manual_dir)))
+      with contextlib.redirect_stdout(io.StringIO()):  # where it says what it does
+        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=os.fspath(source.manual_dir)))
     except (OSError, tf.errors.OpError) as error:
-      raise UserError(f"{name}: cannot prepare in data_dir {data_dir}: {files.reason(error)}") from error
-  with _opening(name, data_dir):
+      raise UserError(f"{name}: cannot prepare in data_dir {source.data_dir}: {files.reason(error)}") from error
+  with _opening(name, source.data_dir):
     whole = split == "test" or "validation" in builder.info.splits
-    problems, left_out = _read(builder, split if whole else "train"), builder.info.metadata["malformed"][split if whole else "train"]
-  if whole:
-    return problems, left_out
-  train, validation = _carve(problems, validation_size, name)
-  return train if split == "train" else validation, left_out
+    split = split if whole else "train"
+    return _read(builder, split), builder.info.metadata["malformed"][split], not whole
 
 
 @contextlib.contextmanager
@@ -111,15 +153,20 @@ def _opening(name: str, data_dir) -> Iterator[None]:
     raise UserError(f"{name}: the set prepared in {data_dir} is damaged ({reason}); remove it, and it is prepared anew") from error
 
 
-def examples(mixture: str, split: str, *, vocabulary_path: Path, prompt: str = PROMPT, data_dir: Path,
-             manual_dir: Path, shard: int = 0, num_shards: int = 1, seed: int | None = None, start: int = 0,
-             repeat: bool = False, validation_size: int = 500, max_malformed: int = 0,
-             arithmetic: arithmetic_builder.ArithmeticConfig | None = None) -> Iterator[dict[str, np.ndarray | str]]:
+def examples(mixture: str, split: str, source: Source, **settings) -> Iterator[dict[str, np.ndarray | str]]:
+  """This host's examples of a mixture's split; settings: those of `stream`."""
+  return stream({name: load(name, split, source) for name in names(mixture)}, mixture, **settings)
+
+
+def stream(problems: Mapping[str, Sequence[Problem]], mixture: str, *, vocabulary_path: Path, prompt: str = PROMPT,
+           shard: int = 0, num_shards: int = 1, seed: int | None = None, start: int = 0,
+           repeat: bool = False) -> Iterator[dict[str, np.ndarray | str]]:
   """This host's examples, from its `start`-th on.
 
   Each holds int32 `prompt_t` and `response_t` (empty without a solution) and
   the texts id, dataset, question, solution, answer.
 
+  problems: those of each task.
   mixture: a task, or tasks with rates, "gsm8k:1,math_prm800k:3"; see `load` for names.
   seed: shuffles every epoch anew; None keeps the publisher's order.
   repeat: endless; else every problem comes once, from a mixture too.
@@ -130,28 +177,24 @@ def examples(mixture: str, split: str, *, vocabulary_path: Path, prompt: str = P
     raise UserError(f"start {start} and seed {seed} must not be negative")
   rates = mixture_lib.rates(mixture)
   mixture_lib.check_prompt(prompt)
-  vocabulary.load(vocabulary_path)  # Its complaints are better than seqio's.
-  pieces = seqio.SentencePieceVocabulary(os.fspath(vocabulary_path), extra_ids=0)
-  features = {name: seqio.Feature(pieces, add_eos=name == "response_t") for name in ("prompt_t", "response_t")}
-  sets = []
-  for name in rates:
-    problems, left_out = _load(name, split, data_dir, manual_dir, validation_size, max_malformed, arithmetic)
-    _tell(name, split, left_out)
-    sets.append(problems)
-  sizes = [np.inf if repeat else len(range(shard, len(problems), num_shards)) for problems in sets]
+  pieces = vocabulary.load(vocabulary_path)
+  feature = seqio.Feature(seqio.PassThroughVocabulary(pieces.size, eos_id=pieces.eos_id), add_eos=False)
+  features = {"prompt_t": feature, "response_t": feature}
+  sets = [problems[name] for name in rates]
+  sizes = [np.inf if repeat else len(range(shard, len(some), num_shards)) for some in sets]
   starts, choices = _choices(list(rates.values()), sizes, 0 if seed is None else seed, start)
   tasks = []
-  for i, (name, problems) in enumerate(zip(rates, sets)):
-    items = _items(problems, shard, num_shards, seed, starts[i], repeat)
+  for i, (name, some) in enumerate(zip(rates, sets)):
+    items = _items(some, shard, num_shards, seed, starts[i], repeat)
     # seqio sorts a mixture's tasks by their names; the number in front keeps ours in place.
     tasks.append(seqio.Task(
         f"{i:03}_{re.sub(r'[^A-Za-z0-9]', '_', name)}",
-        seqio.FunctionDataSource(lambda split, shuffle_files, seed=None, items=items: items, [split]),
-        features, preprocessors=[_tokens(prompt)], shuffle_buffer_size=None))
+        seqio.FunctionDataSource(lambda split, shuffle_files, seed=None, items=items: items, ["all"]),
+        features, preprocessors=[_tokens(prompt, pieces)], shuffle_buffer_size=None))
   dataset = seqio.Mixture(
       "mixture", list(zip(tasks, rates.values())),
       sample_fn=lambda datasets, *_: tf.data.Dataset.choose_from_datasets(datasets, choices)).get_dataset(
-          split=split, shuffle=False, num_epochs=1, passthrough_features=builder_lib.FIELDS)
+          split="all", shuffle=False, num_epochs=1, passthrough_features=builder_lib.FIELDS)
   options = tf.data.Options()
   options.deterministic = True
   options.threading.private_threadpool_size = 2
@@ -181,13 +224,6 @@ def _builder(name, data_dir, max_malformed, arithmetic) -> tfds.core.DatasetBuil
     config = dataclasses.replace(builder_cls.builder_configs[config], name=f"{config}_max{max_malformed}",
                                  max_malformed=max_malformed)
   return builder_cls(data_dir=os.fspath(data_dir), config=config)
-
-
-def _tell(name: str, split: str, left_out: Sequence[str]) -> None:
-  """On stderr: how many rows were left out, and the first of them by file, row and field."""
-  if left_out:
-    more = f"; and {len(left_out) - 3} more" if len(left_out) > 3 else ""
-    print(f"{name} {split}: {len(left_out)} rows left out: {'; '.join(left_out[:3])}{more}", file=sys.stderr)
 
 
 def _read(builder: tfds.core.DatasetBuilder, split: str) -> list[Problem]:
@@ -262,25 +298,21 @@ def _items(problems, shard, num_shards, seed, start, repeat) -> tf.data.Dataset:
   return tf.data.Dataset.range(shard + start * num_shards, stop, num_shards).map(row)
 
 
-def _tokens(prompt: str):
+def _tokens(prompt: str, pieces: vocabulary.Vocabulary):
   """A preprocessor: adds `prompt_t` and `response_t` to a row's texts."""
-  parts = prompt.split("{question}")
+  def prompt_ids(question: bytes) -> np.ndarray:
+    return np.array([pieces.bos_id, *pieces.encode(prompt.replace("{question}", question.decode()))], np.int32)
 
-  def tokens(row, output_features):
-    pieces = output_features["prompt_t"].vocabulary
-    filled = [parts[0]]
-    for part in parts[1:]:
-      filled += [row["question"], part]
-    prompt_t = tf.concat([[pieces.bos_id], pieces.encode_tf(tf.strings.join(filled))], 0)
-    response_t = tf.concat([pieces.encode_tf(row["solution"]), [pieces.eos_id]], 0)
+  def response_ids(solution: bytes) -> np.ndarray:
     # A problem without a solution demonstrates nothing, least of all to stop at once.
-    response_t = response_t[:tf.where(row["solution"] == "", 0, tf.size(response_t))]
-    return {**row, "prompt_t": prompt_t, "response_t": response_t}
+    return np.array([*pieces.encode(solution.decode()), pieces.eos_id] if solution else [], np.int32)
 
-  def preprocess(dataset, output_features):
-    return dataset.map(lambda row: tokens(row, output_features), num_parallel_calls=2)
+  def tokens(row):
+    ids = {name: tf.numpy_function(encode, [row[field]], tf.int32, stateful=False)
+           for name, encode, field in (("prompt_t", prompt_ids, "question"), ("response_t", response_ids, "solution"))}
+    return {**row, **{name: tf.ensure_shape(ids_t, [None]) for name, ids_t in ids.items()}}
 
-  return preprocess
+  return lambda dataset, output_features: dataset.map(tokens, num_parallel_calls=2)
 
 
 def _plain(row: dict) -> dict[str, np.ndarray | str]:

@@ -3,12 +3,17 @@
 Ours has Gemma's frame (pad 0, eos 1, bos 2, unk 3, bytes for what has no
 piece, `<unused0>` as the scoring token), so that nothing downstream asks
 which of the two it holds. `encode` adds neither bos nor eos.
+
+Text never becomes a control token, whatever it spells: SentencePiece spells
+`<eos>` in pieces by itself, and `encode` does the same for `<unused0>` and its
+like, which SentencePiece would read as one piece.
 """
 
 import functools
 import hashlib
 import io
 import os
+import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -23,6 +28,8 @@ from pav_jax.training import files
 sentencepiece.set_min_log_level(2)
 
 SCORING_PIECE = "<unused0>"
+# Within these, text is cut before it is encoded: no piece reaches over the cut.
+_UNUSED = re.compile(r"(?<=<)(?=unused\d+>)")
 _FRAME = {"pad": 0, "eos": 1, "bos": 2, "unk": 3}
 
 
@@ -67,8 +74,10 @@ class Vocabulary:
     return steps_lib.rule_of(self._steps, [self._text(i) for i in range(self.size)], self.eos_id)
 
   def encode(self, text: str) -> list[int]:
-    """The ids of `text`, without bos and eos."""
-    return self._processor.EncodeAsIds(text)
+    """The ids of `text`, without bos and eos, and never the scoring token's."""
+    if "<unused" not in text:
+      return self._processor.EncodeAsIds(text)
+    return [i for part in _UNUSED.split(text) for i in self._processor.EncodeAsIds(part)]
 
   def decode(self, ids: Sequence[int] | np.ndarray) -> str:
     """The text of `ids`; control pieces (pad, eos, bos) have none."""

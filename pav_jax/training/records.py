@@ -31,7 +31,7 @@ from pav_jax.training import hosts
 # Of manifests; one of a later version is refused.
 FORMAT = 1
 # What stands in a folder before anything has been made: an attempt that failed at once leaves no more.
-_NOT_WORK = ("plan.json", "vocabulary.model", "curves.jsonl", "alarms.jsonl")
+_NOT_WORK = ("plan.json", "vocabulary.model", "left_out.txt", "curves.jsonl", "alarms.jsonl")
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 

@@ -1,14 +1,26 @@
 """What a stage is given: the config, the mesh, and the folders of the run."""
 
 import dataclasses
+import json
+import sys
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from etils import epath
 import numpy as np
 from jax.sharding import Mesh
 
+from pav_jax.errors import UserError
+from pav_jax.training import hosts
 from pav_jax.training.records import Folder
+
+# Keys that came after folders had been made, each with the value that does what was done before. At that value a key
+# stays out of the plan, which so is the plan of those folders, too.
+LATER = {
+    "problems.columns": {
+        "question": ["question", "problem", "query"], "answer": ["answer", "final_answer", "expected_answer"],
+        "solution": ["solution", "generated_solution", "response"], "id": ["id", "unique_id"], "dataset": ["dataset"]},
+    "problems.family": "math", "problems.leave_out": []}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,13 +29,14 @@ class Run:
 
   config: a locked ml_collections.ConfigDict. Every folder below `root` is made
   by one stage; `start` binds it to what it depends on. alone: the other
-  processes, if there are any, do not run this stage.
+  processes, if there are any, do not run this stage. strict: a doubt is an error.
   """
 
   config: object
   root: epath.Path
   mesh: Mesh
   alone: bool = False
+  strict: bool = False
 
   def folder(self, name: str) -> Folder:
     """The folder of that name, made or not."""
@@ -44,10 +57,35 @@ class Run:
       for key in section.split("."):
         part = part[key]
       config[section] = part.to_dict() if hasattr(part, "to_dict") else part
+    for key, before in LATER.items():
+      section, _, last = key.partition(".")
+      if json.loads(json.dumps(config.get(section, {}).get(last))) == before:
+        del config[section][last]
     folder = self.folder(name)
     if way_on:
       way_on = f"to train on from it, choose another --workdir with --config.{way_on.format(folder.path)}"
     return folder, folder.start(name, config, {i: self.folder(i).digest() for i in inputs}, way_on)
+
+  def doubt(self, stage: str, doubts: Sequence[str], state: str):
+    """Says on stderr, a line each, what makes a stage's work useless to those after it; if `strict`, raises UserError of the first.
+
+    state: what is there by now, and what to do for a better one. A finished folder is doubted whenever its stage comes by.
+    """
+    if doubts and self.strict:
+      raise UserError(f"{stage}: {doubts[0]} (--strict); {state}")
+    for line in doubts if hosts.first() else ():
+      print(f"{stage}: {line}", file=sys.stderr)
+
+
+def useless_responses(counts: Mapping[str, int], max_new: int, of: str = "responses") -> list[str]:
+  """What these counts of responses say against them: all cut off, or none correct; [] if there are some of each.
+
+  of: the name of the responses among the counts; beside it are `truncated` and `correct`.
+  """
+  count = counts.get(of, 0)
+  cut = f"all {count} {of} were cut at rollouts.max_new = {max_new} tokens: none came to its end"
+  none = f"none of {count} {of} is correct"
+  return [cut] * bool(count and counts.get("truncated") == count) + [none] * bool(count and counts.get("correct") == 0)
 
 
 def epoch_rows(num_rows: int, batch_size: int, seed: int):

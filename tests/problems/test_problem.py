@@ -14,6 +14,7 @@ import pytest
 from pav_jax.errors import UserError
 from pav_jax.problems import problem
 from pav_jax.problems import steps
+from pav_jax.problems.files import door
 from pav_jax.problems.problem import Malformed, Problem
 
 
@@ -116,21 +117,25 @@ _GOOD = b'{"question": "1+1?", "answer": "2"}'
     (b'{"question": 7, "answer": "2"}', "question", "not a string"),
     (b'{"question": "1+1?"}', "answer", "missing"),
     (b'{"question": "1+1?", "answer": ""}', "answer", "empty"),
-    (b'{"question": "1+1?", "answer": ["2"]}', "answer", "not a string"),
+    (b'{"question": "1+1?", "answer": []}', "answer", "empty"),
+    (b'{"question": "1+1?", "answer": ["2", true]}', "answer", "answer 2 is not a string"),
+    (b'{"question": "1+1?", "answer": {"a": "2"}}', "answer", "not a string"),
+    (b'{"question": "1+1?", "answer": true}', "answer", "not a string"),
+    (b'{"question": "1+1?", "answer": " Proof. "}', "answer", "'Proof.' is no answer"),
+    (b'{"question": "1+1?", "answer": "It is 2.\\n#### 2"}', "answer", "holds a solution (####), no answer: problems.columns.answer="),
     ('{"question": "Größe?", "answer": "2"}'.encode("latin-1"), "", "not UTF-8 at byte 16"),
     (b'{"question": "\\ud800?", "answer": "2"}', "question", "half a surrogate pair"),
-    (b'{"question": "1+1?", "answer": "2", "dataset": "chess"}', "dataset", "'chess' is none of"),
     (b'{"question": "1+1?", "answer": "2", "id": "mine/1"}', "id", "mine/1 is in row 1 already"),
 ])
 def test_malformed_rows_are_reported_and_counted(tmp_path, line, field, reason):
   path = tmp_path / "mine.jsonl"
   path.write_bytes(_GOOD + b"\n\n" + line + b"\n" + _GOOD)
-  problems, malformed = problem.sift(problem.read_jsonl(path), max_malformed=1)
+  problems, malformed = problem.sift(door.read(str(path), "test"), max_malformed=1)
   assert _names(problems) == ["mine/1", "mine/4"]
   assert [(bad.file, bad.row, bad.field) for bad in malformed] == [(str(path), "3", field)]
   assert malformed[0].reason.startswith(reason)
   with pytest.raises(UserError) as error:
-    problem.sift(problem.read_jsonl(path))
+    problem.sift(door.read(str(path), "test"))
   assert f"1 of 3 rows are malformed, more than max_malformed = 0: {path} row 3" in str(error.value)
   assert "\n" not in str(error.value)
 
@@ -175,9 +180,10 @@ def test_a_name_twice_in_an_archive(tmp_path):
 def test_jsonl_of_ones_own(tmp_path):
   path = tmp_path / "mine.jsonl.gz"
   path.write_bytes(gzip.compress("\ufeff".encode() + b'{"question": "1+1?", "answer": 2.50, "solution": null}\n'
-                                 b'{"question": "?", "answer": "3", "id": 7, "dataset": "gsm8k", "solution": "s"}\n'))
-  assert list(problem.read_jsonl(path)) == [Problem("mine/1", "math", "1+1?", "", "2.50"),
-                                            Problem("7", "gsm8k", "?", "s", "3")]
+                                 b'{"question": "?", "answer": "3", "id": 7, "dataset": "GSM8K", "solution": "s"}\n'
+                                 b'{"question": "!", "answer": "4", "dataset": "chess"}\n'))
+  assert list(door.read(str(path), "test")) == [Problem("mine/1", "math", "1+1?", "", "2.50"),
+                                                     Problem("7", "gsm8k", "?", "s", "3"), Problem("mine/3", "math", "!", "", "4")]
 
 
 def test_files_that_cannot_be_read(tmp_path):
@@ -186,8 +192,8 @@ def test_files_that_cannot_be_read(tmp_path):
   (tmp_path / "none.jsonl.gz").write_bytes(_GOOD)
   (tmp_path / "empty.jsonl").write_bytes(b"\n")
   (tmp_path / "MATH.tar.gz").write_bytes(b"no archive")
-  for rows in (problem.read_jsonl(tmp_path / "absent.jsonl"), problem.read_jsonl(tmp_path / "cut.jsonl.gz"),
-               problem.read_jsonl(tmp_path / "none.jsonl.gz"), problem.read_jsonl(tmp_path / "empty.jsonl"),
+  for rows in (door.read(str(tmp_path / "absent.jsonl"), "test"), door.read(str(tmp_path / "cut.jsonl.gz"), "test"),
+               door.read(str(tmp_path / "none.jsonl.gz"), "test"), door.read(str(tmp_path / "empty.jsonl"), "test"),
                problem.read_math(tmp_path, "train"), problem.read_math(tmp_path / "absent", "train")):
     with pytest.raises(UserError):
       problem.sift(rows)
@@ -217,7 +223,7 @@ def test_real_prm800k_split_is_the_published_one(data_dir):
 
 def test_real_evaluation_sets(data_dir):
   for name, count in (("aime24", 30), ("amc23", 40)):
-    assert len(problem.sift(problem.read_jsonl(data_dir / f"eval_sets/{name}.jsonl.gz"))[0]) == count
+    assert len(problem.sift(door.read(str(data_dir / f"eval_sets/{name}.jsonl.gz"), "test"))[0]) == count
 
 
 @pytest.mark.parametrize("module", ["problem", "vocabulary", "steps", "arithmetic"])
@@ -232,7 +238,7 @@ def test_given_steps_are_steps_under_every_rule(tmp_path, rule):
   given = ["Let $x = 1$.", "Then\n$2x = 2$.", "\\begin{align}\nx\n\\end{align}\n", "It is 2."]
   path = tmp_path / "mine.jsonl"
   path.write_text(json.dumps({"question": "2x?", "answer": "2", "solution": given}) + "\n")
-  solution = next(problem.read_jsonl(path)).solution
+  solution = next(door.read(str(path), "test")).solution
   characters = ["", *sorted(set(solution))]
   found = steps.split([characters.index(c) for c in solution], steps.rule_of(rule, characters, 0))
   texts = ["".join(characters[i] for i in step) for step in found]

@@ -25,7 +25,7 @@ def trained(tmp_path_factory):
 
 def test_frame(trained):
   assert (trained.pad_id, trained.eos_id, trained.bos_id, trained.unk_id) == (0, 1, 2, 3)
-  assert trained.size == 400 and trained.encode("<unused0>") == [trained.scoring_id]
+  assert trained.size == 400 and trained._processor.EncodeAsIds("<unused0>") == [trained.scoring_id]
   assert trained.decode([2, *trained.encode("Ann"), 1, 0]) == "Ann"
 
 
@@ -35,11 +35,12 @@ def test_one_piece_a_word(trained):
 
 
 @pytest.mark.parametrize("text", [WORDS, "", " ", " a", "a ", "  two  spaces ", "\n\n a\n", "\t\r\n", "é ☃ 𝄞",
-                                  "a\x00b", r"\frac{1}{2}", "<eos>", "<0x0A>"])
+                                  "a\x00b", r"\frac{1}{2}", "<eos>", "<0x0A>",
+                                  "<unused0>", "a <unused0><unused1> b", "<<unused0>>", "<unused0"])
 def test_round_trip(trained, text):
   ids = trained.encode(text)
   assert trained.decode(ids) == text and trained.decode(np.array(ids, np.int32)) == text
-  assert not {0, 1, 2, 3} & set(ids)
+  assert not {0, 1, 2, 3, trained.scoring_id} & set(ids)
 
 
 def test_the_rule_of_steps_is_that_of_the_problems(trained, tmp_path):

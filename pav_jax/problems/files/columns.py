@@ -1,0 +1,107 @@
+"""A row of somebody's file -> a `Problem`, by the names of its columns.
+
+  1. A column is the first of the names given for it that the row has.
+  2. The answer is a text, a number, or a list of all answers that are asked
+     for. Without a column for it, it is what the solution marks: a box, `####`,
+     'The answer is'.
+  3. A solution is a text or a list of steps. These are joined by blank lines,
+     which end a step under every rule of `steps`.
+  4. How answers are compared is said by the column `dataset` where it names one
+     of `problem.FAMILIES`; whatever else it says, `family` counts.
+  5. Line ends of other systems become newlines, and spaces of other widths a
+     space: a line that looks blank is no step.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from pav_jax.problems import fields as fields_lib
+from pav_jax.problems.fields import Bad
+from pav_jax.problems.problem import FAMILIES
+from pav_jax.problems.problem import Problem
+from pav_jax.problems.problem import stated_answer
+
+# What stands in place of an answer where a set has none.
+PLACEHOLDERS = frozenset({"proof", "notfound", "not found", "n/a", "na", "null", "nan", "no answer", "unknown", "todo", "tbd",
+                          "answer not found", "see solution", "see the solution", "?", "-", "--", "...", "…"})
+_LINE_ENDS, _SPACES = re.compile("\r\n?|[\x85\u2028\u2029]"), re.compile("[\xa0\u1680\u2000-\u200a\u202f\u205f\u3000]")
+
+
+class Columns(NamedTuple):
+  """For each part of a problem the names that its column may have; none: there is no such column."""
+
+  question: tuple[str, ...] = ("question", "problem", "query")
+  answer: tuple[str, ...] = ("answer", "final_answer", "expected_answer")
+  solution: tuple[str, ...] = ("solution", "generated_solution", "response")
+  id: tuple[str, ...] = ("id", "unique_id")
+  dataset: tuple[str, ...] = ("dataset",)
+
+  def names(self) -> tuple[str, ...]:
+    """All names, each once."""
+    return tuple(dict.fromkeys(name for part in self for name in part))
+
+  def missing(self, there: list[str]) -> str:
+    """What keeps a file with these columns from being read, with the way out; '' if nothing does."""
+    for part, names in self._asdict().items():
+      # Of what need not be there, only what was asked for by name.
+      needed = part in ("question", "answer") or names != self._field_defaults[part] or part == "solution" and not self.answer
+      if (needed and names or part == "question") and not set(names) & set(there):
+        return (f"no column {' or '.join(names) or 'for the question'}; there are {', '.join(there[:30]) or 'none'}: "
+                f"problems.columns.{part}=NAME" + (
+                    ", or problems.columns.answer= to take what the solution states" if part == "answer" else ""))
+    return ""
+
+
+def problem(fields: Mapping, columns: Columns, name: str, family: str) -> Problem:
+  """The problem in a row; name: its id where the row has none. Raises Bad."""
+  at = {part: next((n for n in names if fields.get(n) is not None), names[0] if names else "")
+        for part, names in columns._asdict().items()}
+  said = fields.get(at["dataset"])
+  said = said.lower() if isinstance(said, str) else ""
+  family = said if said in FAMILIES else family
+  question = plain(fields_lib.text(fields, at["question"]))
+  solution = _solution(fields, at["solution"])
+  if columns.answer:
+    answer = _answer(fields, at["answer"])
+    if family == "math" and "####" in answer:
+      raise Bad(at["answer"], "holds a solution (####), no answer: problems.columns.answer= takes what the solution states, "
+                f"with problems.columns.solution={at['answer']} and problems.family=gsm8k")
+  else:
+    answer = stated_answer(solution, family)
+    if not answer:
+      raise Bad(at["solution"], r"marks no answer (\boxed{}, #### or 'The answer is')" if solution else "missing")
+  if answer.lower().strip("$ .") in PLACEHOLDERS:
+    raise Bad(at["answer"], f"{answer!r} is no answer")
+  return Problem(fields_lib.text(fields, at["id"], default=name, number=True) or name, family, question, solution, answer)
+
+
+def plain(text: str) -> str:
+  """The text with newlines as its only line ends and spaces as its only spaces (and tabs)."""
+  return _SPACES.sub(" ", _LINE_ENDS.sub("\n", text))
+
+
+def _answer(fields: Mapping, name: str) -> str:
+  value = fields.get(name)
+  if not isinstance(value, list):
+    return fields_lib.text(fields, name, number=True).strip()
+  if not value:
+    raise Bad(name, "empty")
+  return ", ".join(_items(value, name, "answer", number=True)).strip()
+
+
+def _solution(fields: Mapping, name: str) -> str:
+  value = fields.get(name)
+  if not isinstance(value, list):
+    return plain(fields_lib.text(fields, name, default=""))
+  return "\n\n".join(plain(step).strip("\n") for step in _items(value, name, "step"))
+
+
+def _items(value: list, name: str, what: str, *, number: bool = False) -> list[str]:
+  found = []
+  for i, item in enumerate(value, 1):
+    try:
+      found.append(fields_lib.text({name: item}, name, number=number))
+    except Bad as bad:
+      raise Bad(name, f"{what} {i} is {bad.args[1]}") from bad
+  return found
