@@ -75,6 +75,7 @@ COMPILER = {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTN
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run: a file of configs/.", lock_config=True)
 _MODE = flags.DEFINE_enum("mode", "run", ["run", "compile"], "compile: asks the TPU compiler whether the stage fits (pods/compile.py).")
 _CHECK = flags.DEFINE_bool("check", False, "Only says what would keep the run from starting.")
+_STRICT = flags.DEFINE_bool("strict", False, "A stage whose work is useless to those after it ends the run, with exit status 2.")
 _TOPOLOGY = flags.DEFINE_string("topology", "", "With --mode=compile: the slice, as v5e:16x16.")
 _HOSTS = flags.DEFINE_string("hosts", "", "One of several processes: auto, or ADDRESS:PORT,COUNT,INDEX (training/hosts.py).")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives.")
@@ -111,8 +112,11 @@ def parse(argv: list[str]):
   return config, files.path(_WORKDIR.value) if _WORKDIR.value else None
 
 
-def run(config, workdir: str | os.PathLike, hosts_spec: str = ""):
-  """Runs config.stage in workdir, as one of several processes if hosts_spec says so (training/hosts.py)."""
+def run(config, workdir: str | os.PathLike, hosts_spec: str = "", strict: bool = False):
+  """Runs config.stage in workdir, as one of several processes if hosts_spec says so (training/hosts.py).
+
+  strict: a stage whose work is useless to those after it (no response correct, all labels the same) raises UserError.
+  """
   workdir = files.folder(files.path(workdir))
   _begin(hosts_spec)
   from pav_jax.training import hosts
@@ -120,7 +124,7 @@ def run(config, workdir: str | os.PathLike, hosts_spec: str = ""):
     raise UserError("--hosts: stage didactic runs on one host")
   with contextlib.ExitStack() as stack:
     hosts.by_the_first(lambda: stack.enter_context(files.lock(workdir)), "the lock of the workdir")
-    _run_stages(config, workdir)
+    _run_stages(config, workdir, strict)
 
 
 def check(config, workdir: epath.Path | None, hosts_spec: str = ""):
@@ -160,13 +164,13 @@ def _check_stages(modules: list, config, workdir: epath.Path | None):
     hosts.by_the_first(checked, "check") if module.__name__ in NO_DEVICE else checked()
 
 
-def _run_stages(config, workdir: epath.Path):
+def _run_stages(config, workdir: epath.Path, strict: bool):
   from pav_jax.training import hosts
   from pav_jax.training import mesh
   from pav_jax.training.run import Run
   modules = _modules(config)
   _check_stages(modules, config, workdir)
-  this = Run(config, workdir, mesh.make_mesh(**config.mesh))
+  this = Run(config, workdir, mesh.make_mesh(**config.mesh), strict=strict)
   for i, module in enumerate(modules):
     if module.__name__ in NO_DEVICE:
       hosts.by_the_first(functools.partial(module.run_stage, dataclasses.replace(this, alone=True)), NO_DEVICE[module.__name__])
@@ -201,7 +205,8 @@ def main() -> int:
     print(f"error: {error}", file=sys.stderr)
     return 2
   sys.unraisablehook = functools.partial(_unraisable, sys.unraisablehook)
-  return to_the_end(functools.partial(check if _CHECK.value else run, config, workdir, _HOSTS.value), several=bool(_HOSTS.value))
+  task = check if _CHECK.value else functools.partial(run, strict=_STRICT.value)
+  return to_the_end(functools.partial(task, config, workdir, _HOSTS.value), several=bool(_HOSTS.value))
 
 
 def _unraisable(usual: Callable, told):

@@ -13,6 +13,7 @@ SCREEN = """usage: python -m pav_jax.main --config=FILE --workdir=FOLDER [--conf
   --config.search.alpha=0.3         another value for a key
   --workdir=runs/mine               where the run lives; the same command again goes on where it was
   --check                           only says what would keep the run from starting
+  --strict                          a stage whose work is useless to those after it ends the run
   --hosts=auto                      one of several processes (elsewhere ADDRESS:PORT,COUNT,INDEX)
   --mode=compile --topology=v5e:4x4 asks the TPU compiler whether it fits
   --help                            this, and all keys with their values in FILE (configs/default.py without one)

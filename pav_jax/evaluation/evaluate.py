@@ -31,6 +31,7 @@ from pav_jax.search import best_of_n
 from pav_jax.training import files
 from pav_jax.training import hosts
 from pav_jax.training import metrics
+from pav_jax.training import run as run_lib
 from pav_jax.training.run import Run
 from pav_jax.values import exact
 from pav_jax.values import monte_carlo
@@ -79,10 +80,10 @@ def run_stage(run: Run):
   if knobs.verifier:
     figures |= {"verifier": knobs.verifier, "kind": knobs.kind}
     figures |= _judgement(run, problems, rollouts, right_pn.reshape(-1), vocabulary)
-  if not hosts.first():
-    return
-  files.write(run.root / "evaluate" / "evaluate.json", json.dumps(figures, indent=1) + "\n")
-  print(json.dumps(figures))
+  if hosts.first():
+    files.write(run.root / "evaluate" / "evaluate.json", json.dumps(figures, indent=1) + "\n")
+    print(json.dumps(figures))
+  run.doubt("evaluate", run_lib.useless_responses(counts, run.config.rollouts.max_new), "its figures are written and stay")
 
 
 def _judgement(run: Run, problems, rollouts, right_b, vocabulary) -> dict:

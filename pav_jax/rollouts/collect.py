@@ -25,6 +25,7 @@ from pav_jax.rollouts import jobs as jobs_lib
 from pav_jax.rollouts import sampling as sampling_lib
 from pav_jax.training import hosts
 from pav_jax.training import metrics
+from pav_jax.training import run as run_lib
 from pav_jax.training.run import Run
 
 
@@ -104,6 +105,7 @@ def run_stage(run: Run):
   knobs = run.config.rollouts
   folder, done = run.start("rollouts", sections=["policy", "rollouts", "grading"], inputs=["problems/train", "sft"])
   if done:
+    _doubt(run, folder)
     return
   problems = prepared.read(run.folder("problems/train"), knobs.num_problems)
   vocabulary = prepared.vocabulary(run.folder("problems/train"))
@@ -126,3 +128,9 @@ def run_stage(run: Run):
       rollouts, counts = grade(rollouts, problems, vocabulary, grader)
       folder.write_shard(shard, rollouts._asdict(), counts)
   folder.finish(shards, {"vocabulary": vocabulary.fingerprint})
+  _doubt(run, folder)
+
+
+def _doubt(run: Run, folder):
+  run.doubt("rollouts", run_lib.useless_responses(folder.manifest()["counts"], run.config.rollouts.max_new),
+            f"{folder.path} is finished and stays; for another one change a key of rollouts or train sft further, and remove it")

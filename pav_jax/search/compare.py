@@ -30,6 +30,7 @@ from pav_jax.search import best_of_n
 from pav_jax.search import ledger
 from pav_jax.training import hosts
 from pav_jax.training import metrics
+from pav_jax.training import run as run_lib
 from pav_jax.training.run import Run
 from pav_jax.values import equations
 from pav_jax.values import monte_carlo
@@ -96,6 +97,7 @@ def run_stage(run: Run):
   samples, samples_done = run.start("search/samples", sections=["policy", "search", "grading"], inputs=inputs)
   beams, beams_done = run.start("search/beams", sections=["policy", "search", "grading"], inputs=inputs)
   if samples_done and beams_done:
+    _doubt(run, samples)
     return
   players = Players(run)
   with grading.Grader(run.config.grading.workers, run.config.grading.timeout_s) as grader:
@@ -103,6 +105,12 @@ def run_stage(run: Run):
       _all_samples(run, players, grader, samples)
     if not beams_done:
       _all_beams(run, players, grader, beams)
+  _doubt(run, samples)
+
+
+def _doubt(run: Run, folder):
+  run.doubt("search", run_lib.useless_responses(folder.manifest()["counts"], run.config.rollouts.max_new),
+            f"{folder.path} and the beams beside it are finished and stay")
 
 
 def _all_samples(run: Run, players: Players, grader, folder):

@@ -32,6 +32,7 @@ from pav_jax.rollouts import jobs as jobs_lib
 from pav_jax.rollouts import sampling as sampling_lib
 from pav_jax.training import hosts
 from pav_jax.training import metrics
+from pav_jax.training import run as run_lib
 from pav_jax.training.run import Run
 from pav_jax.values import equations
 from pav_jax.values import first_pit
@@ -195,7 +196,9 @@ def label(arch: architecture.Architecture, params, problems: prepared.Problems, 
       arch, params, problems, rollouts, end_bz, vocabulary, grader, sampling=sampling, seed=seed, rows=rows,
       share=jobs_lib.rows_of_lane(jobs_per_source), max_new=max_new, mesh=mesh, bar=bar)
   values, counts = spend(strategy, rollouts, end_bz, seeds_per_problem, draw)
-  return values, counts | tally
+  q_x = values.q_bz[~np.isnan(values.q_bz)]
+  labels = {"labels": len(q_x), "labels of 0": int((q_x == 0).sum()), "labels of 1": int((q_x == 1).sum())}
+  return values, counts | tally | labels
 
 
 def with_own_outcome(values: Values, right_b: np.ndarray) -> Values:
@@ -237,6 +240,7 @@ def run_stage(run: Run):
       "values", sections=["policy", "monte_carlo", "grading", "rollouts.max_new"],
       inputs=["problems/train", "sft", "rollouts"])
   if done:
+    _doubt(run, folder)
     return
   problems = prepared.read(run.folder("problems/train"))
   vocabulary = prepared.vocabulary(run.folder("problems/train"))
@@ -270,3 +274,15 @@ def run_stage(run: Run):
       bar.total += counts["continuations"] - expected  # what a strategy spends is known afterwards
       folder.write_shard(shard, values._asdict(), counts)
   folder.finish(shards, {"responses with more than max_steps steps": joined})
+  _doubt(run, folder)
+
+
+def _doubt(run: Run, folder):
+  counts = folder.manifest()["counts"]
+  doubts = run_lib.useless_responses(counts, run.config.rollouts.max_new, "continuations")
+  labels = counts.get("labels", 0)  # not in folders of before
+  for value in (0, 1):
+    if labels and counts[f"labels of {value}"] == labels:
+      doubts.append(f"all {labels} labels are {value}: a verifier can learn nothing from them")
+  run.doubt("values", doubts, f"{folder.path} is finished and stays; for another one change rollouts or monte_carlo, "
+            "and remove what was made with the old ones")

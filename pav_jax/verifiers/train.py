@@ -158,6 +158,8 @@ def run_stage(run: Run):
                            inputs=["problems/train", "problems/validation", "rollouts", "values", "sft"],
                            way_on="verifier.init_from={}/KIND/best")
   if done:
+    facts = folder.manifest()["facts"]
+    _doubt(run, folder, [doubt for kind in knobs.kinds for doubt in facts[kind].get("doubts", ())])
     return
   problems = prepared.read(run.folder("problems/train"))
   vocabulary = prepared.vocabulary(run.folder("problems/train"))
@@ -191,6 +193,8 @@ def run_stage(run: Run):
     if not useful_b[train_b].any() or not useful_b[valid_b].any():
       raise UserError(f"verifier {kind}: none of {len(train_b)} training or of {len(valid_b)} validation responses "
                       f"has a label")
+    doubts = one_class(kind, target_bz[train_b[useful_b[train_b]]])
+    _doubt(run, folder, doubts)
     pick = lambda index: ValueBatch(*(x[index[useful_b[index]]] for x in rows))
     kind_path = start_path
     if kind == "advantage" and knobs.advantage_from_q:
@@ -201,5 +205,18 @@ def run_stage(run: Run):
         valid_rows=pick(valid_b), path=folder.path / kind, what=f"verifier {kind}", seed=run.config.seed + 3,
         start_params=architecture.load(kind_path, arch, run.mesh))
     facts[kind] |= {"train_rows": int(useful_b[train_b].sum()), "valid_rows": int(useful_b[valid_b].sum()),
-                    "labels": int(labels_b[train_b].sum())}
+                    "labels": int(labels_b[train_b].sum()), **({"doubts": doubts} if doubts else {})}
   folder.finish(0, facts)
+
+
+def one_class(kind: str, target_bz: np.ndarray) -> list[str]:
+  """What a verifier's labels, NaN where there is none, leave it to learn: a line if all are the same extreme, else []."""
+  target_x = target_bz[~np.isnan(target_bz)]
+  return [f"{kind}: all {len(target_x)} labels are {value}: there is nothing to tell apart" for value in (0, 1)
+          if len(target_x) and (target_x == value).all()]
+
+
+def _doubt(run: Run, folder, doubts: list[str]):
+  made = "is finished and stays" if folder.done else "is not finished"
+  run.doubt("verifier", doubts, f"{folder.path} {made}; to learn from other labels make rollouts and values anew, "
+            "and remove it with them")
