@@ -1,14 +1,19 @@
 """The whole path on problems of two lines: every stage, its hand-over, restarts, refusals."""
 
 import json
+import os
 import pathlib
+import re
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from configs import default
 from configs import smoke
+from pav_jax import configuration
 from pav_jax import main
 from pav_jax.errors import UserError
 from pav_jax.problems import vocabulary
@@ -115,6 +120,46 @@ def test_any_checkpoint_is_evaluated_by_path(done, tmp_path, capsys):
   main.run(miniature(stage="evaluate", **{"evaluate.checkpoint": str(done / "sft" / "best")}), tmp_path)
   figures = json.loads(capsys.readouterr().out.splitlines()[-1])
   assert figures["problems"] == 4 and 0 <= figures["low"] <= figures["accuracy"] <= figures["high"] <= 1
+
+
+def test_evaluate_says_one_line_of_json_and_libraries_say_nothing(done, tmp_path):
+  """From problems on, so that every library has had its say."""
+  changes = dict(configuration.leaves(miniature()))
+  (tmp_path / "own.py").write_text("from configs import default\ninf = float('inf')\ndef get_config():\n  config = default.get_config()\n"
+                                   f"  config.update_from_flattened_dict({changes!r})\n  return config\n")
+  command = [sys.executable, "-m", "pav_jax.main", f"--config={tmp_path}/own.py", "--config.stage=evaluate",
+             f"--config.evaluate.checkpoint={done}/sft/best", f"--workdir={tmp_path}/run"]
+  environment = {key: value for key, value in os.environ.items() if not key.startswith(("TF_", "JAX_"))} | {"PYTHONPATH": os.getcwd()}
+  for strict, status in (([], 0), (["--strict"], 2)):
+    ran = subprocess.run([*command, *strict], capture_output=True, text=True, timeout=300, env=environment)
+    assert ran.returncode == status, ran.stderr
+    [line] = ran.stdout.splitlines()
+    assert json.loads(line)["problems"] == 4
+    # What a bar or a line of ours begins with.
+    said = [line for line in ran.stderr.replace("\r", "\n").splitlines() if line.strip()]
+    assert not [line for line in said if not line.startswith(("problems ", "evaluate", "error: evaluate: none of 8 responses"))]
+    assert sum("none of 8 responses is correct" in line for line in said) == 1
+
+
+def test_useless_work_is_told_and_with_strict_an_error(done, capsys):
+  """A policy of four steps: its finished folders stay, and are doubted again when the pipeline comes by."""
+  main.run(miniature(), done)
+  said = capsys.readouterr().err.splitlines()
+  assert [line for line in said if line.startswith("rollouts: none of 16 responses is correct")]
+  assert [line for line in said if re.fullmatch(r"values: all \d+ labels are 0: a verifier can learn nothing from them", line)]
+  assert [line for line in said if re.fullmatch(r"verifier: q: all \d+ labels are 0: there is nothing to tell apart", line)]
+  for stage in ("rollouts", "values", "verifier"):
+    with pytest.raises(UserError, match=rf"^{stage}: .* \(--strict\); {done}/{stage} is finished and stays") as caught:
+      main.run(miniature(stage=stage), done, strict=True)
+    assert "\n" not in str(caught.value) and records.Folder(done / stage).done
+
+
+def test_a_verifier_of_one_class_is_an_error_before_it_is_trained(done, tmp_path):
+  for name in ("problems", "sft", "rollouts", "values"):
+    shutil.copytree(done / name, tmp_path / name)
+  with pytest.raises(UserError, match=rf"^verifier: orm: all \d+ labels are 0: .* {tmp_path}/verifier is not finished"):
+    main.run(miniature(stage="verifier"), tmp_path, strict=True)
+  assert [path.name for path in (tmp_path / "verifier").iterdir()] == ["plan.json"]
 
 
 def test_any_verifier_is_evaluated_by_path(done, tmp_path, capsys):

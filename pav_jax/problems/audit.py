@@ -29,6 +29,7 @@ from pav_jax.grading import grading
 from pav_jax.problems.problem import Malformed
 from pav_jax.problems.problem import Problem
 from pav_jax.problems.problem import stated_answer
+from pav_jax.training import metrics
 
 KINDS = {"contradiction": "answers contradict their own solution", "duplicate": "questions occur before",
          "leak": "questions are held out, too", "escapes": r"texts hold a \n spelt out or a backslash that JSON has eaten",
@@ -53,15 +54,13 @@ def check(leave_out: Collection[str]):
     raise UserError(f"config.problems.leave_out {min(unknown)!r} is none of {', '.join(KINDS)}")
 
 
-def unsound(problems: Sequence[Problem], name: str, grader: grading.Grader, bar=None) -> list[tuple[Problem, Malformed]]:
+def unsound(problems: Sequence[Problem], name: str, grader: grading.Grader) -> list[tuple[Problem, Malformed]]:
   """The problems whose reference the grader cannot compare with, each with the reason; name: the file or set they are of."""
   found = []
-  for start in range(0, len(problems), _BLOCK):
+  for start in metrics.progress(range(0, len(problems), _BLOCK), what="references", unit=f"x{_BLOCK}", delay=3):
     some = problems[start:start + _BLOCK]
     faults = grader.reference_faults([p.answer for p in some], [p.dataset for p in some])
     found += [(p, Malformed(name, p.id, "answer", f"the reference {fault}")) for p, fault in zip(some, faults) if fault]
-    if bar is not None:
-      bar.update(len(some))
   return found
 
 
@@ -85,7 +84,7 @@ def look(problems: Sequence[Problem], held_out: Mapping[str, str], grader: gradi
 def _contradictions(problems: Sequence[Problem], grader: grading.Grader) -> list[Finding]:
   marked = [(p, stated) for p in problems if p.solution and (stated := stated_answer(p.solution, p.dataset)) not in (None, p.answer)]
   found = []
-  for start in range(0, len(marked), _BLOCK):
+  for start in metrics.progress(range(0, len(marked), _BLOCK), what="solutions", unit=f"x{_BLOCK}", delay=3):
     some = marked[start:start + _BLOCK]
     grades = grader.grade([p.answer for p, _ in some], [p.solution for p, _ in some], [p.dataset for p, _ in some])
     found += [Finding("contradiction", p, f"the answer is {_short(p.answer)}, the solution marks {_short(stated)}")

@@ -165,13 +165,14 @@ def _audited(sets, folders: dict[str, Folder], knobs, grader) -> dict[str, Split
 
 def _audit(split: str, sets, held_out: dict[str, str], knobs, grader) -> Split:
   """What the audit makes of a split; says on stderr what it finds."""
+  # No more of a set comes into the first `limit` problems of a mixture.
+  problems = {name: found.problems if knobs.limit == -1 else found.problems[:knobs.limit] for name, found in sets.items()}
   malformed, left_out, looked_at = {}, set(), []
-  with metrics.progress(what=f"references {split}", unit="problem", total=sum(len(found.problems) for found in sets.values())) as bar:
-    for name, found in sets.items():
-      unsound = audit.unsound(found.problems, name, grader, bar)
-      malformed[name] = [*found.malformed, *(str(bad) for _, bad in unsound)]
-      left_out |= {_name(problem) for problem, _ in unsound}
-      looked_at += [problem for problem in found.problems if not _generated(name) and _name(problem) not in left_out]
+  for name, some in problems.items():
+    unsound = audit.unsound(some, name, grader)
+    malformed[name] = [*sets[name].malformed, *(str(bad) for _, bad in unsound)]
+    left_out |= {_name(problem) for problem, _ in unsound}
+    looked_at += [problem for problem in some if not _generated(name) and _name(problem) not in left_out]
   for name, bad in malformed.items():
     if bad:
       more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
@@ -181,7 +182,7 @@ def _audit(split: str, sets, held_out: dict[str, str], knobs, grader) -> Split:
     print(line, file=sys.stderr)
   odd = {_name(finding.problem): finding for finding in findings if finding.kind in knobs.leave_out}
   counts = collections.Counter(f"left out: {finding.kind}" for finding in odd.values())
-  return Split({name: found.problems for name, found in sets.items()}, malformed, left_out | odd.keys(),
+  return Split(problems, malformed, left_out | odd.keys(),
                [f"{finding.problem.id}: {finding.kind}: {finding.said}" for finding in odd.values()], dict(counts))
 
 

@@ -53,6 +53,7 @@ from pav_jax.problems.problem import Problem
 from pav_jax.problems.problem import part
 from pav_jax.problems.problem import too_many
 from pav_jax.training import files
+from pav_jax.training import metrics
 
 # The accelerator is JAX's.
 tf.config.set_visible_devices([], "GPU")
@@ -111,7 +112,8 @@ def read(name: str, split: str, source: Source) -> Read:
     raise UserError(f"split {split!r} is none of {', '.join(mixture_lib.SPLITS)}")
   mixture_lib.check_name(name)
   if door.is_path(name):
-    problems, malformed = part(door.read(name, split, source.columns, source.family))
+    with metrics.progress(door.read(name, split, source.columns, source.family), what=f"reading {split}", unit="row", delay=3) as rows:
+      problems, malformed = part(rows)
     if not problems and len(malformed) <= source.max_malformed:
       raise UserError(f"{name} {split}: no problem among {len(malformed)} rows" + (f": {malformed[0]}" if malformed else ""))
     left_out, counted, carved = list(map(str, malformed)), len(malformed), name in source.shared and not door.files_of(name, split)[1]

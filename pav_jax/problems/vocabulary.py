@@ -123,7 +123,7 @@ def train(texts: Iterable[str], size: int, path: str | os.PathLike) -> Vocabular
         user_defined_symbols=[SCORING_PIECE, "\n"],
         normalization_rule_name="identity", add_dummy_prefix=False, remove_extra_whitespaces=False,
         byte_fallback=True, split_by_number=False, split_by_unicode_script=False,
-        character_coverage=1.0, max_sentence_length=max(len(line.encode()) for line in lines) + 1,
+        character_coverage=1.0, max_sentence_length=max(10, *(len(line.encode()) + 1 for line in lines)),  # it takes no less than 10
         num_threads=1, minloglevel=2)
   except RuntimeError as error:
     # The trainer's own message carries the largest possible size, after its C++ source line.

@@ -57,10 +57,14 @@ def read_curves(path: epath.Path, key: str | None = "step") -> list[dict]:
   return rows
 
 
-def progress(steps: Iterable | None = None, *, what: str, unit: str, total: int | None = None, initial: int = 0):
-  """A bar with the remaining time on the first host's stderr; on a log file a line every half minute instead."""
+def progress(steps: Iterable | None = None, *, what: str, unit: str, total: int | None = None, initial: int = 0,
+             delay: float = 0):
+  """A bar with the remaining time on the first host's stderr; on a log file a line every half minute instead.
+
+  delay: seconds before which there is none, for what is mostly done by then.
+  """
   interactive = sys.stderr.isatty()
   return tqdm.tqdm(
-      steps, desc=f"{what:<22}", unit=unit, total=total, initial=initial, file=sys.stderr, disable=not hosts.first(),
+      steps, desc=f"{what:<22}", unit=unit, total=total, initial=initial, delay=delay, file=sys.stderr, disable=not hosts.first(),
       mininterval=0.5 if interactive else 30.0, maxinterval=1.0 if interactive else 60.0,
       dynamic_ncols=interactive, ascii=not interactive)

@@ -15,6 +15,8 @@ import pytest
 
 from pav_jax.errors import UserError
 from pav_jax.problems import problem as problem_lib
+from pav_jax.problems import steps
+from pav_jax.problems import vocabulary
 from pav_jax.problems.files import door
 from pav_jax.problems.files.columns import Columns
 from pav_jax.problems.files.columns import plain
@@ -195,7 +197,20 @@ def test_placeholders_are_no_answers(tmp_path, answer):
 
 def test_white_space_of_other_systems():
   assert plain("a\r\n\r\nb\rc\u2028d\x85e") == "a\n\nb\nc\nd\ne"
-  assert plain("\xa0\u3000\nx\u2003y\tz") == "  \nx y\tz"
+  assert plain("\xa0\u3000\nx\u2003y\tz\u200b") == "  \nx y\tz"
+
+
+@pytest.mark.parametrize("rule", steps.RULES)
+def test_a_line_that_looks_blank_is_no_step(tmp_path, rule):
+  """Whatever makes it look so, and whatever format brings it; the last step is the end of the response."""
+  pieces = vocabulary.train(["some words, and other words of one kind"] * 9, 290, tmp_path / "own.model")
+  solution = "a\r\n\r\n \t\r\n\xa0\n\u200b\n\u3000\u2003\r\n\x0b\r\nb\r\n\r\n"
+  for write, name in ((_jsonl, "a.jsonl"), (_json, "a.json"), (_parquet, "a.parquet"), (_arrow, "a.arrow")):
+    for given, last in ((solution, [[]]), ([solution.partition("b")[0], "b\r\n\r\n"], [])):  # eos, after a finished line a step of its own
+      write(tmp_path / name, [{**ROWS[0], "solution": given}])
+      ids = [*pieces.encode(_read(tmp_path / name)[0].solution), pieces.eos_id]
+      found = steps.split(ids, vocabulary.load(tmp_path / "own.model", rule).step_rule)
+      assert [pieces.decode(step).split() for step in found] == [["a"], ["b"], *last]
 
 
 def test_damaged_files_are_told(tmp_path):

@@ -323,3 +323,12 @@ def test_a_hundred_thousand_rows():
   begin = time.process_time()
   steps.step_ends_bs(tokens_bt, np.full(100_000, 64), RULES["newline"], 64)
   assert time.process_time() - begin < 10
+
+
+@pytest.mark.parametrize("rule", steps.RULES)
+@pytest.mark.parametrize("blank", ["\n", "\r\n", " \n", "\t\r\n", "\x0b\n", "\u2003\n", "\u200b\n"])
+def test_blank_lines_are_no_steps(rule, blank):
+  characters = ["", *sorted(set("ab\r\n" + blank))]
+  ids = [characters.index(c) for c in f"a\r\n\r\n{blank * 3}b\r\n\r\n"]
+  found = ["".join(characters[i] for i in step) for step in steps.split(ids, steps.rule_of(rule, characters, 0))]
+  assert [step.strip("\u200b \t\r\n\x0b\u2003") for step in found] == ["a", "b"]

@@ -142,3 +142,8 @@ def test_too_few_rows_in_the_model(trained):
   trained.check_rows(400)
   with pytest.raises(UserError, match="400 pieces, but the model embeds only 399"):
     trained.check_rows(399)
+
+
+def test_short_lines_train_too(tmp_path):
+  """The trainer refuses to be told that no line is longer than nine bytes."""
+  assert vocabulary.train(["a b\nc d"] * 9, 268, tmp_path / "short.model").decode([4]) == "<unused0>"

@@ -8,8 +8,10 @@
      which end a step under every rule of `steps`.
   4. How answers are compared is said by the column `dataset` where it names one
      of `problem.FAMILIES`; whatever else it says, `family` counts.
-  5. Line ends of other systems become newlines, and spaces of other widths a
-     space: a line that looks blank is no step.
+  5. Line ends of other systems become newlines, spaces of other widths a space,
+     and spaces of no width nothing. In the bytes that a vocabulary spells them
+     in, `steps` could not tell them from letters: a line that looks blank is no
+     step.
 """
 
 import re
@@ -26,6 +28,7 @@ from pav_jax.problems.problem import stated_answer
 PLACEHOLDERS = frozenset({"proof", "notfound", "not found", "n/a", "na", "null", "nan", "no answer", "unknown", "todo", "tbd",
                           "answer not found", "see solution", "see the solution", "?", "-", "--", "...", "…"})
 _LINE_ENDS, _SPACES = re.compile("\r\n?|[\x85\u2028\u2029]"), re.compile("[\xa0\u1680\u2000-\u200a\u202f\u205f\u3000]")
+_NOTHING = re.compile("[\u200b\u2060\ufeff]")
 
 
 class Columns(NamedTuple):
@@ -78,7 +81,7 @@ def problem(fields: Mapping, columns: Columns, name: str, family: str) -> Proble
 
 def plain(text: str) -> str:
   """The text with newlines as its only line ends and spaces as its only spaces (and tabs)."""
-  return _SPACES.sub(" ", _LINE_ENDS.sub("\n", text))
+  return _NOTHING.sub("", _SPACES.sub(" ", _LINE_ENDS.sub("\n", text)))
 
 
 def _answer(fields: Mapping, name: str) -> str:
