@@ -13,7 +13,8 @@ Problems, but not what they seem. They are told, and stay unless
   escapes        `\n` spelt out where a line should end, or a backslash that
                  JSON took for its own: `\frac` is a form feed and "rac"
   special        the text spells a special token, as `<eos>`; it is encoded as
-                 text (`vocabulary`)
+                 text (`vocabulary`), but for Gemma's marks of a turn, which a
+                 prompt may want
 
 Problems of our own generator are exact, apart and sometimes wrong on purpose:
 only their references are looked at.
@@ -33,7 +34,7 @@ from pav_jax.training import metrics
 
 KINDS = {"contradiction": "answers contradict their own solution", "duplicate": "questions occur before",
          "leak": "questions are held out, too", "escapes": r"texts hold a \n spelt out or a backslash that JSON has eaten",
-         "special": "texts spell a special token, which stays text"}
+         "special": "texts spell a special token"}
 # Not LaTeX's own: \nu, \neq, \nabla, and the four that go on in capitals.
 _ESCAPES = re.compile(r"(?<!\\)\\n(?![a-z]|(?:Left|Right|Vdash|VDash))|[\x08\x0c]")
 _SPECIAL = re.compile(r"<(?:unused\d+|pad|eos|bos|unk|start_of_turn|end_of_turn)>")

@@ -150,16 +150,18 @@ def run_stage(run: Run):
 
 def _audited(sets, folders: dict[str, Folder], knobs, grader) -> dict[str, Split]:
   """Looks at the problems of the splits that have a folder to be written to. sets: `tasks.Read` by split and task."""
-  held_out, splits = {}, {}
+  held_out, splits, refused = {}, {}, []
   for split in reversed(mixture_lib.SPLITS):  # test first: what is in it must be in no other
     if split in folders:
       splits[split] = _audit(split, sets[split], held_out, knobs, grader)
       said = [*itertools.chain(*splits[split].malformed.values()), *splits[split].odd]
       files.write(folders[split].path / "left_out.txt", "".join(line + "\n" for line in said))
-      _refuse(split, sets[split], splits[split], knobs.max_malformed, folders[split].path / "left_out.txt")
+      refused += _too_many(split, sets[split], splits[split], knobs.max_malformed, folders[split].path / "left_out.txt")
     for name, found in sets[split].items():
       if not _generated(name):
         held_out |= {audit.key(problem.question): split for problem in found.problems}
+  if refused:
+    raise UserError("; ".join(refused))
   return {split: splits[split] for split in mixture_lib.SPLITS if split in splits}
 
 
@@ -173,10 +175,6 @@ def _audit(split: str, sets, held_out: dict[str, str], knobs, grader) -> Split:
     malformed[name] = [*sets[name].malformed, *(str(bad) for _, bad in unsound)]
     left_out |= {_name(problem) for problem, _ in unsound}
     looked_at += [problem for problem in some if not _generated(name) and _name(problem) not in left_out]
-  for name, bad in malformed.items():
-    if bad:
-      more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
-      print(f"{name} {split}: {len(bad)} rows left out: {'; '.join(bad[:3])}{more}", file=sys.stderr)
   findings = audit.look(looked_at, held_out, grader)
   for line in audit.lines(findings, f"problems {split}", len(looked_at), knobs.leave_out):
     print(line, file=sys.stderr)
@@ -186,14 +184,22 @@ def _audit(split: str, sets, held_out: dict[str, str], knobs, grader) -> Split:
                [f"{finding.problem.id}: {finding.kind}: {finding.said}" for finding in odd.values()], dict(counts))
 
 
-def _refuse(split: str, sets, found: Split, max_malformed: int, listed: epath.Path):
-  """UserError for a file or set with more than max_malformed rows that are no problems, and where nothing is left."""
+def _too_many(split: str, sets, found: Split, max_malformed: int, listed: epath.Path) -> list[str]:
+  """What keeps a split from being written: more than max_malformed rows of a file or set that are none, or nothing left.
+
+  What is within the limit is told on stderr.
+  """
+  said = []
   for name, one in sets.items():
     bad = found.malformed[name]
     if one.counted + len(bad) - len(one.malformed) > max_malformed:
-      raise UserError(f"{split}: {too_many(bad, len(one.problems) + len(one.malformed), max_malformed)}; all of them: {listed}")
-  if all(_name(problem) in found.left_out for problems in found.problems.values() for problem in problems):
-    raise UserError(f"{split}: no problem is left; what is left out, and why: {listed}")
+      said.append(f"{split}: {too_many(bad, len(one.problems) + len(one.malformed), max_malformed)}; all of them: {listed}")
+    elif bad:
+      more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
+      print(f"{name} {split}: {len(bad)} rows left out: {'; '.join(bad[:3])}{more}", file=sys.stderr)
+  if not said and all(_name(problem) in found.left_out for problems in found.problems.values() for problem in problems):
+    said.append(f"{split}: no problem is left; what is left out, and why: {listed}")
+  return said
 
 
 def _generated(name: str) -> bool:

@@ -67,12 +67,12 @@ class Run:
     return folder, folder.start(name, config, {i: self.folder(i).digest() for i in inputs}, way_on)
 
   def doubt(self, stage: str, doubts: Sequence[str], state: str):
-    """Says on stderr, a line each, what makes a stage's work useless to those after it; if `strict`, raises UserError of the first.
+    """Says on stderr, a line each, what makes a stage's work useless to those after it; if `strict`, that is a UserError.
 
     state: what is there by now, and what to do for a better one. A finished folder is doubted whenever its stage comes by.
     """
     if doubts and self.strict:
-      raise UserError(f"{stage}: {doubts[0]} (--strict); {state}")
+      raise UserError(f"{stage}: {', and '.join(doubts)} (--strict); {state}")
     for line in doubts if hosts.first() else ():
       print(f"{stage}: {line}", file=sys.stderr)
 

@@ -91,6 +91,13 @@ def poisoned(tmp_path):
   return tmp_path
 
 
+def test_all_splits_are_told_at_once(poisoned):
+  _write(poisoned, "test", [_row(20), _row(21, answer="N/A")])
+  with pytest.raises(UserError, match=r"^test: 1 of 2 rows .*; train: 2 of 14 rows ") as caught:
+    main.run(_config(poisoned), poisoned / "run")
+  assert "\n" not in str(caught.value)
+
+
 def test_the_stage_tells_before_it_makes_anything(poisoned, capsys):
   """All malformed rows at once, whatever makes them so; what was made may be made otherwise then."""
   with pytest.raises(UserError) as caught:
@@ -105,13 +112,13 @@ def test_the_stage_tells_before_it_makes_anything(poisoned, capsys):
   main.run(_config(poisoned, **{"problems.max_malformed": 2}), poisoned / "run")
   lines = [line for line in capsys.readouterr().err.replace("\r", "\n").splitlines() if "problems train: " in line or "left out: " in line]
   kept = lambda kind: f"(kept; problems.leave_out={kind} leaves them out)"
-  assert lines[0].startswith(f"{poisoned}/{{split}}.jsonl train: 2 rows left out: ")
-  for line, said in zip(lines[1:], (
+  assert lines[-1].startswith(f"{poisoned}/{{split}}.jsonl train: 2 rows left out: ")
+  for line, said in zip(lines[:-1], (
       f"1 of 12 answers contradict their own solution {kept('contradiction')}; first train/11: the answer is '7', the solution marks '20'",
       f"1 of 12 questions occur before {kept('duplicate')}; first train/12: train/1 asks the same",
       f"2 of 12 questions are held out, too {kept('leak')}; first train/8: it is in validation",
       f"1 of 12 texts hold a \\n spelt out or a backslash that JSON has eaten {kept('escapes')}; first train/14: ",
-      f"1 of 12 texts spell a special token, which stays text {kept('special')}; first train/14: "), strict=True):
+      f"1 of 12 texts spell a special token {kept('special')}; first train/14: "), strict=True):
     assert line.startswith(f"problems train: {said}")
   folder = records.Folder(poisoned / "run/problems/train")
   assert (folder.manifest()["counts"]["malformed"], folder.manifest()["counts"]["problems"]) == (2, 12)

@@ -5,6 +5,8 @@ All text is ours; only the names of columns and the layouts are others'.
 
 import gzip
 import json
+import pathlib
+import re
 import subprocess
 import sys
 
@@ -144,7 +146,7 @@ MADE = {
                          "is_multiple_answer": True, "unit": None, "answer_type": "Numerical", "error": None, "subfield": "Algebra"}],
                        {}, "math", "$\\frac{1}{2}$, $-\\frac{1}{2}$"),
     "gsm8k": ([{"question": "Ann has 3 hats and buys 4. How many?", "answer": "She has 3+4=7.\n#### 7"}],
-              {"answer": (), "solution": ("answer",)}, "gsm8k", "7"),
+              {"solution": ("answer",)}, "gsm8k", "7"),
 }
 
 
@@ -159,18 +161,20 @@ def test_public_shapes_open_by_their_columns(tmp_path, shape, write, ending):
   assert found.id == {"math_500": "test/algebra/7.json", "olympiad_bench": "1606"}.get(shape, "set/1")
 
 
-def test_columns_by_name(tmp_path):
+def test_columns_by_name(tmp_path, capsys):
   _jsonl(tmp_path / "own.jsonl", [{"frage": "1+1?", "loesung": "Two.", "wert": 2, "quelle": "Book", "dataset": ["x"]}])
   columns = Columns(question=("q", "frage"), answer=("wert",), solution=("loesung",))
   assert _read(tmp_path / "own.jsonl", columns=columns) == [Problem("own/1", "math", "1+1?", "Two.", "2")]
   for wrong, said in (
       (Columns(), "no column question or problem or query; there are frage, loesung, wert, quelle, dataset: problems.columns.question=NAME"),
-      (columns._replace(answer=("a",)), "no column a; there are .*: problems.columns.answer=NAME, or problems.columns.answer= to take"),
-      (columns._replace(solution=("s",)), "no column s; there are .*: problems.columns.solution=NAME"),
+      (columns._replace(answer=("a",)), "no column a; there are .*: problems.columns.answer=NAME, or, to take what a solution states, the"),
       (columns._replace(answer=(), solution=("s",)), "no column s; there are")):
     with pytest.raises(UserError, match=said) as caught:
       _read(tmp_path / "own.jsonl", columns=wrong)
     assert "\n" not in str(caught.value)
+  assert not capsys.readouterr().err
+  [found] = _read(tmp_path / "own.jsonl", columns=columns._replace(solution=("s",)))  # which it need not have
+  assert found.solution == "" and capsys.readouterr().err.startswith(f"{tmp_path}/own.jsonl: no column s; there are frage, ")
   # A column that other rows have is missing in one row alone.
   _jsonl(tmp_path / "some.jsonl", [ROWS[0], {"question": "1+1?"}])
   assert _read(tmp_path / "some.jsonl")[1] == Malformed(str(tmp_path / "some.jsonl"), "2", "answer", "missing")
@@ -186,6 +190,26 @@ def test_an_answer_is_taken_from_where_it_is_marked(tmp_path, solution, family, 
   assert getattr(found, "answer", None) == answer
   if not answer:
     assert found.field == "solution" and found.reason.startswith("marks no answer" if solution else "missing")
+
+
+def test_sets_with_answers_and_without(tmp_path):
+  """In one run: where an answer's column is the solution's, it is what that marks."""
+  _jsonl(tmp_path / "own.jsonl", [{"query": "1+1?", "response": "The answer is: 2"}, {"query": "2+2?", "answer": "4"},
+                                  {"query": "3+3?", "answer": "6", "response": "The answer is: 7"}])
+  found = _read(tmp_path / "own.jsonl", columns=Columns(answer=("answer", "response")))
+  assert [(p.answer, p.solution) for p in found] == [("2", "The answer is: 2"), ("4", ""), ("6", "The answer is: 7")]
+
+
+def test_the_table_of_flags_is_what_is_tried_here():
+  page = (pathlib.Path(__file__).parents[2] / "docs/how-to/problems.md").read_text()
+  names = {"numina_cot": "NuminaMath-CoT", "numina_1.5": "NuminaMath-1.5", "open_math_instruct_2": "OpenMathInstruct-2", "meta_math": "MetaMath",
+           "math_500": "MATH-500", "minerva": "Minerva", "gsm8k": "GSM8K from the hub"}
+  for shape, name in names.items():
+    [line] = [line for line in page.splitlines() if line.startswith("|") and name in line]
+    _, columns, family, _ = MADE[shape]
+    flags = [f"--config.problems.columns.{part}={','.join(names)}" for part, names in columns.items()]
+    flags += [f"--config.problems.family={family}"] * (family != "math")
+    assert re.findall(r"--config\S+?(?=[ `])", line.replace("--config.problems.max_malformed=300000", "")) == flags, name
 
 
 @pytest.mark.parametrize("answer", ["proof", "Proof.", "notfound", "N/A", " n/a ", "$N/A$", "", "not found", "?"])

@@ -122,7 +122,7 @@ _GOOD = b'{"question": "1+1?", "answer": "2"}'
     (b'{"question": "1+1?", "answer": {"a": "2"}}', "answer", "not a string"),
     (b'{"question": "1+1?", "answer": true}', "answer", "not a string"),
     (b'{"question": "1+1?", "answer": " Proof. "}', "answer", "'Proof.' is no answer"),
-    (b'{"question": "1+1?", "answer": "It is 2.\\n#### 2"}', "answer", "holds a solution (####), no answer: problems.columns.answer="),
+    (b'{"question": "1+1?", "answer": "It is 2.\\n#### 2"}', "answer", "holds a solution (####), no answer: problems.columns.solution=answer takes"),
     ('{"question": "Größe?", "answer": "2"}'.encode("latin-1"), "", "not UTF-8 at byte 16"),
     (b'{"question": "\\ud800?", "answer": "2"}', "question", "half a surrogate pair"),
     (b'{"question": "1+1?", "answer": "2", "id": "mine/1"}', "id", "mine/1 is in row 1 already"),

@@ -35,4 +35,4 @@ def test_a_doubt_is_a_line_and_an_error_if_strict(tmp_path, capsys):
   strict.doubt("rollouts", [], "stays")
   with pytest.raises(UserError) as caught:
     strict.doubt("rollouts", [CUT, NONE], "the folder stays")
-  assert str(caught.value) == f"rollouts: {CUT} (--strict); the folder stays"
+  assert str(caught.value) == f"rollouts: {CUT}, and {NONE} (--strict); the folder stays"

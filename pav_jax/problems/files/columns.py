@@ -2,8 +2,8 @@
 
   1. A column is the first of the names given for it that the row has.
   2. The answer is a text, a number, or a list of all answers that are asked
-     for. Without a column for it, it is what the solution marks: a box, `####`,
-     'The answer is'.
+     for. If its column is one of the solution's, or none is named, it is what
+     the solution marks: a box, `####`, 'The answer is'.
   3. A solution is a text or a list of steps. These are joined by blank lines,
      which end a step under every rule of `steps`.
   4. How answers are compared is said by the column `dataset` where it names one
@@ -32,7 +32,7 @@ _NOTHING = re.compile("[\u200b\u2060\ufeff]")
 
 
 class Columns(NamedTuple):
-  """For each part of a problem the names that its column may have; none: there is no such column."""
+  """For each part of a problem the names that its column may have; none: there is no such column, and `answer` is in the solution's."""
 
   question: tuple[str, ...] = ("question", "problem", "query")
   answer: tuple[str, ...] = ("answer", "final_answer", "expected_answer")
@@ -44,36 +44,36 @@ class Columns(NamedTuple):
     """All names, each once."""
     return tuple(dict.fromkeys(name for part in self for name in part))
 
-  def missing(self, there: list[str]) -> str:
-    """What keeps a file with these columns from being read, with the way out; '' if nothing does."""
-    for part, names in self._asdict().items():
-      # Of what need not be there, only what was asked for by name.
-      needed = part in ("question", "answer") or names != self._field_defaults[part] or part == "solution" and not self.answer
-      if (needed and names or part == "question") and not set(names) & set(there):
-        return (f"no column {' or '.join(names) or 'for the question'}; there are {', '.join(there[:30]) or 'none'}: "
-                f"problems.columns.{part}=NAME" + (
-                    ", or problems.columns.answer= to take what the solution states" if part == "answer" else ""))
-    return ""
+  def missing(self, there: list[str]) -> tuple[str, str]:
+    """(what keeps a file with these columns from being read, with the way out; what was asked for by name and need not be there)."""
+    wanted = self._asdict() | {"answer": self.answer or self.solution}
+    lines = {part: f"no column {' or '.join(names)}; there are {', '.join(there[:30])}: problems.columns.{part}=NAME"
+             for part, names in wanted.items() if not set(names) & set(there)}
+    if "answer" in lines:
+      lines["answer"] += ", or, to take what a solution states, the name of the solution's column"
+    asked = [line for part, line in lines.items() if wanted[part] and wanted[part] != self._field_defaults[part]]
+    return lines.get("question") or lines.get("answer") or "", "; ".join(asked)
 
 
 def problem(fields: Mapping, columns: Columns, name: str, family: str) -> Problem:
   """The problem in a row; name: its id where the row has none. Raises Bad."""
   at = {part: next((n for n in names if fields.get(n) is not None), names[0] if names else "")
-        for part, names in columns._asdict().items()}
+        for part, names in (columns._asdict() | {"answer": columns.answer or columns.solution}).items()}
   said = fields.get(at["dataset"])
   said = said.lower() if isinstance(said, str) else ""
   family = said if said in FAMILIES else family
   question = plain(fields_lib.text(fields, at["question"]))
   solution = _solution(fields, at["solution"])
-  if columns.answer:
+  if at["answer"] in columns.solution:
+    marks = _solution(fields, at["answer"])
+    answer = stated_answer(marks, family)
+    if not answer:
+      raise Bad(at["answer"], r"marks no answer (\boxed{}, #### or 'The answer is')" if marks else "missing")
+  else:
     answer = _answer(fields, at["answer"])
     if family == "math" and "####" in answer:
-      raise Bad(at["answer"], "holds a solution (####), no answer: problems.columns.answer= takes what the solution states, "
-                f"with problems.columns.solution={at['answer']} and problems.family=gsm8k")
-  else:
-    answer = stated_answer(solution, family)
-    if not answer:
-      raise Bad(at["solution"], r"marks no answer (\boxed{}, #### or 'The answer is')" if solution else "missing")
+      raise Bad(at["answer"], "holds a solution (####), no answer: "
+                f"problems.columns.solution={at['answer']} takes what it states, with problems.family=gsm8k")
   if answer.lower().strip("$ .") in PLACEHOLDERS:
     raise Bad(at["answer"], f"{answer!r} is no answer")
   return Problem(fields_lib.text(fields, at["id"], default=name, number=True) or name, family, question, solution, answer)

@@ -7,6 +7,7 @@
 """
 
 import os
+import sys
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -73,7 +74,7 @@ def read(name: str, split: str, columns: columns_lib.Columns = columns_lib.Colum
       try:
         if isinstance(found, fields.Bad):
           raise found
-        there = there or not columns.missing(list(found))
+        there = there or not any(columns.missing(list(found)))
         problem = columns_lib.problem(found, columns, f"{stem}/{row if len(paths) == 1 else number}", family)
         if problem.id in seen:
           raise fields.Bad("id", f"{problem.id} is in row {seen[problem.id]} already")
@@ -81,10 +82,12 @@ def read(name: str, split: str, columns: columns_lib.Columns = columns_lib.Colum
         yield problem
       except fields.Bad as bad:
         yield Malformed(str(path), row, *bad.args)
-  if number and not there:
-    names = list(dict.fromkeys(name for path in paths for name in _format(path).columns(path)))
-    if names and columns.missing(names):
-      raise UserError(f"{paths[0]}: {columns.missing(names)}")
+  if not there and (names := list(dict.fromkeys(name for path in paths for name in _format(path).columns(path)))):
+    needed, asked = columns.missing(names)
+    if needed:
+      raise UserError(f"{paths[0]}: {needed}")
+    if asked:
+      print(f"{paths[0]}: {asked}", file=sys.stderr)
 
 
 def count(name: str, split: str) -> int:
