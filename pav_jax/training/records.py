@@ -32,6 +32,12 @@ from pav_jax.training import hosts
 FORMAT = 1
 # What stands in a folder before anything has been made: an attempt that failed at once leaves no more.
 _NOT_WORK = ("plan.json", "vocabulary.model", "left_out.txt", "curves.jsonl", "alarms.jsonl")
+# Keys that came after folders had been made, each with the value that does what was done before: a plan without one means it.
+LATER = {
+    "problems.columns": {
+        "question": ["question", "problem", "query"], "answer": ["answer", "final_answer", "expected_answer"],
+        "solution": ["solution", "generated_solution", "response"], "id": ["id", "unique_id"], "dataset": ["dataset"]},
+    "problems.family": "math", "problems.leave_out": [], "problems.steps": "newline"}
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -59,7 +65,7 @@ class Folder:
     plan = {"stage": stage, "config": json.loads(json.dumps(config)), "inputs": dict(inputs)}
     plan_path = self.path / "plan.json"
     there = files.exists(plan_path)
-    difference = _difference(files.read_json(plan_path), plan) if there else ""
+    difference = _difference(_told(files.read_json(plan_path)), _told(plan)) if there else ""
     if difference and self.begun:
       raise UserError(f"{self.path} holds work made otherwise: {difference}; remove that folder and those made from it, "
                       "or choose another --workdir" + (f"; {way_on}" if way_on else ""))
@@ -162,6 +168,16 @@ class Folder:
 def versions() -> dict[str, str]:
   """Python and the packages that numbers depend on."""
   return {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in _PACKAGES}
+
+
+def _told(plan: dict) -> dict:
+  """The plan with all that its sections mean, what came later, too."""
+  config = dict(plan.get("config", {}))
+  for key, before in LATER.items():
+    section, _, last = key.partition(".")
+    if isinstance(config.get(section), dict):
+      config[section] = {last: before, **config[section]}
+  return {**plan, "config": config}
 
 
 def _difference(old, new, name: str = "") -> str:

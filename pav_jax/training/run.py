@@ -1,7 +1,6 @@
 """What a stage is given: the config, the mesh, and the folders of the run."""
 
 import dataclasses
-import json
 import sys
 import types
 from collections.abc import Mapping, Sequence
@@ -13,14 +12,6 @@ from jax.sharding import Mesh
 from pav_jax.errors import UserError
 from pav_jax.training import hosts
 from pav_jax.training.records import Folder
-
-# Keys that came after folders had been made, each with the value that does what was done before. At that value a key
-# stays out of the plan, which so is the plan of those folders, too.
-LATER = {
-    "problems.columns": {
-        "question": ["question", "problem", "query"], "answer": ["answer", "final_answer", "expected_answer"],
-        "solution": ["solution", "generated_solution", "response"], "id": ["id", "unique_id"], "dataset": ["dataset"]},
-    "problems.family": "math", "problems.leave_out": []}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,10 +48,6 @@ class Run:
       for key in section.split("."):
         part = part[key]
       config[section] = part.to_dict() if hasattr(part, "to_dict") else part
-    for key, before in LATER.items():
-      section, _, last = key.partition(".")
-      if json.loads(json.dumps(config.get(section, {}).get(last))) == before:
-        del config[section][last]
     folder = self.folder(name)
     if way_on:
       way_on = f"to train on from it, choose another --workdir with --config.{way_on.format(folder.path)}"

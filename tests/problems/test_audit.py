@@ -12,7 +12,6 @@ from pav_jax.problems import audit
 from pav_jax.problems import vocabulary
 from pav_jax.problems.problem import Problem
 from pav_jax.training import records
-from pav_jax.training import run as run_lib
 
 
 def _problem(number, question="What is it?", answer="4", solution="", dataset="math"):
@@ -156,8 +155,8 @@ def test_one_file_is_parted_and_two_are_not(poisoned, tmp_path):
 
 
 def test_keys_that_came_later_are_the_default_s():
-  """At these a plan is that of a folder made before the keys were there."""
+  """A plan without them means these."""
   config = json.loads(json.dumps(default.get_config().to_dict()))
-  for key, before in run_lib.LATER.items():
+  for key, before in records.LATER.items():
     section, name = key.split(".")
     assert config[section][name] == before

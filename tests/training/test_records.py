@@ -170,3 +170,16 @@ def test_rows_are_a_function_of_the_step_alone():
   for n in (19, 0, 7, 3, 18):
     np.testing.assert_array_equal(jumping(n), want[n])
   assert not np.array_equal(np.concatenate(want), np.concatenate([run_lib.epoch_rows(10, 4, seed=4)(n) for n in range(20)]))
+
+
+def test_a_plan_made_before_a_key_was_there_means_its_old_value(tmp_path):
+  folder, before = records.Folder(tmp_path), {"seed": 0, "problems": {"limit": -1}}
+  now = {"seed": 0, "problems": {"limit": -1, **{key.removeprefix("problems."): x for key, x in records.LATER.items()}}}
+  folder.start("problems/train", before, {})
+  folder.write_shard(0, {"x": np.zeros(1)}, {})
+  folder.start("problems/train", now, {})
+  with pytest.raises(UserError, match='config.problems.family was "math", now "gsm8k"'):
+    folder.start("problems/train", {**now, "problems": now["problems"] | {"family": "gsm8k"}}, {})
+  folder.start("problems/train", before, {})
+  with pytest.raises(UserError, match="config.problems.other was null, now 1"):
+    folder.start("problems/train", {**now, "problems": now["problems"] | {"other": 1}}, {})
