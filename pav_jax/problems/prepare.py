@@ -179,6 +179,10 @@ def _audit(split: str, sets, held_out: dict[str, str], knobs, grader) -> Split:
   for line in audit.lines(findings, f"problems {split}", len(looked_at), knobs.leave_out):
     print(line, file=sys.stderr)
   odd = {_name(finding.problem): finding for finding in findings if finding.kind in knobs.leave_out}
+  rows = {id(finding.problem) for finding in odd.values()}
+  if twice := next((p for p in looked_at if id(p) not in rows and _name(p) in odd), None):
+    raise UserError(f"{split}: {twice.id} is in two files, all alike: one cannot be left out without the other; give them other ids "
+                    "(problems.columns.id), or the files other names")
   counts = collections.Counter(f"left out: {finding.kind}" for finding in odd.values())
   return Split(problems, malformed, left_out | odd.keys(),
                [f"{finding.problem.id}: {finding.kind}: {finding.said}" for finding in odd.values()], dict(counts))
@@ -203,7 +207,7 @@ def _too_many(split: str, sets, found: Split, max_malformed: int, listed: epath.
 
 
 def _generated(name: str) -> bool:
-  return name.startswith("arithmetic")
+  return name in mixture_lib.SETS and name.startswith("arithmetic")
 
 
 def _name(problem: Problem) -> tuple[str, str, str]:

@@ -154,6 +154,16 @@ def test_one_file_is_parted_and_two_are_not(poisoned, tmp_path):
     main.run(_config(tmp_path, **same, **{"problems.test": f"{tmp_path}/one.jsonl"}), tmp_path / "c")
 
 
+def test_the_same_row_of_two_files_is_not_lost_twice(poisoned, tmp_path):
+  for folder in ("a", "b"):
+    (tmp_path / folder).mkdir()
+    _write(tmp_path / folder, "arithmetic", map(_row, range(30, 32)))  # a file's name, and no set's
+  config = _config(tmp_path, **{"problems.train": f"{tmp_path}/a/arithmetic.jsonl,{tmp_path}/b/arithmetic.jsonl",
+                                "problems.leave_out": ("duplicate",)})
+  with pytest.raises(UserError, match="train: arithmetic/1 is in two files, all alike"):
+    main.run(config, tmp_path / "run")
+
+
 def test_keys_that_came_later_are_the_default_s():
   """A plan without them means these."""
   config = json.loads(json.dumps(default.get_config().to_dict()))
