@@ -22,6 +22,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from pav_jax.errors import UserError
+from pav_jax.problems.fields import Bad
+from pav_jax.problems.files import parquet
 from pav_jax.problems.problem import Malformed
 from pav_jax.training import files
 
@@ -219,7 +221,8 @@ def _rows(path: str) -> Iterator[tuple[int, dict | str]]:
   """(row, what it holds, or why it holds nothing)."""
   content = _unpacked(path)
   if content[:4] == b"PAR1":
-    yield from enumerate(_parquet(path, content), 1)
+    for number, row in parquet.rows(path, tuple(parquet.columns(path))):
+      yield int(number), row.args[1] if isinstance(row, Bad) else row
     return
   start = content.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
   if start == b"[":
@@ -253,15 +256,3 @@ def _unpacked(path: str) -> bytes:
   if len(content) > _LARGEST:
     raise UserError(f"{path}: more than {_LARGEST} bytes when unpacked")
   return content
-
-
-def _parquet(path: str, content: bytes) -> list[dict]:
-  try:
-    import pyarrow
-    from pyarrow import parquet
-  except ImportError as error:
-    raise UserError(f"{path}: parquet needs the package pyarrow") from error
-  try:
-    return parquet.read_table(io.BytesIO(content)).to_pylist()
-  except (OSError, pyarrow.ArrowException) as error:
-    raise UserError(f"{path} is damaged: {files.reason(error)}") from error
