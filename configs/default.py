@@ -66,9 +66,13 @@ def get_config() -> ml_collections.ConfigDict:
           "adaptive": {"pilot": 2, "prior": (0.3, 0.7)},
           "first_pit": {"probes": 8, "pit_max_q": 0.0, "high_q": 0.5},
           "temperature": 1.0, "top_k": 0, "top_p": 1.0, "rows": 1024, "responses_per_shard": 2000},
+      # Labels of others: stage `labels` (pav_jax/values/imported.py), for verifier.labels=imported or both.
+      "labels": {
+          "files": "", "format": "trl", "neutral": "good", "max_prompt": 256, "max_response": 512, "max_steps": 64,
+          "max_malformed": 0, "rows_per_shard": 2000},
       # 'advantage', a verifier of A^mu itself, needs monte_carlo.n_mc of at least prover_k.
       "verifier": {
-          "kinds": ("orm", "q"), "model": model(), "init_from": "sft", "pretrain": optimizer(num_steps=0),
+          "kinds": ("orm", "q"), "labels": "monte_carlo", "model": model(), "init_from": "sft", "pretrain": optimizer(num_steps=0),
           "balance": "classes", "text_weight": 0.15, "prover_k": 4, "orm_at_end": False, "own_outcomes": True,
           "every_token": False, "advantage_from_q": True,
           "valid_fraction": 0.05,

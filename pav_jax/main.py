@@ -3,7 +3,7 @@
   python -m pav_jax.main --config=configs/quickstart.py --config.search.alpha=0.3 --workdir=runs/quick
 
 `config.stage` names what runs: `pipeline` (all of them in order, skipping what
-is done), one of problems, sft, rollouts, values, verifier, search, report;
+is done), one of problems, sft, rollouts, values, labels, verifier, search, report;
 `rl`, which goes on from the verifier; `evaluate`, which needs only problems
 and a checkpoint; or `didactic`, a figure of configs/didactic, which needs
 nothing and is these configs' only stage.
@@ -59,6 +59,7 @@ STAGES = {
     "sft": "pav_jax.policy.sft",
     "rollouts": "pav_jax.rollouts.collect",
     "values": "pav_jax.values.monte_carlo",
+    "labels": "pav_jax.values.imported",
     "verifier": "pav_jax.verifiers.train",
     "search": "pav_jax.search.compare",
     "report": "pav_jax.evaluation.report",
@@ -66,7 +67,7 @@ STAGES = {
 ALONE = {"rl": ("pav_jax.policy.arms", "pav_jax.evaluation.learning"), "evaluate": ("pav_jax.evaluation.evaluate",),
          "didactic": ("pav_jax.didactic.stage",)}
 # On several hosts the first one does these.
-NO_DEVICE = {"pav_jax.problems.prepare": "problems", "pav_jax.evaluation.learning": "rl_report"}
+NO_DEVICE = {"pav_jax.problems.prepare": "problems", "pav_jax.values.imported": "labels", "pav_jax.evaluation.learning": "rl_report"}
 
 # The TPU compiler's library asks the machine which TPU it has, complains at length of having none, and keeps other processes off it.
 COMPILER = {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost",

@@ -21,11 +21,12 @@ SCREEN = """usage: python -m pav_jax.main --config=FILE --workdir=FOLDER [--conf
 stages, --config.stage=NAME:
 """
 STAGES = {
-    "pipeline": "the next seven in order, skipping what is done (what runs unless another is named)",
+    "pipeline": "the next eight in order, skipping what is done (what runs unless another is named)",
     "problems": "publishers' files, your own or the generator -> token ids; the vocabulary",
     "sft": "problems -> the policy, by supervised fine-tuning",
     "rollouts": "problems, policy -> graded responses",
     "values": "responses -> Q of every prefix, by Monte Carlo",
+    "labels": "files of others -> labels of steps, for verifier.labels=imported or both",
     "verifier": "responses, values -> verifiers of outcome (orm), value (q) and progress (advantage)",
     "search": "policy, verifiers, test problems -> best-of-N and beams, and what they cost",
     "report": "all of it -> a page with every figure",

@@ -8,7 +8,9 @@
      (`every_token`; ours), at every token of the step that ends there, too.
      Which labels and weights keep that unbiased says `check_labels`.
   3. Labels are Q-hat; for Q^pi a seed's own ending counts as one continuation
-     more of each of its prefixes (`own_outcomes`; ours, not the paper's).
+     more of each of its prefixes (`own_outcomes`; ours, not the paper's). With
+     `labels` imported or both, kind q learns those of others (`values/imported.py`),
+     alone or beside ours, each label by its count; the other kinds learn from ours.
   4. The loss is the binary cross-entropy against the soft label, right and
      wrong weighing the same (`targets.balance`), plus `text_weight` times the
      language loss on the response, which keeps what pretraining knew.
@@ -25,7 +27,6 @@ import optax
 
 from pav_jax import errors
 from pav_jax.errors import UserError
-from pav_jax.grading import grading
 from pav_jax.models import architecture
 from pav_jax.models.network import Network
 from pav_jax.problems import prepared
@@ -35,8 +36,10 @@ from pav_jax.rollouts import collect
 from pav_jax.training import fit
 from pav_jax.training import mesh as mesh_lib
 from pav_jax.training.run import Run
+from pav_jax.values import imported as imported_lib
 from pav_jax.values import monte_carlo
 from pav_jax.verifiers import score
+from pav_jax.verifiers import taught as taught_lib
 from pav_jax.verifiers import targets as targets_lib
 
 
@@ -76,13 +79,13 @@ def value_loss(network: Network, text_weight: float, shift: float = 0.0):
   return loss_fn
 
 
-def value_rows(problems: prepared.Problems, rollouts: collect.Rollouts, end_bz, target_bz, weight_bz) -> ValueBatch:
+def value_rows(taught: taught_lib.Taught, target_bz, weight_bz) -> ValueBatch:
   """All training rows; a prefix without a label has weight 0."""
-  start_b = problems.prompt_length_p[rollouts.problem_b]
-  token_bt = prepared.join_rows(problems.prompt_pt[rollouts.problem_b], start_b, rollouts.token_bt, rollouts.length_b)
+  start_b = taught.prompt_length_b
+  token_bt = prepared.join_rows(taught.prompt_bt, start_b, taught.token_bt, taught.length_b)
   at_bt = np.arange(token_bt.shape[1])[None]
-  text_bt = (at_bt >= start_b[:, None]) & (at_bt < (start_b + rollouts.length_b)[:, None])
-  position_bz = np.where(end_bz == -2, 0, start_b[:, None] + end_bz)
+  text_bt = (at_bt >= start_b[:, None]) & (at_bt < (start_b + taught.length_b)[:, None])
+  position_bz = np.where(taught.end_bz == -2, 0, start_b[:, None] + taught.end_bz)
   return ValueBatch(token_bt, text_bt.astype(np.float32), position_bz.astype(np.int32),
                     target_bz, weight_bz)
 
@@ -107,6 +110,7 @@ def check(config, root: epath.Path | None = None):
     raise UserError(f"{where}.kinds {kinds}: each is one of {', '.join(targets_lib.KINDS)}, and comes once")
   if "advantage" in kinds and knobs.advantage_from_q and "q" not in kinds[:kinds.index("advantage")]:
     raise UserError(f"{where}.advantage_from_q: 'q' must stand before 'advantage' in {where}.kinds")
+  errors.one_of(taught_lib.SOURCES, knobs, where, "labels")
   check_labels(knobs, config.monte_carlo, config.rollouts)
   errors.one_of(targets_lib.BALANCES, knobs, where, "balance")
   errors.at_least(1, knobs, where, "prover_k")
@@ -124,6 +128,14 @@ def check(config, root: epath.Path | None = None):
 
 def check_labels(knobs, labels, seeds):
   """UserError where the verifier section would learn something else than it says; labels, seeds: monte_carlo and rollouts sections."""
+  if knobs.labels != "monte_carlo" and "q" in knobs.kinds and knobs.every_token:
+    raise UserError(f"verifier.every_token: with verifier.labels={knobs.labels}, of the tokens inside of a step the labels of others "
+                    "say nothing: every_token=False, or labels=monte_carlo")
+  if knobs.labels == "imported":
+    if tuple(knobs.kinds) != ("q",):
+      raise UserError(f"verifier.kinds {tuple(knobs.kinds)}: the labels of others are of steps, so there is neither an outcome for "
+                      "'orm' nor a policy for 'advantage': kinds=q, or labels=both, where those learn from ours alone")
+    return
   if "q" in knobs.kinds:
     if knobs.own_outcomes and (labels.checkpoint != seeds.checkpoint or collect.sampling_of(labels) != collect.sampling_of(seeds)):
       raise UserError("verifier.own_outcomes: a seed's ending is a continuation only if rollouts and monte_carlo have the same "
@@ -151,11 +163,14 @@ def check_labels(knobs, labels, seeds):
 
 
 def run_stage(run: Run):
-  """verifier: problems, rollouts, values (and sft) -> verifier/base, verifier/<kind>."""
+  """verifier: problems and sft, rollouts and values, labels, as far as they teach -> verifier/base, verifier/<kind>."""
   knobs = run.config.verifier
-  check_labels(knobs, run.made_with("values", "monte_carlo"), run.made_with("rollouts", "rollouts"))
+  ours, others = knobs.labels != "imported", knobs.labels != "monte_carlo"
+  if ours:
+    check_labels(knobs, run.made_with("values", "monte_carlo"), run.made_with("rollouts", "rollouts"))
   folder, done = run.start("verifier", sections=["verifier", "policy"],
-                           inputs=["problems/train", "problems/validation", "rollouts", "values", "sft"],
+                           inputs=["problems/train", "problems/validation", *["rollouts", "values"] * ours, *["labels"] * others,
+                                   *["sft"] * (ours or knobs.init_from == "sft")],
                            way_on="verifier.init_from={}/KIND/best")
   if done:
     facts = folder.manifest()["facts"]
@@ -163,7 +178,8 @@ def run_stage(run: Run):
     return
   problems = prepared.read(run.folder("problems/train"))
   vocabulary = prepared.vocabulary(run.folder("problems/train"))
-  rollouts, values = monte_carlo.read(run)
+  rollouts, values = monte_carlo.read(run) if ours else (None, None)
+  imported = imported_lib.read(run, vocabulary) if others else None
   arch = architecture.build(knobs.model, vocabulary)
   facts = {"parameters": arch.num_params}
   start_path = knobs.init_from
@@ -175,27 +191,21 @@ def run_stage(run: Run):
         valid_rows=text.text_rows(prepared.read(run.folder("problems/validation"))), path=folder.path / "base",
         what="verifier base", seed=run.config.seed + 2, start_params=architecture.load(start_path, arch, run.mesh))
     start_path = str(folder.path / "base" / "best")
-  train_b, valid_b = split_by_problem(rollouts.problem_b, knobs.valid_fraction, run.config.seed)
   for kind in knobs.kinds:
-    labels = values
-    if kind == "q" and knobs.own_outcomes:
-      labels = monte_carlo.with_own_outcome(values, rollouts.verdict_b == grading.Verdict.CORRECT)
-    target_bz = targets_lib.targets(kind, labels, prover_k=knobs.prover_k, orm_at_end=knobs.orm_at_end)
-    outcomes_bz = labels.continuations_bz if kind == "q" else np.ones(target_bz.shape)
-    labels_b, end_bz = (~np.isnan(target_bz)).sum(axis=1), values.end_bz
-    if kind == "q" and knobs.every_token:
-      target_bz, outcomes_bz, end_bz = targets_lib.every_token(target_bz, outcomes_bz, end_bz, rollouts.token_bt.shape[1])
-    balanced = targets_lib.balance(target_bz, outcomes_bz, knobs.balance)
+    taught = taught_lib.joined([
+        *([taught_lib.own(kind, knobs, problems, rollouts, values)] if ours else []),
+        *([taught_lib.others(imported)] if others and kind == "q" else [])])
+    train_b, valid_b = (rows_b[taught.useful_b[rows_b]] for rows_b in split_by_problem(
+        taught.problem_b, knobs.valid_fraction, run.config.seed))
+    if not len(train_b) or not len(valid_b):
+      raise UserError(f"verifier {kind}: {len(train_b)} training and {len(valid_b)} validation responses of "
+                      f"{len(taught.problem_b)} have a label")
+    balanced = targets_lib.balance(taught.target_bz, taught.count_bz, knobs.balance)
     shifted = arch.shifted(balanced.shift)
-    rows = value_rows(problems, rollouts, end_bz, balanced.target_bz, balanced.weight_bz)
-    # A seed of which only the outcome is known is the ORM's alone.
-    useful_b = labels_b >= (2 if kind == "q" else 1)
-    if not useful_b[train_b].any() or not useful_b[valid_b].any():
-      raise UserError(f"verifier {kind}: none of {len(train_b)} training or of {len(valid_b)} validation responses "
-                      f"has a label")
-    doubts = one_class(kind, target_bz[train_b[useful_b[train_b]]])
+    rows = value_rows(taught, balanced.target_bz, balanced.weight_bz)
+    doubts = one_class(kind, taught.target_bz[train_b])
     _doubt(run, folder, doubts)
-    pick = lambda index: ValueBatch(*(x[index[useful_b[index]]] for x in rows))
+    pick = lambda index: ValueBatch(*(x[index] for x in rows))
     kind_path = start_path
     if kind == "advantage" and knobs.advantage_from_q:
       kind_path = str(folder.path / "q" / "best")
@@ -204,8 +214,8 @@ def run_stage(run: Run):
         train_rows=pick(train_b),
         valid_rows=pick(valid_b), path=folder.path / kind, what=f"verifier {kind}", seed=run.config.seed + 3,
         start_params=architecture.load(kind_path, arch, run.mesh))
-    facts[kind] |= {"train_rows": int(useful_b[train_b].sum()), "valid_rows": int(useful_b[valid_b].sum()),
-                    "labels": int(labels_b[train_b].sum()), **({"doubts": doubts} if doubts else {})}
+    facts[kind] |= {"train_rows": len(train_b), "valid_rows": len(valid_b), "labels": int(taught.labels_b[train_b].sum()),
+                    **({"doubts": doubts} if doubts else {})}
   folder.finish(0, facts)
 
 
@@ -218,5 +228,5 @@ def one_class(kind: str, target_bz: np.ndarray) -> list[str]:
 
 def _doubt(run: Run, folder, doubts: list[str]):
   made = "is finished and stays" if folder.done else "is not finished"
-  run.doubt("verifier", doubts, f"{folder.path} {made}; to learn from other labels make rollouts and values anew, "
+  run.doubt("verifier", doubts, f"{folder.path} {made}; to learn from other labels make those anew, "
             "and remove it with them")

@@ -8,9 +8,8 @@ import pytest
 import fakes
 from fakes import A, B, BOS, C, EOS, NL, PAD
 from pav_jax.errors import UserError
-from pav_jax.problems import prepared
-from pav_jax.rollouts import collect
 from pav_jax.verifiers import score
+from pav_jax.verifiers import taught
 from pav_jax.verifiers import train
 
 PARAMS = fakes.gemma_params(1)
@@ -22,19 +21,11 @@ LENGTH_B = np.array([6, 3, 6], np.int32)
 END_BZ = np.array([[-1, 1, 3, 5], [-1, 1, 2, -2], [-1, 2, 4, 5]], np.int32)
 
 
-def _problems():
-  empty_p = np.array(["", ""])
-  return prepared.Problems(empty_p, empty_p, empty_p, empty_p, PROMPT_PT, PROMPT_LENGTH_P,
-                           np.zeros((2, 1), np.int32), np.zeros(2, np.int32))
-
-
-def _rollouts():
-  none_b = np.zeros(3)
-  return collect.Rollouts(PROBLEM_B, none_b, RESPONSE_BT, LENGTH_B, none_b, none_b, none_b)
-
-
 def _rows(target_bz=np.full((3, 4), 0.5), weight_bz=np.ones((3, 4))):
-  return train.value_rows(_problems(), _rollouts(), END_BZ, np.nan_to_num(target_bz), weight_bz * ~np.isnan(target_bz))
+  none_b = np.zeros(3)
+  responses = taught.Taught(PROBLEM_B, PROMPT_PT[PROBLEM_B], PROMPT_LENGTH_P[PROBLEM_B], RESPONSE_BT, LENGTH_B, END_BZ,
+                            target_bz, none_b, none_b, none_b)
+  return train.value_rows(responses, np.nan_to_num(target_bz), weight_bz * ~np.isnan(target_bz))
 
 
 @pytest.fixture(scope="module")
