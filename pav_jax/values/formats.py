@@ -85,15 +85,15 @@ def prm800k(row: dict, counts: collections.Counter, neutral: float = 1.0) -> Ite
       break
     going_on, alternatives, over = rated
     for text, label in alternatives:
-      if math.isnan(label) or not text.strip():
-        counts["alternatives without a label or a text"] += 1
+      if not text.strip():
+        counts["alternatives without a text"] += 1
       else:
         yield _labelled(question, [*chain, text], [math.nan] * (len(chain) + 1) + [label], bool(_ANSWER.search(text)))
     chain.append(going_on[0])
     labels.append(going_on[1])
     if over:
       break
-  if not all(map(math.isnan, labels)):
+  if chain:
     yield _labelled(question, chain, [math.nan, *labels], bool(_ANSWER.search(chain[-1])))
 
 
@@ -223,7 +223,7 @@ def _labelled(question: str, steps: Sequence[str], labels: Sequence[float], ende
 
 
 def _label(value, field: str) -> float:
-  if value is None:
+  if value is None or value != value:  # a table's null
     return math.nan
   number = {"+": 1.0, "-": 0.0}.get(value) if isinstance(value, str) else value
   if not isinstance(number, (bool, int, float)) or not 0 <= number <= 1:

@@ -82,7 +82,7 @@ def solutions(knobs) -> Iterator[tuple[list[formats.Labelled], collections.Count
     for number, row in objects.read(path):
       counts = collections.Counter()
       try:
-        yield row if isinstance(row, Malformed) else (list(parse(row, counts)), counts)
+        yield row if isinstance(row, Malformed) else ([x for x in list(parse(row, counts)) if any(x.count_z)], counts)
       except formats.Bad as bad:
         yield Malformed(str(path), number, *bad.args)
 
