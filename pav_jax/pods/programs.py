@@ -149,14 +149,18 @@ def _rft(config, mesh) -> list[Program]:
 
 
 def _verifier(config, mesh) -> list[Program]:
-  net, width = _net(config.verifier.model, mesh), config.problems.max_prompt + config.rollouts.max_new
-  found, alike = [], {}
+  net, found, alike = _net(config.verifier.model, mesh), [], {}
   for kind in config.verifier.kinds:
-    every_token = kind == "q" and config.verifier.every_token
-    alike.setdefault((config.verifier[kind].to_json(), every_token), []).append(kind)
-  for (_, every_token), kinds in alike.items():  # one program for all that are trained alike
-    knobs = config.verifier[kinds[0]]
-    floats = _rows(mesh, knobs.batch_size, 1 + (config.rollouts.max_new if every_token else config.monte_carlo.max_steps))
+    sources = config.verifier.labels if kind == "q" else "monte_carlo"
+    alike.setdefault((config.verifier[kind].to_json(), kind == "q" and config.verifier.every_token, sources), []).append(kind)
+  for (_, every_token, sources), kinds in alike.items():  # one program for all that are trained alike
+    knobs, shapes = config.verifier[kinds[0]], []
+    if sources != "imported":
+      shapes.append((config.problems.max_prompt + config.rollouts.max_new, config.rollouts.max_new if every_token else config.monte_carlo.max_steps))
+    if sources != "monte_carlo":
+      shapes.append((config.labels.max_prompt + config.labels.max_response, config.labels.max_steps))
+    width, prefixes = map(max, zip(*shapes))
+    floats = _rows(mesh, knobs.batch_size, 1 + prefixes)
     batch = verifiers.ValueBatch(_rows(mesh, knobs.batch_size, width, dtype=jnp.int32), _rows(mesh, knobs.batch_size, width),
                                  _rows(mesh, *floats.shape, dtype=jnp.int32), floats, floats)
     learner = _learner(knobs, net, verifiers.value_loss(net.network, config.verifier.text_weight), mesh)

@@ -71,7 +71,9 @@ def test_the_state_by_hand(mesh):
     ("sft", "sft", 2 * (28 + 24), {}),
     ("sft", "sft", 2 * (28 + 24), {"sft.microbatches": 4}),
     ("sft", "sft", 2 * (100 + 24), {"policy.size": "mini", "problems.max_prompt": 100}),
-    ("verifier", "verifier.q", (28 + 26) + 3 * 13, {"verifier.text_weight": 0.0})])
+    ("verifier", "verifier.q", (28 + 26) + 3 * 13, {"verifier.text_weight": 0.0}),
+    ("verifier", "verifier.q", (24 + 40) + 3 * 13, {"verifier.text_weight": 0.0, "verifier.labels": "both", "labels.max_prompt": 24,
+                                                    "labels.max_response": 40, "labels.max_steps": 9})])
 def test_a_training_step_keeps_what_is_counted(stage, section, numbers, changes, mesh):
   """The arguments to the byte: the state, `numbers` of four bytes a row of the batch, the step and optax's two counts. The rest within 2."""
   config = _config(stage=stage, **{f"{section}.batch_size": 64, **changes})
