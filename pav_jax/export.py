@@ -19,7 +19,6 @@ is written. A response of which only the outcome is known has no row. Both are c
 """
 
 import argparse
-import io
 import json
 import sys
 from collections.abc import Iterator
@@ -28,15 +27,17 @@ from collections.abc import Sequence
 import numpy as np
 
 from pav_jax.errors import UserError
-from pav_jax.problems import given
 from pav_jax.problems import prepared
+from pav_jax.problems.files import parquet
 from pav_jax.rollouts import collect
 from pav_jax.training import files
 from pav_jax.training import metrics
 from pav_jax.training.records import Folder
 from pav_jax.values import monte_carlo
 
-FIELDS = ("prompt", "completions", "labels", "counts", "prompt_label", "prompt_count", "ended", "id", "sample")
+# Of a row, and what they are in parquet.
+FIELDS = {"prompt": "string", "completions": "string[]", "labels": "double[]", "counts": "int32[]", "prompt_label": "double",
+          "prompt_count": "int32", "ended": "bool", "id": "string", "sample": "int32"}
 
 
 def stepwise(problems: prepared.Problems, rollouts: collect.Rollouts, values: monte_carlo.Values, vocabulary) -> Iterator[dict | None]:
@@ -59,22 +60,6 @@ def stepwise(problems: prepared.Problems, rollouts: collect.Rollouts, values: mo
         "ended": bool(rollouts.ended_b[b]) and whole, "id": str(problems.id_p[p]), "sample": int(rollouts.sample_b[b])}
 
 
-def write(rows: Sequence[dict], path):
-  """The rows as JSON lines, or as parquet where the path ends so."""
-  if path.suffix == ".jsonl":
-    files.write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    return
-  import pyarrow
-  import pyarrow.parquet
-  numbers, content = {"completions": pyarrow.string(), "labels": pyarrow.float64(), "counts": pyarrow.int32()}, io.BytesIO()
-  types = {name: pyarrow.list_(kind) for name, kind in numbers.items()} | {
-      "prompt": pyarrow.string(), "prompt_label": pyarrow.float64(), "prompt_count": pyarrow.int32(), "ended": pyarrow.bool_(),
-      "id": pyarrow.string(), "sample": pyarrow.int32()}
-  table = pyarrow.Table.from_pylist(list(rows), pyarrow.schema([(name, types[name]) for name in FIELDS]))
-  pyarrow.parquet.write_table(table, content)
-  files.write(path, content.getvalue())
-
-
 def export(workdir, output) -> dict[str, int]:
   """Writes the file; what was counted. UserError for stages that have not run, and where there is nothing to write."""
   folders = {name: Folder(workdir / name, alone=True) for name in ("problems/train", "rollouts", "values")}
@@ -86,7 +71,10 @@ def export(workdir, output) -> dict[str, int]:
   found = [row for row in rows if row]
   if not found:
     raise UserError(f"{folders['values'].path}: no step but the last ones has a label")
-  write(found, output)
+  if output.suffix == ".parquet":
+    parquet.write(output, found, FIELDS)
+  else:
+    files.write(output, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found))
   return {"rows": len(found), "labels": sum(len(row["labels"]) for row in found), "left out": len(rows) - len(found),
           "steps left out": sum(int(n) - len(row["labels"]) for n, row in zip(steps_b, rows) if row)}
 

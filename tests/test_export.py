@@ -54,7 +54,7 @@ def test_rows(root, tmp_path, capsys):
   assert capsys.readouterr().out == (f"{tmp_path}/out.jsonl: 5 rows, 12 labels; left out: 1 responses of which only the outcome is known, "
                                      "2 steps at and behind one without a label\n")
   rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
-  assert all(tuple(row) == export.FIELDS for row in rows)
+  assert all(list(row) == list(export.FIELDS) for row in rows)
   assert rows[0] == {"prompt": labelled.QUESTIONS[0], "completions": ["1: +3 = 9", "2: *2 = 18", "#### 18"], "labels": [2 / 7, 0.0, 1.0],
                      "counts": [7, 3, 1], "prompt_label": 1 / 3, "prompt_count": 3, "ended": True, "id": "train/0", "sample": 0}
   assert (rows[1]["completions"], rows[1]["prompt_label"], rows[1]["prompt_count"]) == (["\n1: +1 = 2", "#### 2", ""], None, 0)
@@ -94,7 +94,7 @@ def test_there_and_back(root, tmp_path, ending):
 def test_parquet_has_the_columns_that_others_read(root, tmp_path):
   assert export.main([str(root), f"--output={tmp_path}/out.parquet"]) == 0
   schema = pyarrow.parquet.read_schema(tmp_path / "out.parquet")
-  assert tuple(schema.names) == export.FIELDS
+  assert schema.names == list(export.FIELDS)
   assert {name: str(schema.field(name).type) for name in ("prompt", "completions", "labels")} == {
       "prompt": "string", "completions": "list<element: string>", "labels": "list<element: double>"}
 

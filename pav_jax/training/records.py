@@ -37,7 +37,7 @@ LATER = {
     "problems.columns": {
         "question": ["question", "problem", "query"], "answer": ["answer", "final_answer", "expected_answer"],
         "solution": ["solution", "generated_solution", "response"], "id": ["id", "unique_id"], "dataset": ["dataset"]},
-    "problems.family": "math", "problems.leave_out": [], "problems.steps": "newline"}
+    "problems.family": "math", "problems.leave_out": [], "problems.steps": "newline", "verifier.labels": "monte_carlo"}
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 

@@ -22,6 +22,9 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from pav_jax.problems.fields import Bad
+from pav_jax.problems.fields import Number
+
 NEUTRAL = {"good": 1.0, "bad": 0.0, "out": math.nan}
 TAGS = ("ки", "\n\n\n\n\n")  # Math-Shepherd's, and OpenR's
 _FIRST_STEP = re.compile(r"step 1\s*:", re.IGNORECASE)
@@ -29,10 +32,6 @@ _ANSWER = re.compile(r"^# Answer", re.MULTILINE)  # as PRM800K's last steps end
 # Names that a question, a text of a prefix and its share have in what MATH-APS has become.
 _QUESTION, _PREFIX = ("q", "question", "problem", "prompt"), ("solution_prefix", "prefix", "state", "text", "process")
 _VALUE = ("mc_value", "mcs", "value", "label", "score")
-
-
-class Bad(Exception):
-  """(field, reason): this row is not of the format."""
 
 
 class Labelled(NamedTuple):
@@ -105,13 +104,13 @@ def _rated(step, where: str, counts, neutral: float):
   for n, completion in enumerate(_list(step, "completions", f"{where}.") if step.get("completions") is not None else []):
     field = f"{where}.completions[{n}]"
     text = _content(completion, field, "text")
-    rating = completion.get("rating") if isinstance(completion, dict) else None
+    rating = _number(completion.get("rating")) if isinstance(completion, dict) else None
     if rating not in (-1, 0, 1, None) or isinstance(rating, bool):
       raise Bad(f"{field}.rating", f"{rating!r} is none of -1, 0, 1")
     if rating == 0:
       counts["neutral ratings"] += 1
     rated.append((text, {None: math.nan, -1: 0.0, 0: neutral, 1: 1.0}[rating]))
-  chosen, human = step.get("chosen_completion"), step.get("human_completion")
+  chosen, human = _number(step.get("chosen_completion")), step.get("human_completion")
   if chosen is not None:
     if not isinstance(chosen, int) or isinstance(chosen, bool) or not 0 <= chosen < len(rated):
       raise Bad(f"{where}.chosen_completion", f"{chosen!r} is no place among {len(rated)} completions")
@@ -225,7 +224,8 @@ def _labelled(question: str, steps: Sequence[str], labels: Sequence[float], ende
 def _label(value, field: str) -> float:
   if value is None or value != value:  # a table's null
     return math.nan
-  number = {"+": 1.0, "-": 0.0}.get(value) if isinstance(value, str) else value
+  number = _number(value)
+  number = {"+": 1.0, "-": 0.0}.get(number) if isinstance(number, str) else number
   if not isinstance(number, (bool, int, float)) or not 0 <= number <= 1:
     raise Bad(field, f"{str(value)[:40]!r} is no label: a number from 0 to 1, true, false, '+', '-' or null")
   return float(number)
@@ -236,9 +236,17 @@ def _labels(values: list, field: str) -> list[float]:
 
 
 def _count(value, field: str) -> int:
+  value = _number(value)
   if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**31:
     raise Bad(field, f"{str(value)[:40]!r} is no number of outcomes")
   return value
+
+
+def _number(value):
+  """A number that came spelt as in a JSON file, as what it is; anything else unchanged."""
+  if not isinstance(value, Number):
+    return value
+  return int(value) if value.removeprefix("-").isdecimal() else float(value)
 
 
 def _name(row: dict, names: Sequence[str], where: str = "") -> str:
@@ -271,13 +279,13 @@ def _content(value, field: str, name: str = "content") -> str:
     return "\n\n".join(_content(message, field, name) for message in value if message.get("role") != "system")
   if isinstance(value, dict):
     value = value.get(name)
-  if not isinstance(value, str):
+  if not isinstance(value, str) or isinstance(value, Number):
     raise Bad(field, "missing" if value is None else "not a string")
   try:
     value.encode()
   except UnicodeEncodeError as error:
     raise Bad(field, f"half a surrogate pair at character {error.start}") from error
-  return value
+  return str(value)
 
 
 def _check_steps(steps: Sequence[str], field: str):

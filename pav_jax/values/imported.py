@@ -28,16 +28,17 @@ import numpy as np
 
 from pav_jax import errors
 from pav_jax.errors import UserError
+from pav_jax.problems import fields
 from pav_jax.problems import given
 from pav_jax.problems import home as home_lib
 from pav_jax.problems import prepared
+from pav_jax.problems.files import door
 from pav_jax.problems.problem import Malformed
 from pav_jax.training import files
 from pav_jax.training import metrics
 from pav_jax.training import records
 from pav_jax.training.run import Run
 from pav_jax.values import formats
-from pav_jax.values import objects
 
 _TOLD = 5  # malformed rows that are named
 
@@ -79,11 +80,13 @@ def solutions(knobs) -> Iterator[tuple[list[formats.Labelled], collections.Count
   if knobs.format == "prm800k":
     parse = functools.partial(parse, neutral=formats.NEUTRAL[knobs.neutral])
   for path in paths(knobs.files):
-    for number, row in objects.read(path):
+    for number, row in door.rows(path):
       counts = collections.Counter()
       try:
-        yield row if isinstance(row, Malformed) else ([x for x in list(parse(row, counts)) if any(x.count_z)], counts)
-      except formats.Bad as bad:
+        if isinstance(row, fields.Bad):
+          raise row
+        yield [x for x in list(parse(row, counts)) if any(x.count_z)], counts
+      except fields.Bad as bad:
         yield Malformed(str(path), number, *bad.args)
 
 
@@ -111,17 +114,13 @@ def arrays(solutions: list[formats.Labelled], problem_b: list[int], home: home_l
       padded([s.label_z for *_, s in rows], z, np.nan, np.float64), padded([s.count_z for *_, s in rows], z, 0, np.int32))
   return found, counts | {
       "solutions": len(rows), "left out": len(solutions) - len(rows), "labels": int((found.count_bz > 0).sum()),
-      "labels of at least one half": int((found.q_bz >= 0.5).sum()),
+      "labels of 0": int((found.q_bz == 0).sum()), "labels of 1": int((found.q_bz == 1).sum()),
       "tokens": int(found.prompt_length_b.sum() + found.length_b.sum())}
 
 
 def paths(spec: str) -> list[epath.Path]:
-  """The files that a config names, separated by commas; UserError for one that is not there."""
-  found = [files.path(name.strip()) for name in spec.split(",") if name.strip()]
-  for path in found:
-    if not files.exists(path):
-      raise UserError(f"there is no file {path}")
-  return found
+  """The files that a config names, separated by commas; of a folder those of its split train. UserError for one that is not there."""
+  return [path for name in spec.split(",") if name.strip() for path in door.files_of(name.strip(), "train")[0]]
 
 
 def check(config, root: epath.Path | None = None):
@@ -149,6 +148,7 @@ def run_stage(run: Run):
     return
   folder, done = run.start("labels", sections=["labels"], inputs=["problems/train", "problems/test"])
   if done:
+    _doubt(run, folder)
     return
   train = run.folder("problems/train")
   home = home_lib.Home(prepared.vocabulary(train), run.made_with("problems/train", "problems").prompt,
@@ -176,6 +176,14 @@ def run_stage(run: Run):
       raise UserError(f"labels: {said}: nothing is left; remove {folder.path} and give larger ones")
     print(f"labels: {said}, and left out", file=sys.stderr)
   folder.finish(shards, {"vocabulary": home.vocabulary.fingerprint, "malformed": len(malformed), "read": {k: n for k, n in counts.items() if n}})
+  _doubt(run, folder)
+
+
+def _doubt(run: Run, folder: records.Folder):
+  counts = folder.manifest()["counts"]
+  run.doubt("labels", [f"all {counts['labels']} labels are {value}: a verifier can learn nothing from them" for value in (0, 1)
+                       if counts[f"labels of {value}"] == counts["labels"]],
+            f"{folder.path} is finished and stays; for another one change labels.files, and remove it")
 
 
 def _write(folder: records.Folder, knobs, home, total: int) -> int:

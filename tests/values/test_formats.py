@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from pav_jax.problems import fields
 from pav_jax.values import formats
 
 NAN = math.nan
@@ -15,7 +16,7 @@ Q = "What is 2 + 3 + 4?"
 def read(name, row, **options):
   """(solutions, what was counted); the row goes through JSON, as in a file."""
   counts = collections.Counter()
-  found = [x for x in formats.FORMATS[name](json.loads(json.dumps(row)), counts, **options) if any(x.count_z)]
+  found = [x for x in formats.FORMATS[name](fields.decode(json.dumps(row).encode()), counts, **options) if any(x.count_z)]
   for x in found:
     assert len(x.label_z) == len(x.count_z) == len(x.steps) + 1
     assert all(math.isnan(label) == (n == 0) for label, n in zip(x.label_z, x.count_z))
@@ -191,6 +192,6 @@ APS = {"q": Q, "states": [{"state": "a", "mcs": 0.5}]}
     ("math_aps", {"q": Q, "reasoning_steps": {"text": Q, "mc_value": 1, "children": [{"text": "", "mc_value": 1}]}}, "reasoning_steps.children[0].text", "is empty"),
 ])
 def test_a_broken_row_says_where(name, row, field, reason):
-  with pytest.raises(formats.Bad) as caught:
+  with pytest.raises(fields.Bad) as caught:
     read(name, row)
   assert caught.value.args[0] == field and reason in caught.value.args[1]

@@ -17,6 +17,7 @@ from fakes import A, B, BOS, C, EOS, NL
 from pav_jax import main
 from pav_jax.errors import UserError
 from pav_jax.problems import home as home_lib
+from pav_jax.problems import prepared
 from pav_jax.training import files
 from pav_jax.training import records
 from pav_jax.values import formats
@@ -56,7 +57,7 @@ def test_tokens_ends_and_labels():
   np.testing.assert_array_equal(found.q_bz, [[0.5, 1, 0.25, NAN], [NAN, 0, NAN, NAN]])
   np.testing.assert_array_equal(found.count_bz, [[8, 1, 4, 0], [0, 1, 0, 0]])
   assert found.q_bz.dtype == np.float64 and {x.dtype for x in found if x is not found.q_bz} == {np.dtype(np.int32)}
-  assert {k: n for k, n in counts.items() if n} == {"solutions": 2, "labels": 4, "labels of at least one half": 2, "tokens": 15}
+  assert {k: n for k, n in counts.items() if n} == {"solutions": 2, "labels": 4, "labels of 0": 1, "labels of 1": 1, "tokens": 15}
 
 
 def test_a_step_is_never_split_and_a_fraction_stays_one():
@@ -130,20 +131,23 @@ def test_the_stage_makes_shards_and_goes_on(root, tmp_path, capsys):
     main.run(config_of(path, **{"labels.max_steps": 2}), tmp_path / "run")
 
 
-@pytest.mark.parametrize("kind", ["gz", "array", "parquet", "two", "bom"])
+@pytest.mark.parametrize("kind", ["jsonl.gz", "json", "parquet", "two", "bom.jsonl", "folder"])
 def test_every_kind_of_file_gives_the_same(root, tmp_path, kind):
   expected = run_in(root, lines(tmp_path / "a.jsonl", ROWS), tmp_path / "one")
   path = tmp_path / f"b.{kind}"
   text = "\r\n".join(map(json.dumps, ROWS)) + "\r\n \r\n"
-  if kind == "gz":
+  if kind == "jsonl.gz":
     path.write_bytes(gzip.compress(text.encode()))
-  elif kind == "array":
+  elif kind == "json":
     path.write_text(json.dumps(ROWS, indent=1))
   elif kind == "parquet":
     floats = [row | {"labels": [float(x) for x in row["labels"]]} for row in ROWS]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(floats), path)
-  elif kind == "bom":
+  elif kind == "bom.jsonl":
     path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+  elif kind == "folder":
+    path.mkdir()
+    lines(path / "train-0.jsonl", ROWS[:2]), lines(path / "train-1.jsonl", ROWS[2:]), lines(path / "test.jsonl", ROWS)
   else:
     path = f"{lines(tmp_path / 'c.jsonl', ROWS[:2])}, {lines(tmp_path / 'd.jsonl', ROWS[2:])}"
   found = run_in(root, path, tmp_path / "other")
@@ -180,16 +184,33 @@ def test_questions_of_the_test_problems_are_counted(root, tmp_path, capsys):
   assert "1 solutions to questions of problems/test" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("content, said", [
-    ("", "no label in 0 rows"), ("[", "is a broken JSON array"), ("PAR1 and no more", "no parquet file that can be read"),
-    (json.dumps({"prompt": "a", "completions": [], "labels": []}), "no label in 1 rows"),
+@pytest.mark.parametrize("name, content, said", [
+    ("a.jsonl", "", "no label in 0 rows"), ("a.json", "[", "a.json: broken JSON"), ("a.parquet", "PAR1", "a.parquet is damaged, or no table"),
+    ("a.jsonl.gz", "x", "a.jsonl.gz is damaged"), ("a.csv", "x", "ends in .jsonl, .jsonl.gz, .json"),
+    ("a.jsonl", json.dumps({"prompt": "a", "completions": [], "labels": []}), "no label in 1 rows"),
 ])
-def test_a_file_without_labels(root, tmp_path, content, said):
-  path = tmp_path / "a.jsonl"
+def test_a_file_without_labels(root, tmp_path, name, content, said):
+  path = tmp_path / name
   path.write_text(content)
   with pytest.raises(UserError, match=re.escape(said)) as caught:
     run_in(root, path, tmp_path / "x")
   assert "\n" not in str(caught.value)
+
+
+def test_labels_that_are_all_the_same_are_told(root, tmp_path, capsys):
+  path = lines(tmp_path / "a.jsonl", [row | {"labels": [0, False]} for row in ROWS])
+  run_in(root, path, tmp_path)
+  told = "labels: all 14 labels are 0: a verifier can learn nothing from them"
+  assert told + "\n" in capsys.readouterr().err
+  with pytest.raises(UserError, match=told):  # the finished folder is doubted again
+    main.run(config_of(path), tmp_path / "run", strict=True)
+
+
+def test_text_never_becomes_the_scoring_token(root, tmp_path):
+  found = run_in(root, lines(tmp_path / "a.jsonl", [ROWS[0] | {"prompt": "<unused0>?", "completions": ["<unused0>", "<eos>"]}, ROWS[1]]), tmp_path)
+  vocabulary = prepared.vocabulary(records.Folder(root / "problems/train"))
+  ids = np.concatenate([found.prompt_bt, found.token_bt], axis=1)
+  assert vocabulary.scoring_id not in ids and (ids == vocabulary.eos_id).sum() == 2
 
 
 def test_ids_of_another_vocabulary(root, tmp_path):

@@ -46,7 +46,7 @@ def files_of(name: str, split: str) -> tuple[list[epath.Path], bool]:
     is_folder = path.is_dir()
   if not is_folder:
     if not path.name.endswith(folder.ENDINGS):
-      raise UserError(f"{path}: the name of a file of problems ends in {', '.join(folder.ENDINGS)}")
+      raise UserError(f"{path}: the name of a data file ends in {', '.join(folder.ENDINGS)}")
     return [path], "{split}" in name
   found = folder.splits(path)
   if "{split}" in name or "" in found:
@@ -88,6 +88,12 @@ def read(name: str, split: str, columns: columns_lib.Columns = columns_lib.Colum
       raise UserError(f"{paths[0]}: {needed}")
     if asked:
       print(f"{paths[0]}: {asked}", file=sys.stderr)
+
+
+def rows(path: epath.Path) -> Iterator[tuple[str, dict | fields.Bad]]:
+  """(its number, every field of a row) of one file; numbers of a JSON file are `fields.Number`."""
+  form = _format(path)
+  yield from form.rows(path, tuple(form.columns(path)) if form in (parquet, arrow) else ())
 
 
 def count(name: str, split: str) -> int:

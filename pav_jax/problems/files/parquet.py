@@ -1,10 +1,14 @@
 """Parquet: only the columns that are asked for are read, a batch at a time."""
 
+import io
 import os
 from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
 
 from pav_jax.problems import fields
 from pav_jax.problems.files import tables
+from pav_jax.training import files
 
 
 def rows(path: str | os.PathLike, names: tuple[str, ...]) -> Iterator[tuple[str, dict | fields.Bad]]:
@@ -28,3 +32,13 @@ def count(path: str | os.PathLike) -> int:
   with tables.opened(path) as source:
     import pyarrow.parquet
     return pyarrow.parquet.ParquetFile(source).metadata.num_rows
+
+
+def write(path: str | os.PathLike, rows: Sequence[dict], types: Mapping[str, str]):
+  """Writes a file whole or not at all. types: of each column pyarrow's name for it; one that ends in [] is a list."""
+  import pyarrow.parquet
+  kind = lambda name: pyarrow.list_(kind(name[:-2])) if name.endswith("[]") else pyarrow.type_for_alias(name)
+  table = pyarrow.Table.from_pylist(list(rows), pyarrow.schema([(name, kind(said)) for name, said in types.items()]))
+  content = io.BytesIO()
+  pyarrow.parquet.write_table(table, content)
+  files.write(files.path(path), content.getvalue())
