@@ -94,6 +94,8 @@ def test_every_knob_is_checked(tmp_path):
     ({"problems.manual_dir": "nosuch"}, "config.problems.manual_dir: there is no folder nosuch"),
     ({"arithmetic.test_seed": 1}, "config.arithmetic: train_seed"),
     ({"arithmetic.dials.noise": 2.0}, "arithmetic.noise: 2.0 is not a probability"),
+    ({"verifier.labels": "both"}, "config.labels.files names no file: give --config.labels.files=FILE.jsonl"),
+    ({"verifier.labels": "both", "labels.files": "nosuch.jsonl"}, "config.labels.files: there is no file"),
     ({"verifier.own_outcomes": True, "rollouts.checkpoint": "ROOT/other"}, "verifier.own_outcomes: a seed's ending"),
     ({"search.num_problems": 201}, "config.search.num_problems 201: there are 200 test problems; ask for fewer, or for -1"),
     ({"rollouts.num_problems": 0}, "config.rollouts.num_problems 0 is neither -1"),

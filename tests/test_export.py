@@ -1,6 +1,7 @@
 """Our values as TRL's rows: what a row says, and that labels and steps come back as they went."""
 
 import json
+import shutil
 import types
 
 import numpy as np
@@ -17,6 +18,7 @@ from pav_jax.training import records
 from pav_jax.values import imported
 from pav_jax.values import monte_carlo
 from tests import labelled
+from tests.test_pipeline import miniature
 
 # Steps, whether they end in eos, successes and continuations of each prefix.
 RESPONSES = (
@@ -108,3 +110,21 @@ def test_mistakes_are_one_line(root, tmp_path, capsys):
     out, err = capsys.readouterr()
     lines = [line for line in err.replace("\r", "\n").splitlines() if line.startswith("error: ")]
     assert not out and len(lines) == 1 and said in lines[0], err
+
+
+@pytest.mark.slow
+def test_values_of_a_run_teach_a_verifier_beside_its_own(done, tmp_path):
+  """From a whole run: labels, then verifiers of both."""
+  assert export.main([str(done), f"--output={tmp_path}/values.parquet"]) == 0
+  for name in ("problems", "sft", "rollouts", "values"):
+    shutil.copytree(done / name, tmp_path / "run" / name)
+  config = miniature(**{"labels.files": f"{tmp_path}/values.parquet", "verifier.labels": "both"})
+  for name in ("labels", "verifier"):
+    with config.unlocked():
+      config.stage = name
+    main.run(config, tmp_path / "run")
+  rows = {name: records.Folder(tmp_path / "run" / "verifier").manifest()["facts"][name] for name in ("orm", "q", "advantage")}
+  responses = len(records.Folder(done / "rollouts").read()["problem_b"])
+  exported = len(records.Folder(tmp_path / "run" / "labels").read()["problem_b"])
+  assert rows["q"]["train_rows"] + rows["q"]["valid_rows"] == responses + exported
+  assert rows["orm"]["train_rows"] + rows["orm"]["valid_rows"] == responses
