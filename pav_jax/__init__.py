@@ -6,7 +6,7 @@ The tree is the path of the data; every folder imports only from floors below it
   grading/     is the answer of a response equal to the reference?    (beside problems/)
   policy/      pi: supervised fine-tuning
   rollouts/    seed responses and continuations
-  values/      Q by Monte Carlo; A and best-of-K provers from Q; the paper's equations
+  values/      Q by Monte Carlo; A and best-of-K provers from Q; the paper's equations; labels of others
   verifiers/   ORM, PQV, PAV: networks that read values off a prefix
   search/      best-of-N and beams, with a ledger of tokens and FLOPs
   evaluation/  tables, figures, the page

@@ -76,7 +76,7 @@ def prm800k(row: dict, counts: collections.Counter, neutral: float = 1.0) -> Ite
     counts["problems that their labeller called broken"] += 1
     return
   chain, labels = [], []
-  for n, step in enumerate(_list(said, "steps", "label.")):
+  for n, step in enumerate(_list(said, "steps", "label.") if said.get("steps", ...) is not None else ()):
     where = f"label.steps[{n}]"
     rated = _rated(step, where, counts, neutral)
     if rated is None:

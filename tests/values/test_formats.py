@@ -97,6 +97,7 @@ def test_prm800k_where_it_stops():
   assert [table(x)[1:] for x in found] == [[("2 + 3 = 5", 1.0, 1)]] and counts == {"steps that nobody rated": 1}
   assert read("prm800k", prm(step(("2", 1)), reason="bad_problem")) == ([], {"problems that their labeller called broken": 1})
   assert read("prm800k", prm(step(("2", None)))) == ([], {})
+  assert read("prm800k", {"question": {"problem": Q}, "label": {"steps": None, "finish_reason": "give_up"}}) == ([], {})
 
 
 def shepherd(text):
@@ -173,7 +174,7 @@ APS = {"q": Q, "states": [{"state": "a", "mcs": 0.5}]}
     ("trl", changed(TRL, prompt=...), "prompt", "missing"), ("trl", changed(TRL, prompt=" "), "", "its question is empty"),
     ("trl", changed(TRL, counts=[1]), "counts", "1 for 2 labels"), ("trl", changed(TRL, counts=[1, 2.5]), "counts[1]", "'2.5' is no number"),
     ("trl", changed(TRL, ended=1), "ended", "neither true nor false"), ("trl", changed(TRL, prompt="\ud800?"), "prompt", "half a surrogate"),
-    ("prm800k", {"question": {"problem": Q}}, "label", "missing"), ("prm800k", {"question": Q}, "question", "not an object"),
+    ("prm800k", {"question": {"problem": Q}}, "label", "missing"), ("prm800k", {"question": {"problem": Q}, "label": {}}, "label.steps", "missing"), ("prm800k", {"question": Q}, "question", "not an object"),
     ("prm800k", prm(step(("a", 2))), "label.steps[0].completions[0].rating", "2 is none of -1, 0, 1"),
     ("prm800k", prm(step(("a", 1), chosen=1)), "label.steps[0].chosen_completion", "1 is no place among 1 completions"),
     ("prm800k", prm(step(("a", 1)), step(("", 1))), "label.steps[1].completions", "step 1 of 1 is empty"),
