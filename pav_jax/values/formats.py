@@ -253,7 +253,7 @@ def _name(row: dict, names: Sequence[str], where: str = "") -> str:
   """The first of these names that the row has."""
   found = next((name for name in names if row.get(name) is not None), None)
   if found is None:
-    raise Bad(where.rstrip("."), f"none of the fields {', '.join(names)} in it; there are {', '.join(map(str, row))[:200] or 'none'}")
+    raise Bad(where.rstrip("."), f"none of the fields {', '.join(names)} in it; there are {', '.join(repr(x)[1:-1] for x in row)[:200] or 'none'}")
   return found
 
 

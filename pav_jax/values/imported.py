@@ -67,7 +67,7 @@ def read(run: Run, vocabulary) -> Imported:
   if folder.manifest()["facts"]["vocabulary"] != vocabulary.fingerprint:
     raise UserError(f"{folder.path} has ids of another vocabulary than problems/train: remove it and run stage labels again")
   found = Imported(**folder.read())
-  to = lambda x_bt, length_b: x_bt[:, :-(-int(length_b.max()) // 8) * 8]
+  to = lambda x_bt, length_b: x_bt[:, :max(8, -(-int(length_b.max()) // 8) * 8)]
   prefixes = int((found.end_bz > -2).sum(axis=1).max())
   return found._replace(
       prompt_bt=to(found.prompt_bt, found.prompt_length_b), token_bt=to(found.token_bt, found.length_b),
@@ -90,11 +90,11 @@ def solutions(knobs) -> Iterator[tuple[list[formats.Labelled], collections.Count
         yield Malformed(str(path), number, *bad.args)
 
 
-def arrays(solutions: list[formats.Labelled], problem_b: list[int], home: home_lib.Home, *, max_prompt: int, max_response: int,
+def arrays(some: list[formats.Labelled], problem_b: list[int], home: home_lib.Home, *, max_prompt: int, max_response: int,
            max_steps: int) -> tuple[Imported, dict[str, int]]:
   """(the solutions that fit, counts); limits in tokens, with bos and eos, and in steps."""
   separator, rows, counts = given.separator_of(home.steps), [], collections.Counter()
-  for solution, problem in zip(solutions, problem_b):
+  for solution, problem in zip(some, problem_b):
     prompt_t = home.prompt_t(solution.question)
     response = given.tokens(solution.steps, home.vocabulary, separator=separator, ended=solution.ended)
     long = (len(prompt_t) > max_prompt, len(response.token_t) > max_response, len(response.end_s) > max_steps)
@@ -113,7 +113,7 @@ def arrays(solutions: list[formats.Labelled], problem_b: list[int], home: home_l
       padded([np.concatenate([[-1], r.end_s]) for r in responses], z, -2, np.int32),
       padded([s.label_z for *_, s in rows], z, np.nan, np.float64), padded([s.count_z for *_, s in rows], z, 0, np.int32))
   return found, counts | {
-      "solutions": len(rows), "left out": len(solutions) - len(rows), "labels": int((found.count_bz > 0).sum()),
+      "solutions": len(rows), "left out": len(some) - len(rows), "labels": int((found.count_bz > 0).sum()),
       "labels of 0": int((found.q_bz == 0).sum()), "labels of 1": int((found.q_bz == 1).sum()),
       "tokens": int(found.prompt_length_b.sum() + found.length_b.sum())}
 

@@ -187,6 +187,7 @@ APS = {"q": Q, "states": [{"state": "a", "mcs": 0.5}]}
     ("math_shepherd", shepherd(f"{Q} Step 1: a [+] [+]"), "input", "step 2 of 2 is empty"),
     ("math_shepherd", shepherd(f"{Q} [+] Step 1: a"), "input", "no step with a tag"),
     ("math_aps", {"answer": "9"}, "", "none of the fields q, question, problem, prompt in it; there are answer"),
+    ("math_aps", {"an\nswer\x1b[2J": "9"}, "", r"there are an\nswer\x1b[2J"),
     ("math_aps", {"q": Q}, "", "none of the fields solution_prefix"), ("math_aps", changed(APS, states=[{"state": "a"}]), "states[0]", "none of the fields mc_value"),
     ("math_aps", changed(APS, states=[{"state": "a", "mcs": -1}]), "states[0].mcs", "'-1' is no label"),
     ("math_aps", {"q": Q, "process": "a ки b ки", "label": ["+"]}, "label", "1 for 2 steps"),

@@ -22,6 +22,8 @@ from pav_jax.training import files
 from pav_jax.training import records
 from pav_jax.values import formats
 from pav_jax.values import imported
+from pav_jax.verifiers import taught
+from pav_jax.verifiers import train
 from tests import labelled
 
 NAN = math.nan
@@ -195,6 +197,15 @@ def test_a_file_without_labels(root, tmp_path, name, content, said):
   with pytest.raises(UserError, match=re.escape(said)) as caught:
     run_in(root, path, tmp_path / "x")
   assert "\n" not in str(caught.value)
+
+
+def test_bare_questions_alone(root, tmp_path):
+  path = lines(tmp_path / "a.jsonl", [{"q": f"Ann has {n}", "states": [{"state": "", "mcs": n / 4}]} for n in range(4)])
+  found = run_in(root, path, tmp_path, **{"labels.format": "math_aps"})
+  np.testing.assert_array_equal(found.q_bz, [[0], [0.25], [0.5], [0.75]])
+  rows = train.value_rows(taught.others(found), found.q_bz, found.count_bz)
+  np.testing.assert_array_equal(rows.position_bz[:, 0], found.prompt_length_b - 1)
+  assert not rows.text_weight_bt.any()
 
 
 def test_labels_that_are_all_the_same_are_told(root, tmp_path, capsys):
