@@ -1,11 +1,13 @@
 """Verifiers that learn from labels of others, alone and beside ours: the rows, and rules that were planted."""
 
 import json
+import types
 
 import numpy as np
 import pytest
 
 from configs import default
+from pav_jax import export
 from pav_jax import main
 from pav_jax.errors import UserError
 from pav_jax.models import architecture
@@ -166,6 +168,23 @@ def monte_carlo_run(root):
     if arrays is not None:
       folder.write_shard(0, arrays._asdict(), {})
     folder.finish(int(arrays is not None))
+
+
+def test_our_labels_that_went_out_and_came_back_teach_the_same(tmp_path):
+  """Row for row what a verifier learns from Monte Carlo, without own outcomes."""
+  root = labelled.problems(tmp_path / "run")
+  monte_carlo_run(root)
+  assert export.main([str(root), f"--output={tmp_path}/out.jsonl"]) == 0
+  main.run(config_of(stage="labels", **{"labels.files": f"{tmp_path}/out.jsonl"}), root)
+  run = types.SimpleNamespace(folder=lambda name: records.Folder(root / name))
+  problems, vocabulary = prepared.read(run.folder("problems/train")), prepared.vocabulary(run.folder("problems/train"))
+  ours = taught.own("q", knobs(own_outcomes=False), problems, *monte_carlo.read(run))
+  theirs = taught.others(imported.read(run, vocabulary))
+  for name in set(taught.Taught._fields) - {"prompt_bt", "token_bt"}:
+    np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name), err_msg=name)
+  rows = [train.value_rows(x, x.target_bz, x.count_bz) for x in (ours, theirs)]
+  for x, y in zip(*rows):
+    np.testing.assert_array_equal(x, y)
 
 
 def test_a_verifier_learns_both(tmp_path):
