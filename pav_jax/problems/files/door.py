@@ -46,7 +46,7 @@ def files_of(name: str, split: str) -> tuple[list[epath.Path], bool]:
     is_folder = path.is_dir()
   if not is_folder:
     if not path.name.endswith(folder.ENDINGS):
-      raise UserError(f"{path}: the name of a data file ends in {', '.join(folder.ENDINGS)}")
+      raise UserError(f"{path}: the name of a file of problems ends in {', '.join(folder.ENDINGS)}")
     return [path], "{split}" in name
   found = folder.splits(path)
   if "{split}" in name or "" in found:
