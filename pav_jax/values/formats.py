@@ -30,8 +30,9 @@ TAGS = ("ки", "\n\n\n\n\n")  # Math-Shepherd's, and OpenR's
 _FIRST_STEP = re.compile(r"step 1\s*:", re.IGNORECASE)
 _ANSWER = re.compile(r"^# Answer", re.MULTILINE)  # as PRM800K's last steps end
 # Names that a question, a text of a prefix and its share have in what MATH-APS has become.
-_QUESTION, _PREFIX = ("q", "question", "problem", "prompt"), ("solution_prefix", "prefix", "state", "text", "process")
-_VALUE = ("mc_value", "mcs", "value", "label", "score")
+_QUESTION = ("q", "question", "problem", "prompt")
+_PREFIX = ("solution_prefix", "prefix", "state", "text", "process", "partial_solution", "steps", "completion", "response", "solution")
+_VALUE = ("mc_value", "mcs", "mc", "value", "label", "labels", "score", "reward")
 
 
 class Labelled(NamedTuple):
@@ -179,9 +180,14 @@ def math_aps(row: dict, counts: collections.Counter) -> Iterator[Labelled]:
   elif isinstance(row.get("reasoning_steps"), dict):
     yield from _nodes(question, row["reasoning_steps"])
   else:
-    text, name = _text(row, _name(row, _PREFIX)).removeprefix(question), _name(row, _VALUE)
-    tag = next((tag for tag in TAGS if tag in text), None)
-    steps = [piece.strip() for piece in text.split(tag) if piece.strip()] if tag else [text.strip()] * bool(text.strip())
+    prefix, name = _name(row, _PREFIX), _name(row, _VALUE)
+    if isinstance(row[prefix], list):
+      steps = [_content(step, f"{prefix}[{n}]") for n, step in enumerate(row[prefix])]
+      _check_steps(steps, prefix)
+    else:
+      text = _text(row, prefix).removeprefix(question)
+      tag = next((tag for tag in TAGS if tag in text), None)
+      steps = [piece.strip() for piece in (text.split(tag) if tag else [text]) if piece.strip()]
     if isinstance(row[name], list):
       labels = _labels(row[name], name)
     else:

@@ -146,6 +146,8 @@ def test_math_aps_tree():
     ({"question": Q, "process": "five ки nine ки", "label": [0.7, 0.2]}, [("five", 0.7, 1), ("nine", 0.2, 1)]),
     ({"question": Q, "process": "five\n\nnine", "label": ["-"]}, [("five\n\nnine", 0.0, 1)]),
     ({"q": Q, "prefix": "five", "value": 0.25}, [("five", 0.25, 1)]),
+    ({"problem": Q, "steps": ["five", "nine"], "score": 0.25}, [("five", None, 0), ("nine", 0.25, 1)]),
+    ({"problem": Q, "steps": ["five", "nine"], "labels": [1, 0.25]}, [("five", 1.0, 1), ("nine", 0.25, 1)]),
     ({"q": Q, "state": "five ки nine ки", "mcs": 0.4}, [("five", None, 0), ("nine", 0.4, 1)]),
 ])
 def test_math_aps_a_row_a_prefix(row, expected):
@@ -191,6 +193,7 @@ APS = {"q": Q, "states": [{"state": "a", "mcs": 0.5}]}
     ("math_aps", {"q": Q}, "", "none of the fields solution_prefix"), ("math_aps", changed(APS, states=[{"state": "a"}]), "states[0]", "none of the fields mc_value"),
     ("math_aps", changed(APS, states=[{"state": "a", "mcs": -1}]), "states[0].mcs", "'-1' is no label"),
     ("math_aps", {"q": Q, "process": "a ки b ки", "label": ["+"]}, "label", "1 for 2 steps"),
+    ("math_aps", {"q": Q, "steps": ["a", ""], "label": 1}, "steps", "step 2 of 2 is empty"),
     ("math_aps", {"q": Q, "reasoning_steps": {"text": Q, "mc_value": 1, "children": [{"text": "", "mc_value": 1}]}}, "reasoning_steps.children[0].text", "is empty"),
 ])
 def test_a_broken_row_says_where(name, row, field, reason):
