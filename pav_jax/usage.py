@@ -8,8 +8,7 @@ from pav_jax import configuration
 
 SCREEN = """usage: python -m pav_jax.main --config=FILE --workdir=FOLDER [--config.SECTION.KEY=VALUE ...]
 
-  --config=configs/quickstart.py    the run: a file of configs/ (quickstart, for short), or one of yours that begins with
-                                    configs.default.get_config()
+  --config=quickstart               a run of configs/ by its name, or a file of yours on top of configs.default.get_config()
   --config.search.alpha=0.3         another value for a key
   --workdir=runs/mine               where the run lives; the same command again goes on where it was
   --check                           only says what would keep the run from starting
