@@ -174,7 +174,8 @@ def test_rows_are_a_function_of_the_step_alone():
 
 def test_a_plan_made_before_a_key_was_there_means_its_old_value(tmp_path):
   folder, before = records.Folder(tmp_path), {"seed": 0, "problems": {"limit": -1}}
-  now = {"seed": 0, "problems": {"limit": -1, **{key.removeprefix("problems."): x for key, x in records.LATER.items() if key.startswith("problems.")}}}
+  later = {key.removeprefix("problems."): x for key, x in records.LATER.items() if key.startswith("problems.")}
+  now = {"seed": 0, "problems": {"limit": -1, **later}}
   folder.start("problems/train", before, {})
   folder.write_shard(0, {"x": np.zeros(1)}, {})
   folder.start("problems/train", now, {})
