@@ -170,7 +170,7 @@ def test_a_stopped_run_goes_on_and_another_verifiers_values_are_refused(files, p
 
 
 @pytest.mark.parametrize("arguments, said", [
-    (["--verifier=v", "absent.jsonl"], "absent.jsonl cannot be read"),
+    (["--verifier=v", "absent.jsonl"], "there is no file absent.jsonl"),
     (["--verifier=v", "pb.jsonl", "./pb.jsonl"], "is given twice"),
     (["--verifier=v", "pb.jsonl", "--max_tokens=9000"], "--max_tokens 9000 is more than 8192"),
     (["--verifier=v", "pb.jsonl", "--max_tokens=3"], "none of 7 cases fits into --max_tokens 3"),

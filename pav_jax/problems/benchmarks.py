@@ -6,34 +6,29 @@
                      model_output_solution_first_error_step (1-based, or N/A); or rating (1, or 0 where a step is
                      redundant) in place of the last two
 
-A file is JSON lines, a JSON array or parquet, gzipped or not: its first bytes say
-which, its name does not (MR-MATH's `.json` are lines). Which benchmark it is of,
-its fields say. Steps are a given list and never split again. MR-MATH nests them,
-the lines of a numbered step: they are one step, since the label counts those.
+A file is JSON lines, a JSON array or a table, as problems are (problems/files/door.py;
+MR-MATH's `.json` are lines). Which benchmark it is of, its fields say. Steps are a
+given list and never split again. MR-MATH nests them, the lines of a numbered step:
+they are one step, since the label counts those.
 """
 
-import gzip
-import io
-import json
 import math
 import re
-import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from pav_jax.errors import UserError
 from pav_jax.problems.fields import Bad
-from pav_jax.problems.files import parquet
+from pav_jax.problems.fields import Number
+from pav_jax.problems.files import door
 from pav_jax.problems.problem import Malformed
-from pav_jax.training import files
 
 # PRMBench's nine classes, spelt as there, by what they ask of a verifier.
 CLASSES = {"simplicity": ("redundency", "circular"),
            "soundness": ("counterfactual", "step_contradiction", "domain_inconsistency", "confidence"),
            "sensitivity": ("missing_condition", "deception", "multi_solutions")}
-_LARGEST = 2**31  # bytes of a file, unpacked
 _SUBSET = re.compile(r"(.+)-\d+")
-_STEP = re.compile(r"(?:step\s*)?(\d{1,9})(?:\.0*)?", re.I)
+_STEP = re.compile(r"(?:step\s*)?(-1|\d{1,9})(?:\.0*)?", re.I)
 
 
 class Case(NamedTuple):
@@ -64,10 +59,6 @@ class Read(NamedTuple):
   beyond: int
 
 
-class _Bad(Exception):
-  """(field, reason): becomes a `Malformed`."""
-
-
 def read(path: str) -> Read:
   """The cases of a file, in order. UserError for a file of another kind, a damaged one, or one without a single case."""
   rows = list(_rows(path))
@@ -80,10 +71,10 @@ def read(path: str) -> Read:
   seen = set()
   for number, row in rows:
     try:
-      if not isinstance(row, dict):
-        raise _Bad("", row if isinstance(row, str) else f"not an object but {type(row).__name__}")
+      if isinstance(row, Bad):
+        raise row
       case, ignored = _PARSE[kind](row, path, number)
-    except _Bad as bad:
+    except Bad as bad:
       malformed.append(Malformed(path, str(number), *bad.args))
       continue
     if kind == "PRMBench" and case.id and (case.subset, case.id) in seen:
@@ -111,10 +102,10 @@ def _processbench(row: dict, path: str, number: int) -> tuple[Case, int]:
   steps, name = _steps(row, "steps"), _id(row, "id")
   label = _whole(row.get("label"), "label")
   if not -1 <= label < len(steps):
-    raise _Bad("label", f"{label} is no step of {len(steps)}, nor -1")
+    raise Bad("label", f"{label} is no step of {len(steps)}, nor -1")
   right = row.get("final_answer_correct")
   if right is not None and right not in (True, False):
-    raise _Bad("final_answer_correct", f"{_short(right)} is neither true nor false")
+    raise Bad("final_answer_correct", f"{_short(right)} is neither true nor false")
   subset = match[1] if (match := _SUBSET.fullmatch(name)) else _stem(path)
   return Case(path, number, "ProcessBench", subset, name, _text(row.get("problem"), "problem"), steps, label,
               answer_right=None if right is None else bool(right)), 0
@@ -124,14 +115,14 @@ def _prmbench(row: dict, path: str, number: int) -> tuple[Case, int]:
   steps, name, known = _steps(row, "modified_process"), _id(row, "idx"), sum(CLASSES.values(), ())
   said = row.get("error_steps")
   if not isinstance(said, list):
-    raise _Bad("error_steps", f"not a list but {type(said).__name__}")
+    raise Bad("error_steps", f"not a list but {type(said).__name__}")
   named = {_whole(x, "error_steps") - 1 for x in said}
   wrong = tuple(sorted(x for x in named if 0 <= x < len(steps)))
   kind = row.get("classification")
   if kind is None:  # `idx` begins with it
     kind = next((x for x in known if name.startswith(f"{x}_")), None)
   if kind not in known:
-    raise _Bad("classification", "missing" if kind is None else f"{_short(kind)} is none of {', '.join(known)}")
+    raise Bad("classification", "missing" if kind is None else f"{_short(kind)} is none of {', '.join(known)}")
   question = next((x for x in ("modified_question", "question", "original_question") if row.get(x)), "modified_question")
   return Case(path, number, "PRMBench", kind, name, _text(row.get(question), question), steps, wrong[0] if wrong else -1, wrong), len(named) - len(wrong)
 
@@ -150,25 +141,25 @@ def _mr_label(row: dict, steps: tuple[str, ...]) -> int:
   field, where = "model_output_solution_correctness", "model_output_solution_first_error_step"
   right = {"correct": True, "true": True, "wrong": False, "incorrect": False, "false": False}.get(str(row[field]).strip().lower())
   if right is None:
-    raise _Bad(field, f"{_short(row[field])} is neither correct nor wrong")
+    raise Bad(field, f"{_short(row[field])} is neither correct nor wrong")
   said = row.get(where)
   none = said is None or isinstance(said, float) and math.isnan(said) or str(said).strip().lower() in ("n/a", "na", "none", "")
   if right and not none:
-    raise _Bad(where, f"{_short(said)} in a correct solution")
+    raise Bad(where, f"{_short(said)} in a correct solution")
   if right:
     return -1
   if none:
-    raise _Bad(where, "missing in a wrong solution")
+    raise Bad(where, "missing in a wrong solution")
   label = _whole(said, where) - 1
   if not 0 <= label < len(steps):
-    raise _Bad(where, f"{_short(said)} is no step of {len(steps)}, counted from 1")
+    raise Bad(where, f"{_short(said)} is no step of {len(steps)}, counted from 1")
   return label
 
 
 def _redundant(row: dict, steps: tuple[str, ...]) -> int:
   rating = row["rating"]
   if not isinstance(rating, list) or len(rating) != len(steps):
-    raise _Bad("rating", f"not a list of {len(steps)}, one for each step")
+    raise Bad("rating", f"not a list of {len(steps)}, one for each step")
   return next((s for s, x in enumerate(rating) if _whole(x, "rating") < 1), -1)
 
 
@@ -176,12 +167,12 @@ _PARSE = {"ProcessBench": _processbench, "PRMBench": _prmbench, "MR": _mr}
 
 
 def _text(value, name: str) -> str:
-  if not isinstance(value, str):
-    raise _Bad(name, "missing" if value is None else f"not a string but {type(value).__name__}")
+  if not isinstance(value, str) or isinstance(value, Number):
+    raise Bad(name, "missing" if value is None else f"not a string but {'a number' if isinstance(value, Number) else type(value).__name__}")
   try:
     value.encode()
   except UnicodeEncodeError as error:
-    raise _Bad(name, f"half a surrogate pair at character {error.start}") from error
+    raise Bad(name, f"half a surrogate pair at character {error.start}") from error
   return value
 
 
@@ -189,70 +180,38 @@ def _steps(row: dict, name: str) -> tuple[str, ...]:
   """A list of steps; one that is a list itself, of lines, is one step."""
   value = row.get(name)
   if not isinstance(value, list) or not value:
-    raise _Bad(name, "missing" if value is None else "empty" if value == [] else f"not a list but {type(value).__name__}")
+    raise Bad(name, "missing" if value is None else "empty" if value == [] else f"not a list but {type(value).__name__}")
   if [] in value:
-    raise _Bad(name, f"step {value.index([])} has no line")
+    raise Bad(name, f"step {value.index([])} has no line")
   return tuple("\n".join(_text(line, name) for line in step) if isinstance(step, list) else _text(step, name) for step in value)
 
 
 def _id(row: dict, name: str) -> str:
   value = row.get(name)
-  return "" if value is None else _text(value if isinstance(value, str) else str(value), name)
+  return "" if value is None else _text(str.__str__(value) if isinstance(value, str) else str(value), name)
 
 
 def _whole(value, name: str) -> int:
   """A whole number, also spelt 2.0, '2' or 'Step 2'."""
-  if isinstance(value, str) and (value.strip() == "-1" or _STEP.fullmatch(value.strip())):
-    return -1 if value.strip() == "-1" else int(_STEP.fullmatch(value.strip())[1])
+  if isinstance(value, str) and (match := _STEP.fullmatch(value.strip())):
+    return int(match[1])
   if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value or value in (math.inf, -math.inf) or value != int(value):
-    raise _Bad(name, "missing" if value is None else f"{_short(value)} is no whole number")
+    raise Bad(name, "missing" if value is None else f"{_short(value)} is no whole number")
   return int(value)
 
 
 def _short(value) -> str:
-  return repr(value)[:80]
+  return (str.__str__(value) if isinstance(value, Number) else repr(value))[:80]
 
 
 def _stem(path: str) -> str:
   return re.split(r"[\\/]", path)[-1].split(".")[0] or path
 
 
-def _rows(path: str) -> Iterator[tuple[int, dict | str]]:
-  """(row, what it holds, or why it holds nothing)."""
-  content = _unpacked(path)
-  if content[:4] == b"PAR1":
-    for number, row in parquet.rows(path, tuple(parquet.columns(path))):
-      yield int(number), row.args[1] if isinstance(row, Bad) else row
-    return
-  start = content.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
-  if start == b"[":
-    try:
-      rows = json.loads(content.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-      raise UserError(f"{path}: broken JSON: {files.reason(error)}") from error
-    yield from enumerate(rows, 1)
-    return
-  if not start:
-    raise UserError(f"{path} is empty")
-  for number, line in enumerate(content.split(b"\n"), 1):
-    if line.strip():
-      try:
-        yield number, json.loads(line.decode("utf-8-sig"))
-      except UnicodeDecodeError as error:
-        yield number, f"not UTF-8 at byte {error.start}"
-      except (ValueError, RecursionError) as error:
-        yield number, f"broken JSON: {files.reason(error)}"
-
-
-def _unpacked(path: str) -> bytes:
-  content = files.read(files.path(path))
-  if content[:2] != b"\x1f\x8b":
-    return content
-  try:
-    with gzip.GzipFile(fileobj=io.BytesIO(content)) as packed:
-      content = packed.read(_LARGEST + 1)
-  except (OSError, EOFError, zlib.error) as error:
-    raise UserError(f"{path} is damaged: {files.reason(error)}") from error
-  if len(content) > _LARGEST:
-    raise UserError(f"{path}: more than {_LARGEST} bytes when unpacked")
-  return content
+def _rows(path: str) -> Iterator[tuple[int, dict | Bad]]:
+  """(row, its fields or what is wrong with it)."""
+  paths, _ = door.files_of(path, "test")
+  if len(paths) > 1:
+    raise UserError(f"{path} is a folder of {len(paths)} files: name the files")
+  for number, row in door.rows(paths[0]):
+    yield int(number), row

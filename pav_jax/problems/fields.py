@@ -13,7 +13,7 @@ class Number(str):
 
 
 def decode(content: bytes):
-  """The JSON value of a text. Bad for what is no UTF-8 or no JSON."""
+  """The JSON value of a text, NaN being null. Bad for what is no UTF-8 or no JSON."""
   try:
     return json.loads(content.decode("utf-8-sig"), parse_int=Number, parse_float=Number, parse_constant=_not_a_number)
   except UnicodeDecodeError as error:
@@ -54,4 +54,6 @@ def text(fields: Mapping, name: str, default: str | None = None, *, number: bool
 
 
 def _not_a_number(name):
+  if name == "NaN":
+    return None  # how tables that were written by Python's json say that there is nothing
   raise ValueError(f"{name} is not JSON")

@@ -105,7 +105,8 @@ _GOOD = b'{"question": "1+1?", "answer": "2"}'
 
 @pytest.mark.parametrize("line, field, reason", [
     (b'{"question": "1+1?", "answer": ', "", "broken JSON"),
-    (b'{"question": "1+1?", "answer": NaN}', "", "broken JSON"),
+    (b'{"question": "1+1?", "answer": NaN}', "answer", "missing"),
+    (b'{"question": "1+1?", "answer": Infinity}', "", "broken JSON"),
     (b"[" * 100_000, "", "broken JSON"),
     (b'["1+1?", "2"]', "", "not a JSON object"),
     (b'{"answer": "2"}', "question", "missing"),
