@@ -43,7 +43,7 @@ _MARKER = re.compile(
 )
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])")
 _CALCULATOR_NOTE = re.compile(r"<<[^<>]*>>")
-_SENTENCE_END = re.compile(r"\.\**(?=\s|$)")
+_SENTENCE_END = re.compile(r"(?<!\.)\.\**(?=\s|$)")
 _DANGLING = re.compile(r"(?:[-+*/=,(\[{^_<>:]|(?<!\\)\\[(\[]?)$")
 # No answer is this long; the windows keep hostile text from costing more than its own length.
 _WINDOW, _TAIL, _MARKERS_TRIED = 4000, 300, 20
@@ -88,7 +88,7 @@ def reference_answer(reference: str, dataset: str) -> str | None:
     return extract_answer(reference, dataset)
   if dataset == "gsm8k":
     # A bare answer only: a solution that lost its last line must not pass for its first number.
-    return phrases.number(reference) if phrases.is_bare(reference) else None
+    return phrases.number(reference) if len(reference) <= _WINDOW // 4 and phrases.is_bare(reference) else None
   return reference.strip() or None
 
 

@@ -33,7 +33,7 @@ _REPLACED = re.compile(
 _ACCEPTABLE = re.compile(r"\beither\b[^.]{0,40}\b(?:acceptable|correct answer)|\balso\b[^.]{0,30}\baccept", re.IGNORECASE)
 _ALSO = re.compile(r"[$.\s]{0,5}is also\b[^.]{0,20}\baccept")
 _BASE = re.compile(r"_\{?\d{1,2}\}?$")
-_WINDOW, _BETWEEN, _MOST = 4000, 500, 10
+_WINDOW, _BETWEEN, _MOST = 300, 500, 10
 
 
 class Boxed(NamedTuple):

@@ -16,6 +16,8 @@ _FORMULA = re.compile(r"\$\$([^$]{1,2000})\$\$|(?<!\\)\$((?:[^$\\]|\\.){1,2000})
 _COMMAND = re.compile(r"\\[a-zA-Z]+|\\.")
 _PROSE = re.compile(r"[a-zA-Z]{2,}|^[aAI]$")
 _MATHS = re.compile(r"[\d\\^_=+*/∞π√%€£¥$]|^[-\u2212(\[{|]?[a-zA-Z][)\]}|]?$")
+_TEXT_OR_COMMAND = re.compile(r"\\(?:begin|end|text\w*|mathrm|mbox)\s*\{[^{}]*\}|\\[a-zA-Z]+")
+_SENTENCE = re.compile(r"(?<![a-zA-Z])(?!(?:and|or)(?![a-zA-Z]))(?=[A-Z]*[a-z])[a-zA-Z]{2,}(?=[\s,.:$]|$)")
 _VERB = re.compile(r"(?:is|are|equals?|be|was|gives|to)[:,]?", re.IGNORECASE)
 _JOINS = ("and", "or", ",", "&")
 # Behind these a sentence goes on to something else; a unit does not begin with them.
@@ -28,11 +30,12 @@ _NUMERAL = r"\d{1,3}(?:(?:,|\{,\}|\\,|\\!,|,\\!)\d{3})+(?!\d)|\d{1,3}(?: \d{3})+
 _CURRENCY = r"\\?[$€£¥]"
 # '-$5', '70 000 dollars', '70,000.50 (35%)', '7 \times 10^4'
 _QUANTITY = re.compile(
-    rf"\\?\$?\s*(?P<sign>[-\u2212+])?\s*(?:{_CURRENCY}\s*(?P<inner>[-\u2212])?)?(?P<whole>{_NUMERAL})?(?P<decimals>\.\d+)?(?P<divisor>/\d+)?"
-    r"(?:\s*(?:\\times|\\cdot|×|\*)\s*10\s*(?:\^|\*\*)\s*\{?(?P<power>-?\d{1,2})\}?)?(?P<unit>[^\d=<>+*/^_()]*)(?:\([^()]*\))?[\s.*$]*",
+    rf"\\?\$?\s*(?P<sign>[-\u2212+])?\s*(?:{_CURRENCY}\s*(?P<inner>[-\u2212])?)?\{{?(?P<whole>{_NUMERAL})?(?P<decimals>\.\d+)?(?P<divisor>/\d+)?\}}?"
+    r"(?:\s*(?:\\times|\\cdot|×|\*)\s*10\s*(?:\^|\*\*)\s*\{?(?P<power>-?\d{1,2})\}?)?(?:[eE](?P<exponent>[-+]?\d{1,2}))?(?P<unit>[^\d=<>+*/^_()]*)(?:\([^()]*\))?[\s.*$]*",
     re.ASCII,
 )
-_SPACES_BETWEEN = re.compile(r"\d \d{3}(?!\d)")
+_STYLE = re.compile(r"\\(?:textcolor|color)\s*\{[^{}]*\}|\\(?:textbf|mathbf|boldsymbol|underline|boxed)\s*(?=\{)")
+_TWO_UNITS = re.compile(r"\d+ [a-z]+,? (?:and )?\d+ [a-z]+")  # '2 hours and 30 minutes'
 _NUMBER = re.compile(
     rf"(?P<sign>(?<![\w)\]}}.])[-\u2212])?(?:{_CURRENCY}[ \t]?(?P<inner>-)?)?"
     r"(?P<whole>\d{1,3}(?:,\d{3})+(?!\d)|\d+)?(?P<decimals>\.\d+)?(?P<divisor>/\d+)?",
@@ -40,7 +43,7 @@ _NUMBER = re.compile(
 )
 _EQUALS = re.compile(r"(?<![<>!\\])=")
 # What makes a text more than a number with words around it.
-_LATEX = re.compile(r"\\(?:[dtc]?frac|sqrt|pi|times|cdot|div|binom|pm)(?![a-zA-Z])|[_^]|\d\s*[-+*/]\s*\d")
+_LATEX = re.compile(r"\\(?:[dtc]?frac|sqrt|pi|times|cdot|div|binom|pm)(?![a-zA-Z])|[_^]|\d\s*[-+*/]\s*\d|\d[eE][-+]?\d")
 
 
 class Piece(NamedTuple):
@@ -50,6 +53,8 @@ class Piece(NamedTuple):
 
 def value(sentence: str) -> str | None:
   """What a sentence states (MATH), as written there; a sentence of words alone states itself."""
+  if not _SENTENCE.search(_TEXT_OR_COMMAND.sub(" ", sentence)):
+    return sentence.strip() or None
   pieces = _pieces(sentence)
   if not any(piece.maths for piece in pieces) or all(piece.maths or piece.text in _JOINS for piece in pieces):
     return sentence.strip() or None
@@ -74,7 +79,7 @@ def number(text: str) -> str | None:
     return plain
   if stated.strip() != text.strip() and _EQUALS.search(stated):
     return number(stated)
-  if _LATEX.search(stated):
+  if _LATEX.search(stated) or _TWO_UNITS.fullmatch(stated):
     return _bare(stated)
   numbers = _numbers(text)
   return numbers[0] if numbers else None
@@ -135,7 +140,7 @@ def _words(text: str) -> list[Piece]:
   pieces = []
   for word in filter(None, [*words, word]):
     core = word.strip("*\"'`").rstrip(".,;:!?*")
-    unknown = _COMMAND.sub("", re.sub(r"\\(?:text|mathrm|mbox|textbf)\s*\{[^{}]*\}", "", core))
+    unknown = _COMMAND.sub("", re.sub(r"\\(?:text\w*|mathrm|mbox|color)\s*\{[^{}]*\}", "", core))
     # '45cm' is mathematics, 'x-axis' and '4th' are as well as 'hence' words.
     maths = bool(_MATHS.search(core)) and (not _PROSE.search(unknown) or core[:1] in "$€£¥(-\u2212.0123456789")
     pieces.append(Piece(word.strip("*"), maths))
@@ -154,8 +159,9 @@ def _first_run(pieces: list[Piece]) -> str | None:
     else:
       break
   unit = [piece.text.strip("().,;") for piece in pieces[end:]]
-  if unit and len(unit) <= _UNIT_WORDS and not any(x.maths for x in pieces[end:]) and unit[0].lower() not in _NOT_A_UNIT:
-    if not pieces[end - 1].text.endswith((",", ";", ".")):
+  if unit and len(unit) <= _UNIT_WORDS and not any(word.lower() in _NOT_A_UNIT - {"and", "to"} for word in unit):
+    # '12 cm', '5 apples left', '2 hours and 30 minutes'
+    if unit[0] != "and" and not pieces[end - 1].text.endswith((",", ";", ".")):
       end = len(pieces)
   return _bare(_text(pieces[start:end])) or None
 
@@ -173,7 +179,7 @@ def _bare(text: str) -> str:
 
 def _plain(text: str) -> str | None:
   """The numeral of a text that is one number with a unit, currency, brackets or a power of ten."""
-  match = _QUANTITY.fullmatch(_bare(text.strip(" \t\n*.")))
+  match = _QUANTITY.fullmatch(_STYLE.sub("", _bare(text.strip(" \t\n*."))))
   if not match or not (match["whole"] or match["decimals"]):
     return None
   if len(match["unit"].split()) > _UNIT_WORDS or _LATEX.search(match["unit"]) or "\\" in _COMMAND.sub("", match["unit"]):
@@ -181,10 +187,10 @@ def _plain(text: str) -> str | None:
   if re.search(r"\\(?!text|mathrm|mbox|%|[$,!; ()\[\]])", match["unit"]) or re.match(r"\s*(?:[a-zA-Z]$|\()", match["unit"]):
     return None
   numeral = _numeral(match, re.sub(r"[^\d]", "", match["whole"] or "0"))
-  if not match["power"]:
+  power = match["power"] or match["exponent"]
+  if not power:
     return numeral
-  value = Fraction(numeral) * Fraction(10) ** int(match["power"]) if "/0" not in numeral else None
-  return None if value is None else str(value)
+  return str(Fraction(numeral) * Fraction(10) ** int(power)) if not match["divisor"] else None
 
 
 def _numeral(match: re.Match, whole: str) -> str:

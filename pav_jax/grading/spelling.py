@@ -20,7 +20,7 @@ DOLLAR = "\uff04"
 _REWRITES = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
-        (r"\\\$", DOLLAR),
+        (r"(?<!\\)\\\$", DOLLAR),
         (r"^[^$]*\$(?=\d)(?=[^$]*$)", lambda match: match[0][:-1] + DOLLAR),  # the only one: '$50'
         (r"(?<=\d),\s*\\!\s*(?=\d{3})|(?<=\d)\s?\{,\s?\}\s?(?=\d{3})|(?<=\d)\\[,!](?=\d{3}(?!\d))", ""),  # thousands: '11,\! 111'
         (r"^\s*\\approx(?![a-zA-Z])", " "),
@@ -54,7 +54,7 @@ _REWRITES = tuple(
         (r",\s*,", ","),
         (r",\s*\\text\{or\}", r"\\text{or}"),
         (r"\\text\s*\{\s*(-?[\d.,]+)\s*\}|\\text\s*\{(\w+)\}(?=\s*_)", r"\1\2"),
-        (r"_\s*\\text\s*\{\s*(?:ten|base 10)\s*\}$|(?<=[\d)])_\{?10\}?$", ""),
+        (r"_\s*\\text\s*\{\s*(?:ten|base 10)\s*\}\s*$|(?<=[\d)])_\{?10\}?\s*$", ""),
         # '\frac12', '\frac1{72}', '\frac{625}4', '\frac\pi 2', '\sqrt3'
         (r"\\frac\s*(\d|[a-zA-Z]|\\pi(?![a-zA-Z]))", r"\\frac{\1}"),
         (r"(\\frac\s*\{[^{}]*\})\s*([\da-zA-Z]|\\pi(?![a-zA-Z]))", r"\1{\2}"),

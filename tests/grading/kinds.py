@@ -1,5 +1,34 @@
 r"""Pairs of answers to MATH problems, by kind: (what, equal pairs, different pairs). All of our own making."""
 
+EQUAL = [
+    (r"\frac{1}{2}", "0.5"), (r"\frac12", r"\dfrac{1}{2}"), (r"\frac{1}{2}", "1/2"), (r"\frac{625}4", "156.25"),
+    (r"2\sqrt{3}", r"\sqrt{12}"), (r"\sqrt3", r"\sqrt{3}"), ("(x+1)^2", "x^2+2x+1"), ("x+y", "y + x"),
+    (r"\left( 3, \frac{\pi}{2} \right)", r"(3,\pi/2)"), ("(1,2]", r"\left( 1, 2 \right]"), ("-2,2", "2, -2"),
+    ("4,5", r"4 \text{ and } 5"), (r"1 \pm \sqrt{2}", r"1+\sqrt{2}, 1-\sqrt{2}"),
+    (r"(-\infty,2)\cup(3,\infty)", r"\left(-\infty, 2\right) \cup \left(3, \infty\right)"),
+    (r"\begin{pmatrix} 1 \\ -2 \end{pmatrix}", r"\begin{bmatrix}1\\-2\end{bmatrix}"),
+    (r"\begin{pmatrix} 1/2 & 0 \end{pmatrix}", r"\begin{pmatrix} \frac12 & 0 \end{pmatrix}"),
+    (r"\text{(A)}", "A"), (r"\text{(A)}", "(A)"), (r"\text{Anna}", "anna"), (r"\mbox{four}", r"\text{four}"),
+    (r"2516_8", "2516_{8}"), ("42_{10}", "42"), (r"75\%", "75"), (r"75\%", "0.75"), (r"30^\circ", "30"),
+    (r"30^{\circ}", r"30\text{ degrees}"), (r"\$18.90", "18.9"), (r"\$32,\!348", "32348"), ("10,080", "10080"),
+    (r"11,\! 111,\! 111,\! 100", "11111111100"), (r"6\frac{3}{4}", "6 3/4"), (r"6 \frac34", r"\frac{27}{4}"),
+    ("x=5", "5"), (r"x \in [-2,7]", "[-2,7]"), ("y = 2x + 3", "2x+3"), (r"440\text{ cm}^2", "440"),
+    (r"\frac{68}{3}\text{ pounds}", r"\frac{68}{3}"), ("5 apples", "5"), ("1:2", r"\frac{1}{2}"), ("7.", "7"),
+    ("2007 + \\frac\\pi 2", r"2007+\frac{\pi}{2}"), ("3π", r"3\pi"), ("−5", "-5"), (".5", "0.50"), ("007", "7"),
+    ("x - 2y = 3", "x-2y=3"),
+    (r"12\pi", r"12 \pi \text{ square cm}"), ("5", "5 candles"), ("5", "5 grams"), (r"\frac{1}{3}", r"0.\overline{3}"),
+    (r"\frac{37}{300}", r"0.12\overline{3}"), ("a + b + c", "c+b+a"), (r"\text{13}", "13"), (r"\sin^2 t", r"\sin^2(t)"),
+]  # fmt: skip
+DIFFERENT = [
+    ("2516_8", "2516"), ("2516_8", "2516_9"), ("2516_8", "1358"), ("7", "3 4"), ("1", "1 1/2"), ("11/2", "1 1/2"),
+    (r"\text{even}", r"\text{neve}"), (r"\text{even}", "odd"), (r"\text{(A)}", "B"), ("1,3,3", "1,3"), ("1,2", "1,2,3"),
+    ("(1,2)", "[1,2]"), ("(1,2)", "(2,1)"), ("x=5", "y=5"), ("3", r"3\text{ million}"), ("5", "-5"), ("1.5", "1,5"),
+    (r"\frac{1}{3}", "0.33"), (r"\pi", "3.14"), ("2", r"\pm 2"), ("2", r"2 t"), ("x+1", "x-1"), ("1:2", "2:1"),
+    (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{pmatrix} 2 \\ 1 \end{pmatrix}"), ("5", "5 or 7"), ("0.5", "50"),
+    (".5", "5"),
+    (r"111,\!111", "111"), ("4", r"\text{four}"), ("100", "1000"), (r"\text{4:30 p.m.}", r"\text{4:30 a.m.}"),
+]  # fmt: skip
+
 KINDS = [
     ("tiny values", [(r"\frac{1}{3^{80}}", r"3^{-80}"), ("10^{-30}", r"\frac{1}{10^{30}}"), ("1e-7", "0.0000001")],
      [(r"\frac{1}{3^{80}}", r"\frac{1}{3^{81}}"), ("10^{-40}", "0"), ("1e-7", "2e-7"), ("e^{-90}", "e^{-91}"),
@@ -73,7 +102,7 @@ KINDS = [
      [("x=5", "y=5"), ("x=5", "x=6"), ("x-2y=3", "x-2y=4"), ("y=2x+3", "y=2x-3"), ("x=1,y=2", "2,1"), ("2+3=6", "6"), ("2+3=6", "5"), ("x=1,y=2", "x=2,y=1"), ("xy=1", "1"), ("x^2+y^2=4", "4"), ("a=b", "a=c"),
       ("x=1,y=2", "(2,1)"), ("(x,y)=(1,2)", "(2,1)")]),
     ("expressions", [("(x+1)^2", "x^2+2x+1"), (r"\frac{x+2}{7}", r"\frac{x}{7}+\frac{2}{7}"), (r"\sec^2 y", r"\tan^2(y)+1"), (r"\frac{a}{b}", "a/b"), (r"\ln(ab)", r"\ln(ba)"), ("7(x-3)(x+3)", "7*(x+3)*(x-3)"),
-                     (r"2x(15x^2-4x+10)", "30x^3-8x^2+20x"), (r"\sqrt{x^2}", "|x|") if False else ("x^{-1}", r"\frac1x"), (r"\log_2 8", "3"), (r"\binom{5}{2}", "10"), ("5!", "120"), (r"\frac{n(n+1)}{2}", r"\frac12n^2+\frac12n"),
+                     (r"2x(15x^2-4x+10)", "30x^3-8x^2+20x"), ("x^{-1}", r"\frac1x"), (r"\log_2 8", "3"), (r"\binom{5}{2}", "10"), ("5!", "120"), (r"\frac{n(n+1)}{2}", r"\frac12n^2+\frac12n"),
                      (r"\sqrt[3]{-8}", "-2"), (r"\sqrt[3]{27}", "3"), (r"\lfloor 2.7\rfloor", "2"), (r"\log 100", "2"), (r"\ln e^2", "2"), (r"2^{n+1}", r"2\cdot 2^n"), (r"\cos 2x", r"1-2\sin^2 x"), (r"2(3)", "6"), ("3s^2", "3*s**2"),
                      (r"\arctan 1", r"\frac{\pi}{4}"), (r"\frac{\sqrt3}{3}", r"\frac{1}{\sqrt{3}}"), (r"\sqrt{3+2\sqrt2}", r"1+\sqrt2"), (r"\sum_{k=1}^{4}k", "10"), ("2^{2010}", r"4^{1005}"), (r"\frac{100!}{99!}", "100"), (r"a^2+2ab+b^2", "(a+b)^2"),
                      (r"x(3)", "3x"), (r"\dbinom{n}{2}", r"\frac{n(n-1)}{2}"), (r"\max(2,3)", "3"), (r"e^{2x}", r"(e^x)^2"), (r"10\pi r^2", r"\pi r^2\cdot 10"), (r"-\frac{1}{2}", r"\frac{-1}{2}"), (r"\frac{1}{-2}", "-0.5"), (r"\infty", r"+\infty")],
@@ -84,4 +113,5 @@ KINDS = [
      [(r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1&2\end{pmatrix}"), (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}2\\1\end{pmatrix}"), (r"\langle 1,3\rangle", r"\langle 3,1\rangle"), (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\begin{pmatrix}1&3\\2&4\end{pmatrix}"), (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\{1,2\}")]),
     ("thousands", [("1,234", "1234"), (r"1{,}234", "1234"), (r"1\,234", "1234"), (r"1,\!234,\!567", "1234567"), ("12 345", "12345"), ("1,000.5", "1000.5"), (r"14 {, }916", "14916"), ("-1,234", "-1234")],
      [("1,234", "1, 234"), ("1,234", "235"), (r"1\,234", "235"), ("1,234", "1.234"), ("12,34", "1234"), ("3 4", "7"), ("3 4", "34")]),
+    ("spelling", EQUAL, DIFFERENT),
 ]
