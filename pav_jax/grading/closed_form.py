@@ -14,6 +14,8 @@ from fractions import Fraction
 import hashlib
 import re
 
+from pav_jax.grading.structure import Unreadable
+
 DIGITS = 30
 _POINTS = 6
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?|\b[a-zA-Z]|\\(?:theta|alpha|beta)|\([^()]*\))\s*\^\\circ")
@@ -34,7 +36,7 @@ def read(latex: str) -> list:
     return _number(expression)
   values = _values(expression, symbols)
   if sum(value is not None for value in values) < 3:
-    raise _unreadable("no value at the points")
+    raise Unreadable("no value at the points")
   return ["function", values]
 
 
@@ -49,15 +51,9 @@ def ray(left: str, right: str, *, directed: bool = False) -> list:
   values = _complex_values(difference, symbols) if symbols else []
   first = next((value for value in values if value is not None and value != 0), None)
   if first is None:
-    raise _unreadable("an equation without variables")
+    raise Unreadable("an equation without variables")
   scale = abs(first) if directed else first
   return [None if value is None else _pair(sympy.N(value / scale, DIGITS)) for value in values]
-
-
-def _unreadable(reason: str) -> Exception:
-  from pav_jax.grading import reading
-
-  return reading.Unreadable(reason)
 
 
 def _parse(latex: str):
@@ -70,7 +66,7 @@ def _parse(latex: str):
   text = _DEGREES.sub(r"(\\frac{\1\\cdot\\pi}{180})", text)
   text = _PRODUCT.sub(r"\\cdot(", text)
   if _NO_FORMULA.search(text):
-    raise _unreadable("words in a formula")
+    raise Unreadable("words in a formula")
   try:
     expression = latex2sympy2.latex2sympy(
         text, is_real=None, convert_degrees=False,
@@ -81,9 +77,9 @@ def _parse(latex: str):
   except (MemoryError, RecursionError):
     raise
   except Exception as error:
-    raise _unreadable("not LaTeX that can be parsed") from error
+    raise Unreadable("not LaTeX that can be parsed") from error
   if not isinstance(expression, sympy.Expr):
-    raise _unreadable("no formula")
+    raise Unreadable("no formula")
   # Applied to a number or a sum, x(3) is a product; f(x) is a variable of its own.
   for applied in expression.atoms(AppliedUndef):
     name = str(applied.func)
@@ -106,7 +102,7 @@ def _number(expression) -> list:
   if expression in (sympy.oo, -sympy.oo):
     return ["number", "inf" if expression == sympy.oo else "-inf"]
   if expression.has(sympy.zoo, sympy.nan, sympy.oo, -sympy.oo):
-    raise _unreadable("infinite")
+    raise Unreadable("infinite")
   if expression.is_Rational:
     parts = int(expression.p), int(expression.q)
     if max(part.bit_length() for part in parts) > _LARGEST:
@@ -114,7 +110,7 @@ def _number(expression) -> list:
     return ["number", str(Fraction(*parts))]
   value = _evaluate(_real_roots(expression))
   if value is None:
-    raise _unreadable("no number")
+    raise Unreadable("no number")
   return ["decimal", *_pair(value)]
 
 

@@ -133,10 +133,13 @@ def _sets(a: list, b: list) -> bool:
 
 
 def _tuples(a: list, b: list) -> bool:
-  if b[0] == "matrix":
-    rows = b[1]
-    return len(rows) == 1 and _in_order(a[1], rows[0]) or all(len(row) == 1 for row in rows) and _in_order(a[1], [row[0] for row in rows])
-  return b[0] == "tuple" and _in_order(a[1], b[1])
+  if b[0] != "matrix":
+    return b[0] == "tuple" and _in_order(a[1], b[1])
+  rows = b[1]
+  if all(len(row) == 1 for row in rows) or len(rows) == 1:
+    return _in_order(a[1], [cell for row in rows for cell in row])
+  lists = [item[1] if item[0] == "tuple" else item[3] for item in a[1] if item[0] in ("tuple", "bracket")]
+  return len(lists) == len(a[1]) == len(rows) and all(map(_in_order, lists, rows))
 
 
 def _brackets(a: list, b: list) -> bool:
@@ -145,7 +148,7 @@ def _brackets(a: list, b: list) -> bool:
     return (opening, closing) == (b[1], b[2]) and _in_order(items, b[3])
   if b[0] == "intervals":
     return len(b[1]) == 1 and _in_order(items, b[1][0][::2]) and b[1][0][1::2] == [opening == "[", closing == "]"]
-  return (opening, closing) == ("(", ")") and _tuples(["tuple", items], b)
+  return (opening + closing == "()" or opening + closing == "[]" and b[0] == "matrix") and _tuples(["tuple", items], b)
 
 
 def _intervals(a: list, b: list) -> bool:
@@ -191,7 +194,13 @@ def _quantities(a: list, b: list) -> bool:
     return equal(_times_factor(value, Fraction(factor)), _times_factor(b[1], Fraction(b[2])))
   if dimensions == [["degree", 1]] and equal(_times_factor(value, _PI / 180), b):
     return True
-  return b[0] != "percent" and equal(value, b)
+  return b[0] not in ("percent", "ratio", "time", "base") and equal(value, b)
+
+
+def _choices(a: list, b: list) -> bool:
+  if b[0] == "choice":
+    return a[1] == b[1] and equal(a[2], b[2])
+  return b == ["words", a[1]] or b[0] != "words" and equal(a[2], b)
 
 
 def _unit(dimensions: list, nouns: list) -> units.Unit:
@@ -246,5 +255,5 @@ _COMPARE = {
     "number": _numbers, "decimal": _numbers, "function": _functions, "words": lambda a, b: a == b, "huge": lambda a, b: a == b,
     "list": _lists, "set": _sets, "tuple": _tuples, "bracket": _brackets, "intervals": _intervals, "matrix": _matrices,
     "named": _named, "equation": _equations, "inequality": _inequalities, "quantity": _quantities, "percent": _percents,
-    "ratio": _ratios, "time": _times, "base": _bases,
+    "ratio": _ratios, "choice": _choices, "time": _times, "base": _bases,
 }  # fmt: skip

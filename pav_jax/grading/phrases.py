@@ -17,7 +17,7 @@ _COMMAND = re.compile(r"\\[a-zA-Z]+|\\.")
 _PROSE = re.compile(r"[a-zA-Z]{2,}|^[aAI]$")
 _MATHS = re.compile(r"[\d\\^_=+*/∞π√%€£¥$]|^[-\u2212(\[{|]?[a-zA-Z][)\]}|]?$")
 _TEXT_OR_COMMAND = re.compile(r"\\(?:begin|end|text\w*|mathrm|mbox)\s*\{[^{}]*\}|\\[a-zA-Z]+")
-_SENTENCE = re.compile(r"(?<![a-zA-Z])(?!(?:and|or)(?![a-zA-Z]))(?=[A-Z]*[a-z])[a-zA-Z]{2,}(?=[\s,.:$]|$)")
+_SENTENCE = re.compile(r"(?<![a-zA-Z])(?!(?:and|or|inf|sqrt|pi|sin|cos|tan|log|ln)(?![a-zA-Z]))(?=[A-Z]*[a-z])[a-zA-Z]{2,}(?=[\s,.:$]|$)")
 _VERB = re.compile(r"(?:is|are|equals?|be|was|gives|to)[:,]?", re.IGNORECASE)
 _JOINS = ("and", "or", ",", "&")
 # Behind these a sentence goes on to something else; a unit does not begin with them.

@@ -20,6 +20,7 @@ sets, intervals, matrices, relations, units) and gives what is left to
   ["quantity", reading, factor, dimensions, nouns]   5 cm, factor 1/100
   ["percent", reading]
   ["ratio", items]  ["time", h, m, s, half]  ["base", digits, base]
+  ["choice", letter, reading]      '(B) 10'
   ["either", items]                a reference that accepts each of them
 
 Raises Unreadable where a text says nothing that can be compared.
@@ -30,13 +31,11 @@ import itertools
 import re
 
 from pav_jax.grading import boxes
+from pav_jax.grading import intervals
 from pav_jax.grading import spelling
 from pav_jax.grading import structure
 from pav_jax.grading import units
-
-
-class Unreadable(Exception):
-  """A text that is no answer."""
+from pav_jax.grading.structure import Unreadable
 
 
 _RELATIONS = {"=": "=", "<": "<", ">": ">", r"\le": "<=", r"\ge": ">=", r"\ne": "!=", r"\in": "in", r"\approx": "~", r"\equiv": "=="}
@@ -56,6 +55,7 @@ _BASED = re.compile(r"\(?\s*(?:\\text\s*\{)?\s*(-?[0-9a-zA-Z]{1,60})\s*\}?\s*\)?
 _TWO_UNITS = re.compile(r"(\d{1,9}\s*(?:\\text\s*\{[^{}]*\}|[a-z]+))\s*(\d{1,9}\s*(?:\\text\s*\{[^{}]*\}|[a-z]+))")
 _BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "twelve": 12, "sixteen": 16}
 _SCIENTIFIC = re.compile(r"([-+]?\d{1,40}(?:\.\d{0,40})?|[-+]?\.\d{1,40})\s*(?:[eE]|\\(?:times|cdot)\s*10\s*\^)\s*\{?\s*([-+]?\d{1,3})\s*\}?")
+_CHOICE = re.compile(r"[A-H]")
 _INTERVAL_WORDS = {r"\mathbb{R}": ("-inf", "inf"), r"\mathbb R": ("-inf", "inf")}
 _MOST_ITEMS, _DEPTH = 200, 30
 
@@ -99,9 +99,7 @@ def _list(parts: list[str], depth: int) -> list:
     return items[0]
   if items[0][0] == "named" and all(item[0] not in ("named", "equation", "inequality", "intervals") for item in items[1:]):
     items = [["named", items[0][1], item, None] if item[0] != "named" else item for item in items]  # 'x = 1, 2'
-  if together := _compound(items):
-    return together
-  return ["list", items]
+  return _compound(items) or intervals.between(items) or ["list", items]
 
 
 def _compound(items: list[list]) -> list | None:
@@ -125,7 +123,10 @@ def _one(text: str, depth: int) -> list:
     return _matrix(text, depth)
   parts = structure.split(text, (r"\cup",))
   if len(parts) > 1:
-    return _union([read(part, depth + 1) for part in parts])
+    return intervals.union([read(part, depth + 1) for part in parts])
+  parts = structure.split(text, (r"\setminus", r"\backslash"))
+  if len(parts) == 2:
+    return intervals.without(*(read(part, depth + 1) for part in parts))
   tokens = structure.tokens(text)
   if tokens[0] in _PAIRS and structure.is_closing(tokens[-1].strip()) and structure.closes_last(text):
     return _bracketed(tokens[0], tokens[-1].strip(), text[len(tokens[0]) : -len(tokens[-1])], depth)
@@ -134,8 +135,10 @@ def _one(text: str, depth: int) -> list:
   if text in _INTERVAL_WORDS:
     low, high = _INTERVAL_WORDS[text]
     return ["intervals", [[["number", low], False, ["number", high], False]]]
-  if spelling.is_words(text):
+  if spelling.is_words(text) or _CHOICE.fullmatch(text):
     return ["words", spelling.words(text)]
+  if match := spelling.CHOICE_AND_VALUE.fullmatch(text):
+    return ["choice", spelling.words(match[1]), read(match[2], depth + 1)]
   return _special(text) or _quantity(units.split(text), depth)
 
 
@@ -242,26 +245,12 @@ def _is_tuple_of_names(text: str) -> bool:
   return text.startswith("(") and structure.closes_last(text) and all(_is_name(part) for part in structure.split(text[1:-1], (",",)))
 
 
-def _union(readings: list[list]) -> list:
-  parts, items = [], []
-  for reading in readings:
-    if reading[0] == "bracket":
-      _, opening, closing, (low, high) = reading
-      parts.append([low, opening == "[", high, closing == "]"])
-    elif reading[0] == "intervals":
-      parts += reading[1]
-    elif reading[0] == "set":
-      items += reading[1]
-    else:
-      raise Unreadable("a union of what is no set")
-  return ["intervals", parts + [[item, True, item, True] for item in items]] if parts else ["set", items]
-
-
 def _bracketed(opening: str, closing: str, inner: str, depth: int) -> list:
   parts = structure.split(inner, (",", ";"))
   if opening == r"\{":
-    if any(r"\mid" in part or "|" in part for part in parts):
-      raise Unreadable("a set by its rule")
+    rule = structure.split(inner, (r"\mid", "|", ":"))
+    if len(rule) == 2:  # {x | x > 3}
+      return _related(*_sides(rule[1]), depth + 1)
     items = []
     for part in parts:
       reading = read(part, depth + 1)

@@ -12,7 +12,7 @@ _LETTERS = str.maketrans({
     "\u2212": "-", "\u2013": "-", "π": r"\pi ", "∞": r"\infty ", "√": r"\sqrt ", "∪": r"\cup ", "∅": r"\emptyset ",
     "°": r"^\circ ", "×": r"\times ", "·": r"\cdot ", "÷": r"\div ", "±": r"\pm ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ",
     "∈": r"\in ", "⟨": r"\langle ", "⟩": r"\rangle ", "²": "^2", "³": "^3", "½": r"\frac{1}{2}", "％": "%", "…": r"\ldots ",
-    "′": "'", "θ": r"\theta ", "\x00": "", "\u200b": "",
+    "⁄": "/", "′": "'", "θ": r"\theta ", "\x00": "", "\u200b": "",
 })  # fmt: skip
 # A letter that no keyboard has stands for a dollar that is money, so that the others can go as signs of formulas.
 DOLLAR = "\uff04"
@@ -33,6 +33,11 @@ _REWRITES = tuple(
         (r"\\[dt]binom(?![a-zA-Z])", r"\\binom"),
         (r"\\(?:leq|leqslant|leqq)(?![a-zA-Z])", r"\\le"),
         (r"\\(?:geq|geqslant|geqq)(?![a-zA-Z])", r"\\ge"),
+        (r"<=(?!=)", r"\\le "),
+        (r">=(?!=)", r"\\ge "),
+        (r"!=", r"\\ne "),
+        (r"(?<![a-zA-Z\\])inf(?![a-zA-Z])", r"\\infty "),
+        (r"(?<=[)\]])\s*U\s*(?=[(\[])", r"\\cup "),
         (r"\\lt(?![a-zA-Z])", "<"),
         (r"\\gt(?![a-zA-Z])", ">"),
         (r"\\(?:neq|not\s*=)(?![a-zA-Z])", r"\\ne"),
@@ -49,6 +54,7 @@ _REWRITES = tuple(
         (r"\\(?:mbox|hbox|textnormal|textbf|textrm|textit|textsf|texttt|textup|textsc|emph|mathrm|operatorname)\s*\*?\s*\{", r"\\text{"),
         (r"\\(?:mathbf|boldsymbol|bm|mathit|mathsf|mathcal|mathnormal|boxed|fbox|underline)\s*\{([^{}]*)\}", r" \1 "),
         (r"\\text\s*\{\s*\}", ""),
+        (r"\\text\s*\{\s*(\(?[A-H]\)?(?:\s*,\s*\(?[A-H]\)?)+)\s*\}", r"\1"),
         (r"\\text\s*\{[,\s]*and[,\s]*\}|(?<=[\s\d)}\]])and(?=[\s\\(-])(?![^{}]*\})", ","),
         (r"\\text\s*\{[,\s]*or[,\s]*\}|(?<=[\s\d)}\]])or(?=[\s\\(-])(?![^{}]*\})|\\(?:lor|vee)(?![a-zA-Z])", r"\\text{or}"),
         (r",\s*,", ","),
@@ -60,7 +66,8 @@ _REWRITES = tuple(
         (r"(\\frac\s*\{[^{}]*\})\s*([\da-zA-Z]|\\pi(?![a-zA-Z]))", r"\1{\2}"),
         (r"\\binom\s*(\w)\s*(\w)", r"\\binom{\1}{\2}"),
         (r"\\sqrt\s*(\d|[a-zA-Z])", r"\\sqrt{\1}"),
-        (r"(?<![a-zA-Z\\])sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
+        (r"(?:(?<![a-zA-Z\\])|\\)sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
+        (r"(?<=\d)\s*[xX]\s*(?=10\s*\^)", r"\\times "),
         (r"(?<![a-zA-Z\\])(pi|sin|cos|tan|ln|log|infinity)(?![a-zA-Z])", r"\\\1 "),
         (r"\\infinity(?![a-zA-Z])", r"\\infty"),
         (r"(?<=[\da-zA-Z)}])\*\*(?=[\d({-])", "^"),
@@ -80,6 +87,7 @@ _EDGES = ",;: "
 _WORDS = re.compile(r"\(?\s*\\text\s*\{[^{}\w]*\w[^{}]*\}\s*\)?")
 _PLAIN_WORDS = re.compile(r"\(?[a-zA-Z](?:[a-zA-Z]|[ .'-](?=[a-zA-Z])){3,}\)?")
 _TIME = re.compile(r"\d:\d\d")
+CHOICE_AND_VALUE = re.compile(r"(?:\\text\s*\{)?\s*\(([A-H])\)\s*\}?\s*[:.]?\s*((?<![A-H])\S.*)")
 _CHOICE = re.compile(r"^(?:option|choice|answer)(?=[a-h]$)")
 
 
@@ -142,7 +150,7 @@ def equal_as_text(reference: str, answer: str) -> bool | None:
   numerals = numeral(reference), numeral(answer)
   if None not in numerals:
     return numerals[0] == numerals[1]
-  if is_words(reference) or is_words(answer):
+  if (is_words(reference) or is_words(answer)) and not (CHOICE_AND_VALUE.fullmatch(reference) or CHOICE_AND_VALUE.fullmatch(answer)):
     return words(reference) == words(answer)
   return None
 

@@ -9,6 +9,10 @@ _CLOSE = frozenset((")", "]", "}", r"\}", r"\rangle", r"\end", r"\rfloor", r"\rc
 _DEPTH = 30
 
 
+class Unreadable(Exception):
+  """A text that is no answer."""
+
+
 def tokens(text: str) -> list[str]:
   """Commands, brackets, separators, and what stands between; together they are the text."""
   return _TOKEN.findall(text)

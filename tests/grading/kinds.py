@@ -29,7 +29,28 @@ DIFFERENT = [
     (r"111,\!111", "111"), ("4", r"\text{four}"), ("100", "1000"), (r"\text{4:30 p.m.}", r"\text{4:30 a.m.}"),
 ]  # fmt: skip
 
+MORE_INTERVALS = [
+    (r"\mathbb{R}\setminus\{3\}", r"(-\infty,3)\cup(3,\infty)"), (r"x\ne 3", r"\mathbb{R} \setminus \{3\}"), (r"\{x \mid x>3\}", r"(3,\infty)"), (r"\{x : 1<x\le2\}", "(1,2]"),
+    (r"x>3 \text{ and } x<5", "(3,5)"), ("x >= 3", r"[3,\infty)"), ("(-inf, 3) U (5, inf)", r"(-\infty,3)\cup(5,\infty)"), ("x != 3", r"x\ne3"), (r"\mathbb{R}\setminus\{1,2\}", r"(-\infty,1)\cup(1,2)\cup(2,\infty)"),
+    (r"\mathbb{R}\setminus\{2,1\}", r"\mathbb{R}\setminus\{1,2\}"), (r"x \le -2 \text{ or } x \ge 2", r"(-\infty,-2]\cup[2,\infty)"),
+]  # fmt: skip
+MORE_DIFFERENT_INTERVALS = [
+    (r"\mathbb{R}\setminus\{3\}", r"\mathbb{R}"), (r"\mathbb{R}\setminus\{3\}", r"\{3\}"), (r"x>3 \text{ and } x<5", "x>3"), (r"x>3 \text{ or } x<5", "(3,5)"), (r"\{x \mid x>3\}", r"x\ge3"),
+    ("x>5, x<3", "(3,5)"),
+]  # fmt: skip
+CHOICES = [
+    (r"\textbf{(B)}\ 10", "B"), (r"\textbf{(B)}\ 10", "10"), ("(B) 10", r"\text{(B)}"), (r"\text{(A), (C)}", "A, C"), (r"\text{(A)},\text{(C)}", "C, A"), ("(B) 10", r"\textbf{(B) } 10"),
+    (r"\text{choice B}", "B"),
+]  # fmt: skip
+OTHER_CHOICES = [("(B) 10", "A"), ("(B) 10", "11"), ("(B) 10", "(A) 10"), ("(B) 10", "(B) 11"), ("A, C", "A"), ("A, C", "A, B"), ("A", "a")]
+PLAIN = [
+    ("√(5)", r"\sqrt5"), ("6.02 x 10^23", r"6.02\times10^{23}"), ("x²+1", "x^2+1"), ("½", "0.5"), ("2π", r"2\pi"), ("(x-1)(x+2)", "x^2+x-2"), ("5*10^3", "5000"),
+    ("[[1,2],[3,4]]", r"\begin{pmatrix}1&2\\3&4\end{pmatrix}"), (r"\begin{pmatrix}1\\2\end{pmatrix}", "[1,2]"), ("−5", "-5"), ("y = x² − 1", "x^2-1"), ("3⁄4", "3/4"), ("1/2 or 0.5", "0.5"),
+]  # fmt: skip
+OTHER_PLAIN = [("[[1,2],[3,4]]", r"\begin{pmatrix}1&3\\2&4\end{pmatrix}"), ("√(5)", "5"), ("x²", "2x"), ("[1,2]", r"\begin{pmatrix}2\\1\end{pmatrix}")]
+
 KINDS = [
+    ("more intervals", MORE_INTERVALS, MORE_DIFFERENT_INTERVALS), ("choices", CHOICES, OTHER_CHOICES), ("plain text", PLAIN, OTHER_PLAIN),
     ("tiny values", [(r"\frac{1}{3^{80}}", r"3^{-80}"), ("10^{-30}", r"\frac{1}{10^{30}}"), ("1e-7", "0.0000001")],
      [(r"\frac{1}{3^{80}}", r"\frac{1}{3^{81}}"), ("10^{-40}", "0"), ("1e-7", "2e-7"), ("e^{-90}", "e^{-91}"),
       (r"\frac{x}{10^{40}}", r"\frac{x}{10^{41}}"), ("10^{-25}", "2 \\cdot 10^{-25}")]),
