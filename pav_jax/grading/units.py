@@ -51,14 +51,15 @@ _POWER = r"\s*\^\s*\{?[23]\}?"
 # Words behind a value: in \text{}, or plain: longer ones, and short ones that are measures.
 _SHORT = "|".join(sorted((name for name in _MEASURES if 2 <= len(name) <= 3), key=len, reverse=True))
 _WORD = rf"(?:(?:{_SHORT})s?|mph|sq|cu|[a-zA-Z]{{4,}})\.?"
-_PLAIN = rf"{_WORD}(?:(?:\s*/\s*|\s+)(?:[a-zA-Z]+|(?<=/)[a-zA-Z]))*"
+_PLAIN = rf"{_WORD}(?:(?:\s*/\s*|\s+)[a-zA-Z]+)*"
 _UNIT = re.compile(
-    rf"(?<=[\d)}}\]a-z!])(?P<unit>\s*(?:{_TEXT}(?:{_POWER})?(?:\s*(?:/|\\cdot|\\times)?\s*{_TEXT}(?:{_POWER})?)*"
+    rf"(?<=[\d)}}\]a-z!])(?P<unit>\s*(?:{_TEXT}(?:{_POWER})?(?:\s*(?:(?:/|\\cdot|\\times)\s*)?{_TEXT}(?:{_POWER})?)*"
     rf"|(?:(?<=[\d)}}\]] )|(?<=[\d)}}\]]))\s*{_PLAIN}(?:{_POWER})?|(?<=\d )[mgshL](?:{_POWER})?(?:\s*/\s*[a-z]+(?:{_POWER})?)?"
     rf"|[€£¥¢{spelling.DOLLAR}]|\^\\circ\s*(?:[CF]|\\text\s*\{{\s*[CF]\s*\}})?))$"
 )
 _SIGN_BEFORE = re.compile(rf"(-?)\s*([€£¥{spelling.DOLLAR}])\s*(?=[-\d.\\(])")
 _ORDINAL = re.compile(r"(\d)\s*\^?\s*\{?(?:\\text\s*\{\s*(?:st|nd|rd|th)\s*\}|(?:st|nd|rd|th))\}?$")
+_LONGEST = 120  # characters
 _TRIGONOMETRY = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 _HALF_DAY = re.compile(r"\b[ap]\.?\s?m\b\.?\s*\}?$", re.IGNORECASE)
 
@@ -90,7 +91,7 @@ def split(text: str) -> Quantity:
   before = _SIGNS[sign[2]] if sign else ""
   if sign:
     text = sign[1] + text[sign.end() :]
-  found = _UNIT.search(text) if not _HALF_DAY.search(text) else None
+  found = _UNIT.search(text, max(0, len(text) - _LONGEST)) if not _HALF_DAY.search(text) else None
   if found and found["unit"].lstrip().startswith("^") and _TRIGONOMETRY.search(text):  # the degrees are the angle's
     found = None
   value = text[: found.start()].rstrip() if found else text

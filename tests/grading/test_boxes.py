@@ -1,5 +1,7 @@
 """What several boxes state together."""
 
+import time
+
 import pytest
 
 from pav_jax.grading import boxes
@@ -38,6 +40,10 @@ STATED = [
     (r"\boxed{1 + \boxed{2}}", r"1 + \boxed{2}"),
     (r"\boxed{3 \} 4}", r"3 \} 4"),
     (r"is $\boxed 5$.", "5"),
+    (r"$\boxed\pi$", r"\pi"),
+    (r"\boxed{\left\{ x \right.}", r"\left\{ x \right."),
+    (r"\boxed{never {closed}", None),
+    (r"\boxed", ""),
     ("no box", None),
 ]
 
@@ -51,3 +57,10 @@ def test_boxes_state(text, stated):
 def test_a_closed_box_does_not_outlive_an_open_one():
   assert boxes.boxed(r"\boxed{4} then \boxed{5").cut_off
   assert not boxes.boxed(r"\boxed{4 then \boxed{5}").cut_off
+
+
+def test_boxes_take_linear_time():
+  begin = time.process_time()
+  for text in (r"\boxed{" + "{" * 1_000_000, r"\boxed{" * 200_000, r"\boxed{1} and " * 100_000, r"\boxed 1 " * 100_000):
+    boxes.boxed(text)
+  assert time.process_time() - begin < 8
