@@ -3,9 +3,11 @@
 import pytest
 
 from pav_jax.grading import grading
+from tests.grading import conventions
 from tests.grading import kinds
 
 CORRECT = grading.Verdict.CORRECT
+KINDS = kinds.KINDS + [(what, equal, different) for what, _, equal, different in conventions.CONVENTIONS]
 
 
 @pytest.fixture(scope="module", name="grader")
@@ -24,7 +26,7 @@ def _grades(grader, pairs, form, dataset):
 
 
 @pytest.mark.parametrize("form", [r"So the answer is $\boxed{{{}}}$.", "# Answer\n\n{}"])
-@pytest.mark.parametrize("kind, equal, different", kinds.KINDS, ids=[kind for kind, *_ in kinds.KINDS])
+@pytest.mark.parametrize("kind, equal, different", KINDS, ids=[kind for kind, *_ in KINDS])
 def test_math(grader, kind, equal, different, form):
   both = {*equal, *(pair[::-1] for pair in equal)}
   right, _ = _grades(grader, equal, form, "math")
@@ -33,7 +35,7 @@ def test_math(grader, kind, equal, different, form):
   assert wrong == [] and asked >= len(different)
 
 
-@pytest.mark.parametrize("kind, equal, different", kinds.KINDS, ids=[kind for kind, *_ in kinds.KINDS])
+@pytest.mark.parametrize("kind, equal, different", KINDS, ids=[kind for kind, *_ in KINDS])
 def test_every_answer_equals_itself(grader, kind, equal, different):
   texts = [text for pair in equal for text in pair]
   assert {pair[0] for pair in _grades(grader, [(text, text) for text in texts], r"\boxed{{{}}}", "math")[0]} == set(texts)
