@@ -38,6 +38,7 @@ _MARKER = re.compile(
     r"^[ \t]*#{1,6}[ \t*]*(?:final[ \t]+)?answer\b"  # '# Answer'
     r"|#{4,}"
     r"|\banswer(?:\*{0,2}:|[ \t]+is\b)"  # 'Answer:', 'The final answer is'
+    r"|\bcorrect[ \t]+(?:option|choice)[ \t]+is\b"
     r"|^[ \t]*\*{0,2}(?P<initial>(?-i:A)):",
     re.IGNORECASE | re.MULTILINE,
 )

@@ -1,6 +1,6 @@
 r"""The value of a formula: latex2sympy parses it, SymPy evaluates it.
 
-A number is exact where it is rational, else known to 30 digits, so that
+A number is exact where it is rational, else known to 60 digits, so that
 1/3^80 and 1/3^81 differ and 3.141593 is not π. An expression in variables is
 its values at fixed points; two that agree at all of them are taken for equal.
 The points are rational, of both signs and several sizes, and hang on the name
@@ -16,7 +16,7 @@ import re
 
 from pav_jax.grading.structure import Unreadable
 
-DIGITS = 30
+DIGITS = 60
 _POINTS = 6
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?|\b[a-zA-Z]|\\(?:theta|alpha|beta)|\([^()]*\))\s*\^\\circ")
 _PRODUCT = re.compile(r"(?<![\^_]\d)(?<=\d)\s*\(")
@@ -128,7 +128,7 @@ def _evaluate(expression):
   import sympy
 
   try:
-    value = sympy.N(expression, DIGITS + 10, maxn=200)
+    value = sympy.N(expression, DIGITS + 10, maxn=400)
   except (MemoryError, RecursionError):
     raise
   except Exception:  # poles, and whatever SymPy does not know

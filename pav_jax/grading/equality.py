@@ -1,6 +1,6 @@
 r"""Whether two readings (`reading`) are one answer. Pure and quick: nothing is parsed or simplified here.
 
-Numbers are equal exactly, or to 25 digits where one is irrational: no rounding,
+Numbers are equal exactly, or to 50 digits where one is irrational: no rounding,
 so that neither 3.14 nor 3.141593 is π. The conventions, both ways round:
 
 - lists in any order, each item as often; tuples in order; a list equals a tuple
@@ -21,8 +21,8 @@ from fractions import Fraction
 
 from pav_jax.grading import units
 
-_DIGITS = 25
-_PI = Fraction("3.14159265358979323846264338327950288419716939937510")
+_DIGITS = 50
+_PI = Fraction("3.14159265358979323846264338327950288419716939937510582097494459230781640628620899862803")
 
 
 def equal(reference: list, answer: list) -> bool:
@@ -211,7 +211,7 @@ def _times_factor(reading: list, factor: Fraction) -> list:
   """A number times a factor; of anything else its kind and the factor, which equals only itself."""
   if reading[0] == "number" and "inf" not in reading[1]:
     product = Fraction(reading[1]) * factor
-    return ["decimal", *map(str, _parts(["number", str(product)]))] if product.denominator > 10**30 else ["number", str(product)]
+    return ["decimal", *map(str, _parts(["number", str(product)]))] if product.denominator > 10**60 else ["number", str(product)]
   if reading[0] == "decimal":
     with localcontext(prec=_DIGITS + 10):
       size = Decimal(factor.numerator) / Decimal(factor.denominator)

@@ -18,6 +18,9 @@ _PROSE = re.compile(r"[a-zA-Z]{2,}|^[aAI]$")
 _MATHS = re.compile(r"[\d\\^_=+*/∞π√%€£¥$]|^[-\u2212(\[{|]?[a-zA-Z][)\]}|]?$")
 _TEXT_OR_COMMAND = re.compile(r"\\(?:begin|end|text\w*|mathrm|mbox)\s*\{[^{}]*\}|\\[a-zA-Z]+")
 _SENTENCE = re.compile(r"(?<![a-zA-Z])(?!(?:and|or|inf|sqrt|pi|sin|cos|tan|log|ln)(?![a-zA-Z]))(?=[A-Z]*[a-z])[a-zA-Z]{2,}(?=[\s,.:$]|$)")
+_NOT_BUT = re.compile(r"\bnot\b[^.]{0,200}\bbut\b(.{1,1000})", re.DOTALL)
+_WORD_IS = re.compile(r"(?:[a-zA-Z]+ ){1,8}is ([A-Z][a-z]+|\(?[A-H]\)?)")  # 'The day is Monday'
+_ASIDE = re.compile(r"\s\([^()]{1,100}\)[\s.!*]*$")  # '70,000 (that is 35%).'
 _VERB = re.compile(r"(?:is|are|equals?|be|was|gives|to)[:,]?", re.IGNORECASE)
 _JOINS = ("and", "or", ",", "&")
 # Behind these a sentence goes on to something else; a unit does not begin with them.
@@ -55,7 +58,11 @@ def value(sentence: str) -> str | None:
   """What a sentence states (MATH), as written there; a sentence of words alone states itself."""
   if not _SENTENCE.search(_TEXT_OR_COMMAND.sub(" ", sentence)):
     return sentence.strip() or None
+  if correction := _NOT_BUT.search(sentence):
+    return value(correction[1])
   pieces = _pieces(sentence)
+  if not any(piece.maths for piece in pieces) and (named := _WORD_IS.fullmatch(sentence.strip())):
+    return named[1]
   if not any(piece.maths for piece in pieces) or all(piece.maths or piece.text in _JOINS for piece in pieces):
     return sentence.strip() or None
   verbs = [i for i, piece in enumerate(pieces) if not piece.maths and _VERB.fullmatch(piece.text)]
@@ -97,6 +104,9 @@ def is_bare(text: str) -> bool:
 
 def last(text: str, plain: bool) -> str | None:
   """The last run of mathematics in a text. plain: as a numeral where it is one (GSM8K)."""
+  aside = _ASIDE.search(text) if plain else None
+  if aside and re.search(r"\d", text[: aside.start()]):
+    text = text[: aside.start()]
   pieces = _pieces(text)
   for end in range(len(pieces) - 1, -1, -1):
     if pieces[end].maths and _says_something(pieces[end].text):
@@ -179,7 +189,7 @@ def _bare(text: str) -> str:
 
 def _plain(text: str) -> str | None:
   """The numeral of a text that is one number with a unit, currency, brackets or a power of ten."""
-  match = _QUANTITY.fullmatch(_STYLE.sub("", _bare(text.strip(" \t\n*."))))
+  match = _QUANTITY.fullmatch(_STYLE.sub("", _bare(text.strip(" \t\n*").rstrip("."))))
   if not match or not (match["whole"] or match["decimals"]):
     return None
   if len(match["unit"].split()) > _UNIT_WORDS or _LATEX.search(match["unit"]) or "\\" in _COMMAND.sub("", match["unit"]):

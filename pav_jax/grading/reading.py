@@ -6,7 +6,7 @@ sets, intervals, matrices, relations, units) and gives what is left to
 
   ["number", "3/4"]                a rational number; or "inf", "-inf"
   ["huge", digest]                 a rational number of thousands of digits
-  ["decimal", re, im]              any other number, to 30 digits
+  ["decimal", re, im]              any other number, to 60 digits
   ["function", [[re, im], …]]      an expression in variables, at fixed points; null where it has no value
   ["words", letters]
   ["list" | "set", items]          in any order; a set has each item once
@@ -31,6 +31,8 @@ import itertools
 import re
 
 from pav_jax.grading import boxes
+from pav_jax.grading import closed_form
+from pav_jax.grading import equality
 from pav_jax.grading import intervals
 from pav_jax.grading import spelling
 from pav_jax.grading import structure
@@ -42,6 +44,7 @@ _RELATIONS = {"=": "=", "<": "<", ">": ">", r"\le": "<=", r"\ge": ">=", r"\ne": 
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
 _PAIRS = {"(": ")", "[": "]", r"\{": r"\}", r"\langle": r"\rangle", "{": "}"}
 _MATRIX = re.compile(r"\\begin\s*\{([bpvBV]?matrix|array)\}(?:\s*\{[^{}]*\})?(.*)\\end\s*\{\1\}", re.DOTALL)
+_CASES = re.compile(r"\\begin\s*\{(?:cases|aligned)\}(.*)\\end\s*\{(?:cases|aligned)\}", re.DOTALL)
 _NAME = re.compile(
     r"(?:\\text\s*\{[^{}]*\}|\\?[a-zA-Z]+|\\(?:angle|triangle|overline|overrightarrow|vec|hat)\s*\{?\s*[a-zA-Z]+\}?|\|[a-zA-Z]+\||[mn]\s*\\angle\s*[A-Z]+)"
     r"(?:_(?:\w|\{[^{}]*\}))?'{0,2}(?:\^\{?-1\}?)?(?:\([a-z](?:,\s*[a-z])*\))?"
@@ -119,6 +122,8 @@ def _one(text: str, depth: int) -> list:
   sides, relations = _sides(text)
   if relations:
     return _related(sides, relations, depth)
+  if match := _CASES.fullmatch(text):
+    return _list(re.split(r"\\\\", match[1].replace("&", " ")), depth)
   if _MATRIX.fullmatch(text):
     return _matrix(text, depth)
   parts = structure.split(text, (r"\cup",))
@@ -163,8 +168,6 @@ def _sides(text: str) -> tuple[list[str], list[str]]:
 
 
 def _related(sides: list[str], relations: list[str], depth: int) -> list:
-  from pav_jax.grading import closed_form
-
   if not sides[0] and relations == ["="]:  # '= 5'
     return read(sides[1], depth + 1)
   if not all(sides) or len(sides) > 10 or "==" in relations:
@@ -179,12 +182,13 @@ def _related(sides: list[str], relations: list[str], depth: int) -> list:
     if len(sides) == 2 and _is_name(sides[1]) and not _is_name(sides[0]):
       sides = sides[::-1]
     if _is_name(sides[0]) or _is_tuple_of_names(sides[0]):
-      value = read(sides[-1], depth + 1)
+      value, *others = [read(side, depth + 1) for side in sides[:0:-1]]
+      if not all(equality.equal(value, other) for other in others):
+        raise Unreadable("an equation that does not hold")
       zero = closed_form.ray(f"{sides[0]}", sides[-1]) if len(sides) == 2 and len(sides[0]) == 1 and value[0] == "function" else None
       return ["named", _compact(sides[0]), value, zero]
     readings = [_try(side, depth) for side in sides]
-    from pav_jax.grading import equality  # '5 = 2 + 3'; what is false says nothing
-
+    # '5 = 2 + 3'; what is false says nothing.
     if None not in readings and all(equality.equal(readings[0], reading) for reading in readings[1:]):
       return readings[0]
     if len(sides) == 2 and not all(reading and reading[0] in ("number", "decimal") for reading in readings):
@@ -194,8 +198,6 @@ def _related(sides: list[str], relations: list[str], depth: int) -> list:
 
 
 def _inequality(sides: list[str], relations: list[str], depth: int) -> list:
-  from pav_jax.grading import closed_form
-
   place = [i for i, side in enumerate(sides) if _is_name(side)]
   lone = len(place) == 1 and not set(relations) - {"<", ">", "<=", ">=", "!="}
   if lone and len(sides) == 2 and "!=" in relations:
@@ -308,8 +310,6 @@ def _special(text: str) -> list | None:
 
 
 def _quantity(quantity: units.Quantity, depth: int) -> list:
-  from pav_jax.grading import closed_form
-
   value = structure.bare(quantity.value)
   if not quantity.is_bare():
     if quantity.multiple > 1:

@@ -60,6 +60,9 @@ _REWRITES = tuple(
         (r",\s*,", ","),
         (r",\s*\\text\{or\}", r"\\text{or}"),
         (r"\\text\s*\{\s*(-?[\d.,]+)\s*\}|\\text\s*\{(\w+)\}(?=\s*_)", r"\1\2"),
+        (r"\\text\s*\{\s*(-?[\d.,]+)\s+([a-zA-Z ]+)\}$", r"\1\\text{ \2}"),  # '\text{24 cm}'
+        (r",?\s*\(?[knm]\s*\\in\s*\\mathbb\s*\{?[ZN]\}?\)?\s*$", ""),  # what counts the solutions
+        (r"\\log_\{?e\}?(?![a-zA-Z])", r"\\ln "),
         (r"_\s*\\text\s*\{\s*(?:ten|base 10)\s*\}\s*$|(?<=[\d)])_\{?10\}?\s*$", ""),
         # '\frac12', '\frac1{72}', '\frac{625}4', '\frac\pi 2', '\sqrt3'
         (r"\\frac\s*(\d|[a-zA-Z]|\\pi(?![a-zA-Z]))", r"\\frac{\1}"),
@@ -86,8 +89,9 @@ _MEANINGLESS = re.compile(r"\\%|(?<!\d)\s+|\s+(?!\d)")
 _EDGES = ",;: "
 _WORDS = re.compile(r"\(?\s*\\text\s*\{[^{}\w]*\w[^{}]*\}\s*\)?")
 _PLAIN_WORDS = re.compile(r"\(?[a-zA-Z](?:[a-zA-Z]|[ .'-](?=[a-zA-Z])){3,}\)?")
+_PLURAL = re.compile(r"(?<=[a-z]{3})s(?![a-z])")
 _TIME = re.compile(r"\d:\d\d")
-CHOICE_AND_VALUE = re.compile(r"(?:\\text\s*\{)?\s*\(([A-H])\)\s*\}?\s*[:.]?\s*((?<![A-H])\S.*)")
+CHOICE_AND_VALUE = re.compile(r"(?:\\text\s*\{)?\s*\(?([A-H])\)\s*\}?\s*[:.]?\s*((?<![A-H])[^\s}].*)")
 _CHOICE = re.compile(r"^(?:option|choice|answer)(?=[a-h]$)")
 
 
@@ -167,4 +171,5 @@ def is_ambiguous(cleaned: str) -> bool:
 
 def words(cleaned: str) -> str:
   """Letters and digits of words: '(A)' is 'a', as are 'A' and 'option A'."""
-  return _CHOICE.sub("", re.sub(r"\\text|[\s.(){}'*-]", "", cleaned).lower())
+  text = _PLURAL.sub("", cleaned.lower())
+  return _CHOICE.sub("", re.sub(r"\\text|[\s.(){}'*-]", "", text))
