@@ -183,7 +183,8 @@ def _related(sides: list[str], relations: list[str], depth: int) -> list:
       sides = sides[::-1]
     if _is_name(sides[0]) or _is_tuple_of_names(sides[0]):
       value, *others = [read(side, depth + 1) for side in sides[:0:-1]]
-      if not all(equality.equal(value, other) for other in others):
+      # Of 'A = \\pi r^2 = 9 \\pi' the last side says what A is; numbers on the way there must be that one.
+      if not all(equality.equal(value, other) for other in others if other[0] != "function" or value[0] == "function"):
         raise Unreadable("an equation that does not hold")
       zero = closed_form.ray(f"{sides[0]}", sides[-1]) if len(sides) == 2 and len(sides[0]) == 1 and value[0] == "function" else None
       return ["named", _compact(sides[0]), value, zero]
