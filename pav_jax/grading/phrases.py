@@ -12,12 +12,17 @@ from fractions import Fraction
 import re
 from typing import NamedTuple
 
-_FORMULA = re.compile(r"\$\$([^$]{1,2000})\$\$|(?<!\\)\$((?:[^$\\]|\\.){1,2000})\$(?!\d)|\\\(((?:[^\\]|\\[^)]){1,2000})\\\)|\\\[((?:[^\\]|\\[^\]]){1,2000})\\\]")
+_FORMULA = re.compile(
+    r"\$\$([^$]{1,2000})\$\$|(?<!\\)\$((?:[^$\\]|\\.){1,2000})\$(?!\d)"
+    r"|\\\(((?:[^\\]|\\[^)]){1,2000})\\\)|\\\[((?:[^\\]|\\[^\]]){1,2000})\\\]"
+)
 _COMMAND = re.compile(r"\\[a-zA-Z]+|\\.")
 _PROSE = re.compile(r"[a-zA-Z]{2,}|^[aAI]$")
 _MATHS = re.compile(r"[\d\\^_=+*/∞π√%€£¥$]|^[-\u2212(\[{|]?[a-zA-Z][)\]}|]?$")
 _TEXT_OR_COMMAND = re.compile(r"\\(?:begin|end|text\w*|mathrm|mbox)\s*\{[^{}]*\}|\\[a-zA-Z]+")
-_SENTENCE = re.compile(r"(?<![a-zA-Z])(?!(?:and|or|inf|sqrt|pi|sin|cos|tan|log|ln)(?![a-zA-Z]))(?=[A-Z]*[a-z])[a-zA-Z]{2,}(?=[\s,.:$]|$)")
+_SENTENCE = re.compile(
+    r"(?<![a-zA-Z])(?!(?:and|or|inf|sqrt|pi|sin|cos|tan|log|ln)(?![a-zA-Z]))(?=[A-Z]*[a-z])[a-zA-Z]{2,}(?=[\s,.:$]|$)"
+)
 _NOT_BUT = re.compile(r"\bnot\b[^.]{0,200}\bbut\b(.{1,1000})", re.DOTALL)
 _WORD_IS = re.compile(r"(?:[a-zA-Z]+ ){1,8}is ([A-Z][a-z]+|\(?[A-H]\)?)")  # 'The day is Monday'
 _ASIDE = re.compile(r"\s\([^()]{1,100}\)[\s.!*]*$")  # '70,000 (that is 35%).'
@@ -33,8 +38,10 @@ _NUMERAL = r"\d{1,3}(?:(?:,|\{,\}|\\,|\\!,|,\\!)\d{3})+(?!\d)|\d{1,3}(?: \d{3})+
 _CURRENCY = r"\\?[$€£¥]"
 # '-$5', '70 000 dollars', '70,000.50 (35%)', '7 \times 10^4'
 _QUANTITY = re.compile(
-    rf"\\?\$?\s*(?P<sign>[-\u2212+])?\s*(?:{_CURRENCY}\s*(?P<inner>[-\u2212])?)?\{{?(?P<whole>{_NUMERAL})?(?P<decimals>\.\d+)?(?P<divisor>/\d+)?\}}?"
-    r"(?:\s*(?:\\times|\\cdot|×|\*)\s*10\s*(?:\^|\*\*)\s*\{?(?P<power>-?\d{1,2})\}?)?(?:[eE](?P<exponent>[-+]?\d{1,2}))?(?P<unit>[^\d=<>+*/^_()]*)(?:\([^()]*\))?[\s.*$]*",
+    rf"\\?\$?\s*(?P<sign>[-\u2212+])?\s*(?:{_CURRENCY}\s*(?P<inner>[-\u2212])?)?\{{?"
+    rf"(?P<whole>{_NUMERAL})?(?P<decimals>\.\d+)?(?P<divisor>/\d+)?\}}?"
+    r"(?:\s*(?:\\times|\\cdot|×|\*)\s*10\s*(?:\^|\*\*)\s*\{?(?P<power>-?\d{1,2})\}?)?(?:[eE](?P<exponent>[-+]?\d{1,2}))?"
+    r"(?P<unit>[^\d=<>+*/^_()]*)(?:\([^()]*\))?[\s.*$]*",
     re.ASCII,
 )
 _STYLE = re.compile(r"\\(?:textcolor|color)\s*\{[^{}]*\}|\\(?:textbf|mathbf|boldsymbol|underline|boxed)\s*(?=\{)")

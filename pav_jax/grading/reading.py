@@ -40,24 +40,31 @@ from pav_jax.grading import units
 from pav_jax.grading.structure import Unreadable
 
 
-_RELATIONS = {"=": "=", "<": "<", ">": ">", r"\le": "<=", r"\ge": ">=", r"\ne": "!=", r"\in": "in", r"\approx": "~", r"\equiv": "=="}
+_RELATIONS = {"=": "=", "<": "<", ">": ">", r"\le": "<=", r"\ge": ">=", r"\ne": "!=", r"\in": "in",
+              r"\approx": "~", r"\equiv": "=="}
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
 _PAIRS = {"(": ")", "[": "]", r"\{": r"\}", r"\langle": r"\rangle", "{": "}"}
 _MATRIX = re.compile(r"\\begin\s*\{([bpvBV]?matrix|array)\}(?:\s*\{[^{}]*\})?(.*)\\end\s*\{\1\}", re.DOTALL)
 _CASES = re.compile(r"\\begin\s*\{(?:cases|aligned)\}(.*)\\end\s*\{(?:cases|aligned)\}", re.DOTALL)
 _NAME = re.compile(
-    r"(?:\\text\s*\{[^{}]*\}|\\?[a-zA-Z]+|\\(?:angle|triangle|overline|overrightarrow|vec|hat)\s*\{?\s*[a-zA-Z]+\}?|\|[a-zA-Z]+\||[mn]\s*\\angle\s*[A-Z]+)"
+    r"(?:\\text\s*\{[^{}]*\}|\\?[a-zA-Z]+|\\(?:angle|triangle|overline|overrightarrow|vec|hat)\s*\{?\s*[a-zA-Z]+\}?"
+    r"|\|[a-zA-Z]+\||[mn]\s*\\angle\s*[A-Z]+)"
     r"(?:_(?:\w|\{[^{}]*\}))?'{0,2}(?:\^\{?-1\}?)?(?:\([a-z](?:,\s*[a-z])*\))?"
 )
 _FUNCTIONS = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc|arc\w+|log|ln|exp|pi|infty|emptyset|sqrt|frac)(?![a-zA-Z])|[ei]$")
 _RATIO = re.compile(r"\d{1,12}(?:\.\d{1,12})?(?:\s*:\s*\d{1,12}(?:\.\d{1,12})?)+")
 _TIME = re.compile(r"(\d{1,2})\s*:\s*([0-5]\d)(?:\s*:\s*([0-5]\d))?\s*(?:([ap])\.?\s*m\.?)?\s*", re.IGNORECASE)
 _HOUR = re.compile(r"(\d{1,2})\s*(?:\\text\s*\{)?\s*([ap])\.?\s*m\.?\s*\}?", re.IGNORECASE)
-_BASED = re.compile(r"\(?\s*(?:\\text\s*\{)?\s*(-?[0-9a-zA-Z]{1,60})\s*\}?\s*\)?\s*_\s*\{?\s*(?:\\text\s*\{)?\s*(?:base\s*\}?\s*)?(\d{1,2}|[a-z]{3,8})\s*\}?\s*\}?")
+_BASED = re.compile(
+    r"\(?\s*(?:\\text\s*\{)?\s*(-?[0-9a-zA-Z]{1,60})\s*\}?\s*\)?\s*_\s*\{?\s*(?:\\text\s*\{)?\s*"
+    r"(?:base\s*\}?\s*)?(\d{1,2}|[a-z]{3,8})\s*\}?\s*\}?"
+)
 # '2 hours and 30 minutes'
 _TWO_UNITS = re.compile(r"(\d{1,9}\s*(?:\\text\s*\{[^{}]*\}|[a-z]+))\s*(\d{1,9}\s*(?:\\text\s*\{[^{}]*\}|[a-z]+))")
 _BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "twelve": 12, "sixteen": 16}
-_SCIENTIFIC = re.compile(r"([-+]?\d{1,40}(?:\.\d{0,40})?|[-+]?\.\d{1,40})\s*(?:[eE]|\\(?:times|cdot)\s*10\s*\^)\s*\{?\s*([-+]?\d{1,3})\s*\}?")
+_SCIENTIFIC = re.compile(
+    r"([-+]?\d{1,40}(?:\.\d{0,40})?|[-+]?\.\d{1,40})\s*(?:[eE]|\\(?:times|cdot)\s*10\s*\^)\s*\{?\s*([-+]?\d{1,3})\s*\}?"
+)
 _CHOICE = re.compile(r"[A-H]")
 _INTERVAL_WORDS = {r"\mathbb{R}": ("-inf", "inf"), r"\mathbb R": ("-inf", "inf")}
 _MOST_ITEMS, _DEPTH = 200, 30
@@ -186,7 +193,8 @@ def _related(sides: list[str], relations: list[str], depth: int) -> list:
       # Of 'A = \\pi r^2 = 9 \\pi' the last side says what A is; numbers on the way there must be that one.
       if not all(equality.equal(value, other) for other in others if other[0] != "function" or value[0] == "function"):
         raise Unreadable("an equation that does not hold")
-      zero = closed_form.ray(f"{sides[0]}", sides[-1]) if len(sides) == 2 and len(sides[0]) == 1 and value[0] == "function" else None
+      is_equation = len(sides) == 2 and len(sides[0]) == 1 and value[0] == "function"
+      zero = closed_form.ray(*sides) if is_equation else None
       return ["named", _compact(sides[0]), value, zero]
     readings = [_try(side, depth) for side in sides]
     # '5 = 2 + 3'; what is false says nothing.
@@ -245,7 +253,8 @@ def _is_name(text: str) -> bool:
 
 
 def _is_tuple_of_names(text: str) -> bool:
-  return text.startswith("(") and structure.closes_last(text) and all(_is_name(part) for part in structure.split(text[1:-1], (",",)))
+  whole = text.startswith("(") and structure.closes_last(text)
+  return whole and all(_is_name(part) for part in structure.split(text[1:-1], (",",)))
 
 
 def _bracketed(opening: str, closing: str, inner: str, depth: int) -> list:
@@ -288,8 +297,8 @@ def _matrix(text: str, depth: int) -> list:
 
 def _special(text: str) -> list | None:
   """Times, ratios, numbers of another base, `1.2e4`, two units."""
-  if (match := _TWO_UNITS.fullmatch(text)) and (together := _compound([_quantity(units.split(part), 0) for part in match.groups()])):
-    return together
+  if match := _TWO_UNITS.fullmatch(text):
+    return _compound([_quantity(units.split(part), 0) for part in match.groups()])
   if match := _TIME.fullmatch(re.sub(r"\\text|[{}]", " ", text).strip()):
     hours, minutes, seconds = (int(x or 0) for x in match.groups()[:3])
     return ["time", hours, minutes, seconds, (match[4] or "").lower()]

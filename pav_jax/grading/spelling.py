@@ -10,8 +10,10 @@ import re
 
 _LETTERS = str.maketrans({
     "\u2212": "-", "\u2013": "-", "π": r"\pi ", "∞": r"\infty ", "√": r"\sqrt ", "∪": r"\cup ", "∅": r"\emptyset ",
-    "°": r"^\circ ", "×": r"\times ", "·": r"\cdot ", "÷": r"\div ", "±": r"\pm ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ",
-    "∈": r"\in ", "⟨": r"\langle ", "⟩": r"\rangle ", "²": "^2", "³": "^3", "½": r"\frac{1}{2}", "％": "%", "…": r"\ldots ",
+    "°": r"^\circ ",
+    "×": r"\times ", "·": r"\cdot ", "÷": r"\div ", "±": r"\pm ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ",
+    "∈": r"\in ",
+    "⟨": r"\langle ", "⟩": r"\rangle ", "²": "^2", "³": "^3", "½": r"\frac{1}{2}", "％": "%", "…": r"\ldots ",
     "⁄": "/", "′": "'", "θ": r"\theta ", "\x00": "", "\u200b": "",
 })  # fmt: skip
 # A letter that no keyboard has stands for a dollar that is money, so that the others can go as signs of formulas.
@@ -25,7 +27,8 @@ _REWRITES = tuple(
         (r"(?<=\d),\s*\\!\s*(?=\d{3})|(?<=\d)\s?\{,\s?\}\s?(?=\d{3})|(?<=\d)\\[,!](?=\d{3}(?!\d))", ""),  # thousands: '11,\! 111'
         (r"^\s*\\approx(?![a-zA-Z])", " "),
         (r"\\phantom\s*(?:\{[^{}]*\}|[^{}\\\s])|\\(?:hspace|vspace|label|tag)\b\*?\s*\{[^{}]*\}", " "),
-        (r"(?<!\\)\\[!,;: ]|~|\\q?quad\b|\\(?:display|text|script)style\b|\\(?:limits|nolimits|hfill|newline|bf|rm|it)(?![a-zA-Z])", " "),
+        (r"(?<!\\)\\[!,;: ]|~|\\q?quad\b", " "),
+        (r"\\(?:displaystyle|textstyle|scriptstyle|limits|nolimits|hfill|newline|bf|rm|it)(?![a-zA-Z])", " "),
         (r"(?<!\\)\\[()\[\]]|\$", " "),  # signs of formulas
         (r"\\(?:left|right|[bB]igg?[lrm]?)(?![a-zA-Z])\s*\.?", " "),
         (r"^[\s&]+|(?:\\\\\s*)+$", ""),
@@ -50,8 +53,9 @@ _REWRITES = tuple(
         (r"\^\s*\{?\s*\\circ(?![a-zA-Z])\s*\}?|\\degree(?![a-zA-Z])|\\textdegree(?![a-zA-Z])", r"^\\circ "),
         (r"\s?\\?%", r"\\%"),
         (r"\\(?:textcolor|colorbox)\s*\{[^{}]*\}|\\color\s*\{[^{}]*\}", ""),
-        (r"\\(?:mathrm|operatorname|text|mathit)\s*\{\s*([ie])\s*\}|(?<![\d}/])(?<![\d}/] )\\(?:mathrm|text)\s*\{\s*([a-zA-Z])\s*\}", r"\1\2"),
-        (r"\\(?:mbox|hbox|textnormal|textbf|textrm|textit|textsf|texttt|textup|textsc|emph|mathrm|operatorname)\s*\*?\s*\{", r"\\text{"),
+        (r"\\(?:mathrm|operatorname|text|mathit)\s*\{\s*([ie])\s*\}", r"\1"),
+        (r"(?<![\d}/])(?<![\d}/] )\\(?:mathrm|text)\s*\{\s*([a-zA-Z])\s*\}", r"\1"),
+        (r"\\(?:[mh]box|text(?:normal|bf|rm|it|sf|tt|up|sc)|emph|mathrm|operatorname)\s*\*?\s*\{", r"\\text{"),
         (r"\\(?:mathbf|boldsymbol|bm|mathit|mathsf|mathcal|mathnormal|boxed|fbox|underline)\s*\{([^{}]*)\}", r" \1 "),
         (r"\\text\s*\{\s*\}", ""),
         (r"\\text\s*\{\s*(\(?[A-H]\)?(?:\s*,\s*\(?[A-H]\)?)+)\s*\}", r"\1"),
@@ -154,7 +158,8 @@ def equal_as_text(reference: str, answer: str) -> bool | None:
   numerals = numeral(reference), numeral(answer)
   if None not in numerals:
     return numerals[0] == numerals[1]
-  if (is_words(reference) or is_words(answer)) and not (CHOICE_AND_VALUE.fullmatch(reference) or CHOICE_AND_VALUE.fullmatch(answer)):
+  both = reference, answer
+  if any(map(is_words, both)) and not any(map(CHOICE_AND_VALUE.fullmatch, both)):
     return words(reference) == words(answer)
   return None
 

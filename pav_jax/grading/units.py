@@ -32,9 +32,11 @@ _MEASURES = {
         ("day", _SECOND, 1, 86400), ("week", _SECOND, 1, 604800), ("month", "month", 1, 1), ("yr year", "month", 1, 12),
         ("mg milligram", _GRAM, 1, "1/1000"), ("g gram", _GRAM, 1, 1), ("kg kilogram kilo", _GRAM, 1, 1000),
         ("lb pound", "pound", 1, 1), ("oz ounce", "pound", 1, "1/16"), ("ton", "ton", 1, 1),
-        ("dollar buck usd", _DOLLAR, 1, 1), ("cent penny pennie", _DOLLAR, 1, "1/100"), ("nickel", "nickel", 1, 1), ("dime", "dime", 1, 1),
+        ("dollar buck usd", _DOLLAR, 1, 1), ("cent penny pennie", _DOLLAR, 1, "1/100"),
+        ("nickel", "nickel", 1, 1), ("dime", "dime", 1, 1),
         ("euro eur", "euro", 1, 1), ("gbp", "sterling", 1, 1), ("yen", "yen", 1, 1),
-        ("degree deg", "degree", 1, 1), ("radian rad", "radian", 1, 1), ("fahrenheit", "fahrenheit", 1, 1), ("celsius", "celsius", 1, 1),
+        ("degree deg", "degree", 1, 1), ("radian rad", "radian", 1, 1),
+        ("fahrenheit", "fahrenheit", 1, 1), ("celsius", "celsius", 1, 1),
     )
     for name in names.split()
 }  # fmt: skip

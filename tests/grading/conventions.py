@@ -1,4 +1,7 @@
-"""The conventions of grading: (what, convention, equal pairs, different pairs). docs/how-to/grading.md shows them, test_kinds.py tests them."""
+"""The conventions of grading: (what, convention, equal pairs, different pairs).
+
+docs/how-to/grading.md shows them, test_kinds.py tests them.
+"""
 
 CONVENTIONS = [
     ("form", "any form of the same value",
