@@ -12,9 +12,12 @@ from pav_jax.grading import structure
 from pav_jax.grading import units
 
 PIECES = (
-    r"\text{", r"\text{a}", r"\text{ cm } ", r"\text{cm}^2", "1 ", "a ", "(", "[", "{", "}", r"\{", r"\frac", r"\frac{1}", "1,", "1/2 ", "**", "$", "x=", r"\pm", "1:2:",
-    "cm ", "m/s ", "/s", " / s", "\\\\", r"\sqrt", " ", "1", "_", "^", r"^\circ", r"\text{or}", "and ", "or ", "%", "&", r"\cup", "<", "e1", ".", r"\overline{1}", "-", "√(",
-    "`", r"\mathbf{", r"\textcolor{a}{", "per ", "hundred ", "(A) ", "x(", "p.m.", r"\(", r"\[", "$1$ and ", "=", "'", "10^", r"\times 10", "|", ";", ", ", r"\phantom", "inf ",
+    r"\text{", r"\text{a}", r"\text{ cm } ", r"\text{cm}^2", "1 ", "a ", "(", "[", "{", "}", r"\{", r"\frac", r"\frac{1}",
+    "1,", "1/2 ", "**", "$", "x=", r"\pm", "1:2:",
+    "cm ", "m/s ", "/s", " / s", "\\\\", r"\sqrt", " ", "1", "_", "^", r"^\circ", r"\text{or}", "and ", "or ", "%", "&",
+    r"\cup", "<", "e1", ".", r"\overline{1}", "-", "√(",
+    "`", r"\mathbf{", r"\textcolor{a}{", "per ", "hundred ", "(A) ", "x(", "p.m.", r"\(", r"\[", "$1$ and ", "=", "'", "10^",
+    r"\times 10", "|", ";", ", ", r"\phantom", "inf ",
     "U (", "1 000 ",
 )  # fmt: skip
 AROUND = (("", ""), ("1", ""), ("1 ", "!"), ("(", ")"), ("1", " cm!"), ("1 cm", "!"), ("{", "x"))
