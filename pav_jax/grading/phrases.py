@@ -26,7 +26,9 @@ _SENTENCE = re.compile(
 _NOT_BUT = re.compile(r"\bnot\b[^.]{0,200}\bbut\b(.{1,1000})", re.DOTALL)
 _WORD_IS = re.compile(r"(?:[a-zA-Z]+ ){1,8}is ([A-Z][a-z]+|\(?[A-H]\)?)")  # 'The day is Monday'
 _ASIDE = re.compile(r"\s\([^()]{1,100}\)[\s.!*]*$")  # '70,000 (that is 35%).'
-_VERB = re.compile(r"(?:is|are|equals?|be|was|gives|to)[:,]?", re.IGNORECASE)
+_VERB = re.compile(r"(?:is|are|equals?|be|was|gives)[:,]?", re.IGNORECASE)
+_LABEL = re.compile(r"(?<=[a-zA-Z]):(?=[\d$(-])")  # 'Total:3+4'
+_REASONS = ("because", "since", "which", "where", "when")
 _JOINS = ("and", "or", ",", "&")
 # Behind these a sentence goes on to something else; a unit does not begin with them.
 _NOT_A_UNIT = frozenset(
@@ -53,7 +55,7 @@ _NUMBER = re.compile(
 )
 _EQUALS = re.compile(r"(?<![<>!\\])=")
 # What makes a text more than a number with words around it.
-_LATEX = re.compile(r"\\(?:[dtc]?frac|sqrt|pi|times|cdot|div|binom|pm)(?![a-zA-Z])|[_^]|\d\s*[-+*/]\s*\d|\d[eE][-+]?\d")
+_LATEX = re.compile(r"\\(?:[dtc]?frac|sqrt|pi|times|cdot|div|binom|pm)(?![a-zA-Z])|[_^]|\d(?:\s*[-+*]\s*|\s/\s)\d|\d[eE][-+]?\d")
 
 
 class Piece(NamedTuple):
@@ -72,6 +74,9 @@ def value(sentence: str) -> str | None:
     return named[1]
   if not any(piece.maths for piece in pieces) or all(piece.maths or piece.text in _JOINS for piece in pieces):
     return sentence.strip() or None
+  maths = next((i for i, piece in enumerate(pieces) if piece.maths), 0)
+  reason = next((i for i in range(maths, len(pieces)) if _goes_on(pieces, i)), len(pieces))
+  pieces = pieces[:reason]
   verbs = [i for i, piece in enumerate(pieces) if not piece.maths and _VERB.fullmatch(piece.text)]
   for i in reversed(verbs):  # 'The largest $n$ is 34'
     if any(piece.maths for piece in pieces[i + 1 :]):
@@ -79,12 +84,20 @@ def value(sentence: str) -> str | None:
   return _first_run(pieces)
 
 
+def _goes_on(pieces: list[Piece], i: int) -> bool:
+  """Whether a sentence goes on to its reasons at this word."""
+  word = pieces[i].text.lower()
+  return word in _REASONS or word == "as" and i > 0 and pieces[i - 1].text.endswith(",")
+
+
 def number(text: str) -> str | None:
   """The number a text states (GSM8K) as a plain numeral; LaTeX that is none as it is; None where there is none."""
   sides = [side for side in _EQUALS.split(text) if side.strip()]
-  for side in reversed(sides):  # '5 = 2 + 3' and '2 + 3 = 5 apples' both state 5
+  for i, side in enumerate(reversed(sides)):  # '5 = 2 + 3' and '2 + 3 = 5 apples' both state 5
     if (plain := _plain(side)) is not None:
       return plain
+    if len(sides) > 1 and not _LATEX.search(side) and (numbers := _numbers(side)):
+      return numbers[-1 if i else 0]  # '20 + 6 = 26 apples are left of 30', 'or 20 = x'
   if len(sides) > 1:
     return number(sides[-1])
   if (stated := value(text)) is None:
@@ -138,6 +151,8 @@ def _pieces(text: str) -> list[Piece]:
   """The words and formulas of a text, in order."""
   pieces, end = [], 0
   for formula in _FORMULA.finditer(text):
+    if formula[0][1:2].isdigit() and _SENTENCE.search(_TEXT_OR_COMMAND.sub(" ", formula[0])):
+      continue  # '$6, which is less than the $7'
     pieces += _words(text[end : formula.start()])
     pieces.append(Piece(formula[0], True))
     end = formula.end()
@@ -147,6 +162,7 @@ def _pieces(text: str) -> list[Piece]:
 def _words(text: str) -> list[Piece]:
   """Text without formulas, cut where white space stands outside of braces."""
   words, depth, word = [], 0, ""
+  text = _LABEL.sub(": ", text)
   for part in re.findall(r"\\\s|\\.|[{}]|\s+|[^\\{}\s]+|\\", text):
     depth += (part == "{") - (part == "}" and depth > 0)
     if part.isspace() and depth == 0:
@@ -175,7 +191,7 @@ def _first_run(pieces: list[Piece]) -> str | None:
       end += 2
     else:
       break
-  unit = [piece.text.strip("().,;") for piece in pieces[end:]]
+  unit = [word for piece in pieces[end:] if (word := piece.text.strip("().,;"))]
   if unit and len(unit) <= _UNIT_WORDS and not any(word.lower() in _NOT_A_UNIT - {"and", "to"} for word in unit):
     # '12 cm', '5 apples left', '2 hours and 30 minutes'
     if unit[0] != "and" and not pieces[end - 1].text.endswith((",", ";", ".")):
