@@ -22,8 +22,8 @@ setuptools.setup(
         "gcsfs",
         "gemma",
         "jax",
-        # Answers are compared by math-verify; the extra names the ANTLR runtime it parses LaTeX with.
-        "math-verify[antlr4_13_2]>=0.9.0",
+        # Answers are read by math-verify's parser; the extra names the ANTLR runtime.
+        "latex2sympy2-extended[antlr4_13_2]>=1.11.0",
         "matplotlib",
         "ml-collections",
         "numpy",

@@ -5,37 +5,43 @@ r"""Verdicts: is the answer of a response equal to the reference?
 1. Extract the answer; a response without one is ungradable, 'no answer'.
 2. Where spelling decides, it does: the same normalised text is correct, and
    two different plain numbers are not. Most grading ends here, in this process.
-3. Else math-verify compares, in processes with limits on time and memory:
+3. Else both are read (`reading`), in processes with limits on time and memory:
    ungradable are 'unparsable', 'timeout', 'out of memory' and 'worker died'.
-4. Every distinct triple (data set, reference, answer) is judged once per `Grader`.
+4. The readings are compared (`equality`), in this process again. Every distinct
+   answer is read once per `Grader`, however many it is compared with.
 
 An answer equal in value is correct in whatever form: `2^{10}` for `1024`, a
 list in any order. Some published graders of MATH want the form too.
 
 `Grader.classes` groups the answers of a problem by the same equality, for
-votes. That equality is no equivalence: it may hold in one direction only, and
-a = b and b = c need not give a = c. So the classes are greedy, and hang on the
-order of the answers:
+votes. That equality is symmetric and still no equivalence: where a part is
+missing, 5 equals 5 cm and 5 m. So the classes are greedy, and hang on the order
+of the answers:
 
-1. Answers of one spelling are one; spellings stand in order of appearance.
+1. Answers of one spelling are one, and so are those of one reading; they stand
+   in order of appearance.
 2. The first without a class opens one. Of the others without a class those
-   join that it equals, as reference or as answer.
-3. Again, until every spelling has a class: it is in that of the earliest
-   opener it equals.
+   join that it equals.
+3. Again, until every answer has a class: it is in that of the earliest opener
+   it equals.
 
-What was ungradable against the reference is compared with nothing: it is equal
-to its own spelling alone, and an answer that runs for ever costs no more time.
+So n answers are read n times, and compared at most n(n - 1)/2 times, in
+microseconds each. What could not be read is equal to its own spelling alone,
+and an answer that runs for ever costs no more time.
 """
 
 import collections
 from collections.abc import Hashable, Iterable, Sequence
 import enum
 import functools
-import itertools
+from fractions import Fraction
+import json
 from typing import NamedTuple
 
 from pav_jax import errors
 from pav_jax.grading import answers
+from pav_jax.grading import boxes
+from pav_jax.grading import equality
 from pav_jax.grading import spelling
 from pav_jax.grading import workers
 
@@ -70,7 +76,7 @@ class Grader:
   """Grades responses; a context manager, whose processes start at the first answer that needs one.
 
   Args:
-    num_workers: processes that compare answers.
+    num_workers: processes that read answers.
     timeout_s: limit per answer, from when a process takes it up.
     memory_bytes: limit on the address space of each process.
   """
@@ -78,7 +84,8 @@ class Grader:
   def __init__(self, num_workers: int = 2, timeout_s: float = 5.0, memory_bytes: int = 4 << 30):
     _check(num_workers, timeout_s)
     self._workers = workers.Workers(num_workers, timeout_s, memory_bytes)
-    self._verdicts: dict[tuple[str, workers.Task], tuple[Verdict, str]] = {}  # by data set; both sides cleaned
+    self._read: dict[str, list | str] = {}  # by cleaned answer: its reading, or one of REASONS
+    self._verdicts: dict[tuple[str, str, str], tuple[Verdict, str]] = {}  # by data set, reference and answer, both cleaned
     self._faults: dict[tuple[str, str], str] = {}  # by data set and reference
     self._cleaned_references: dict[tuple[str, str], str] = {}
 
@@ -100,9 +107,9 @@ class Grader:
     datasets, ended = _per_row(datasets, references), [ended] * len(responses) if isinstance(ended, bool) else ended
     self.require_sound(references, datasets)
     stated = [answers.extract_answer(*row) for row in zip(responses, datasets, map(bool, ended), strict=True)]
-    keys = [(dataset, workers.Task(self._cleaned_references[dataset, reference], answer and _clean(answer, dataset)))
+    keys = [(dataset, self._cleaned_references[dataset, reference], _clean(answer or "", dataset))
             for dataset, reference, answer in zip(datasets, references, stated, strict=True)]
-    self._judge(key for key, answer in zip(keys, stated) if answer is not None)
+    self._judge({key for key, answer in zip(keys, stated) if answer is not None})
     grades = []
     for key, answer in zip(keys, stated):
       verdict, reason = (Verdict.UNGRADABLE, "no answer") if answer is None else self._verdicts[key]
@@ -113,50 +120,67 @@ class Grader:
               problems: Sequence[Hashable]) -> tuple[list[int], collections.Counter]:
     """(the class of each answer among those of its problem, -1 for none; counts of comparisons): see the top of the file.
 
-    problems: which one each grade is of. A pair is two comparisons; those that failed are counted by reason, too.
+    problems: which one each grade is of. Answers that could not be read are counted, by reason.
     """
-    names, cleaned, alone = [], {}, set()
-    for grade, dataset, problem in zip(grades, _per_row(datasets, grades), problems, strict=True):
-      text = "" if grade.answer is None else _clean(grade.answer, dataset)
-      name = None if grade.answer is None else (problem, dataset, spelling.canonical(text) or grade.answer)
+    datasets = _per_row(datasets, grades)
+    cleaned = ["" if grade.answer is None else _clean(grade.answer, dataset) for grade, dataset in zip(grades, datasets)]
+    self._ensure_read({text for text, grade, dataset in zip(cleaned, grades, datasets)
+                       if text and not grade.reason and dataset != "arithmetic"})
+    names, readings, counts = [], {}, collections.Counter()
+    for grade, dataset, problem, text in zip(grades, datasets, problems, cleaned, strict=True):
+      if grade.answer is None:
+        names.append(None)
+        continue
+      found = self._reading(text, dataset) if text and not grade.reason else "ungradable"
+      name = (problem, dataset, spelling.canonical(text) or grade.answer if isinstance(found, str) else json.dumps(found))
       names.append(name)
-      if name is not None:
-        cleaned.setdefault(name, text)
-        if grade.reason or not text:
-          alone.add(name)
-    waiting, class_of, counts = collections.defaultdict(list), {None: -1}, collections.Counter()
-    for name in cleaned:
+      if name not in readings and isinstance(found, str) and not grade.reason and text:
+        counts[f"not compared: {found}"] += 1
+      readings[name] = found
+    waiting, class_of = collections.defaultdict(list), {None: -1}
+    for name in readings:
       waiting[name[:2]].append(name)
-    while waiting:
-      asked = {}  # pair -> its two comparisons
-      for opener, *others in waiting.values():
-        for other in others:
-          if not {opener, other} & alone:
-            both = (cleaned[opener], cleaned[other]), (cleaned[other], cleaned[opener])
-            asked[opener, other] = [(opener[1], workers.Task(*texts)) for texts in both]
-      keys = list(itertools.chain(*asked.values()))
-      self._judge(keys)
-      counts["comparisons of answers"] += len(keys)
-      counts.update(f"comparisons: {self._verdicts[key][1]}" for key in keys if self._verdicts[key][1])
-      number = max(class_of.values()) + 1
-      class_of |= dict.fromkeys((opener for opener, *_ in waiting.values()), number)
-      class_of |= {pair[1]: number for pair, two in asked.items() if any(self._verdicts[key][0] == Verdict.CORRECT for key in two)}
-      left = {group: [name for name in spelt if name not in class_of] for group, spelt in waiting.items()}
-      waiting = {group: spelt for group, spelt in left.items() if spelt}
+    for group in waiting.values():
+      number = 0
+      while group:
+        opener, *others = group
+        comparable = [x for x in others if not isinstance(readings[x], str)] if not isinstance(readings[opener], str) else []
+        counts["comparisons of answers"] += len(comparable)
+        class_of |= {x: number for x in comparable if equality.equal(readings[opener], readings[x])} | {opener: number}
+        group, number = [x for x in others if x not in class_of], number + 1
     return [class_of[name] for name in names], counts
 
-  def _judge(self, keys: Iterable[tuple[str, workers.Task]]) -> None:
+  def _judge(self, keys: set[tuple[str, str, str]]) -> None:
     """Sees to it that `_verdicts` has all of these."""
-    asked = []
-    for dataset, task in set(keys) - self._verdicts.keys():
-      verdict = _decide(task, dataset)
+    undecided = set()
+    for key in keys - self._verdicts.keys():
+      verdict = _decide(*key)
       if verdict is None:
-        asked.append((dataset, task))
+        undecided.add(key)
       else:
-        self._verdicts[dataset, task] = verdict
-    outcomes = self._workers.judge(task for _, task in asked)
-    for dataset, task in asked:
-      self._verdicts[dataset, task] = _verdict(outcomes[task])
+        self._verdicts[key] = verdict
+    self._ensure_read({text for _, *texts in undecided for text in texts})
+    for key in undecided:
+      reference, answer = (self._read[text] for text in key[1:])
+      if isinstance(reference, str) or isinstance(answer, str):
+        self._verdicts[key] = Verdict.UNGRADABLE, answer if isinstance(answer, str) else reference
+      else:
+        self._verdicts[key] = Verdict(equality.equal(reference, answer)), ""
+
+  def _ensure_read(self, texts: set[str]) -> None:
+    """Sees to it that `_read` has all of these; numbers and words need no process."""
+    unread = set()
+    for text in texts - self._read.keys():
+      found = _plain(text)
+      if found is None:
+        unread.add(text)
+      else:
+        self._read[text] = found
+    for text, outcome in self._workers.read(unread).items():
+      self._read[text] = json.loads(outcome) if outcome.startswith("[") else outcome
+
+  def _reading(self, text: str, dataset: str) -> list | str:
+    return self._read[text] if dataset != "arithmetic" else _plain(text) or "unparsable"
 
   def reference_faults(self, references: Sequence[str], datasets: str | Sequence[str]) -> list[str]:
     """For each reference what keeps responses from being compared with it, '' for a sound one."""
@@ -164,19 +188,22 @@ class Grader:
     asked = {}
     for key in set(keys) - self._faults.keys():
       dataset, reference = key
-      answer = _clean(answers.reference_answer(reference, dataset) or "", dataset)
+      stated = answers.reference_answer(reference, dataset) or ""
+      answer = _clean(stated, dataset)
       self._cleaned_references[key] = answer
       if not answer:
-        self._faults[key] = "states no answer"
-      elif spelling.numeral(answer) is not None or dataset == "math" and spelling.is_words(answer):
+        long = len(stated) > _MAX_CHARACTERS
+        self._faults[key] = f"has {len(stated)} characters, more than {_MAX_CHARACTERS}" if long else "states no answer"
+      elif spelling.numeral(answer) is not None or dataset != "arithmetic" and spelling.is_words(answer):
         self._faults[key] = ""
       elif dataset == "arithmetic":
         self._faults[key] = f"is no number: {answer!r}"
       else:
-        asked[key] = workers.Task(answer, None)
-    outcomes = self._workers.judge(asked.values())
-    for key, task in asked.items():
-      self._faults[key] = "" if outcomes[task] == "correct" else f"is {outcomes[task]}: {task.reference!r}"
+        asked[key] = answer
+    self._ensure_read(set(asked.values()))
+    for key, answer in asked.items():
+      found = self._read[answer]
+      self._faults[key] = f"is {found}: {answer!r}" if isinstance(found, str) else ""
     return [self._faults[key] for key in keys]
 
   def require_sound(
@@ -210,20 +237,23 @@ def _clean(answer: str, dataset: str) -> str:
     return answer.strip()  # written by our own generator: no units, no LaTeX
   if len(answer) > _MAX_CHARACTERS:
     return answer if spelling.numeral(answer) is not None else ""
+  if boxes.OR_ELSE in answer:  # of a reference: each for itself
+    return f" {boxes.OR_ELSE} ".join(map(spelling.clean, answer.split(boxes.OR_ELSE)))
   return spelling.clean(answer)
 
 
-def _decide(task: workers.Task, dataset: str) -> tuple[Verdict, str] | None:
-  """The verdict where no worker is needed."""
-  equal = spelling.equal_as_text(*task)
+def _decide(dataset: str, reference: str, answer: str) -> tuple[Verdict, str] | None:
+  """The verdict where spelling decides."""
+  equal = spelling.equal_as_text(reference, answer)
   if equal is not None:
     return Verdict(equal), ""
-  if not task.answer or dataset == "arithmetic" or spelling.is_ambiguous(task.answer):
+  if not answer or dataset == "arithmetic":
     return Verdict.UNGRADABLE, "unparsable"
   return None
 
 
-def _verdict(outcome: str) -> tuple[Verdict, str]:
-  if outcome in ("correct", "incorrect"):
-    return Verdict(outcome == "correct"), ""
-  return Verdict.UNGRADABLE, outcome
+def _plain(text: str) -> list | None:
+  """The reading of a number or of words, which is simple enough for this process."""
+  if (number := spelling.fraction(text)) is not None:
+    return ["number", str(Fraction(*number))]
+  return ["words", spelling.words(text)] if spelling.is_words(text) else None

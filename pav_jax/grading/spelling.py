@@ -1,78 +1,120 @@
-"""One spelling for equal answers, and the questions that spelling decides without mathematics.
+r"""One spelling for equal answers, and the questions that spelling decides without mathematics.
 
 The normalisations are those of the published graders of MATH, and what its
-references were found to need beyond them. Answers come from `answers`, at most
-a few thousand characters long.
+references were found to need beyond them. They change how an answer is set,
+never what it says: units, percent and lists are kept for `units` and `reading`.
+Answers come from `answers`, at most a few thousand characters long.
 """
 
 import re
 
 _LETTERS = str.maketrans({
-    "\u2212": "-", "\u2013": "-", "π": r"\pi ", "∞": r"\infty ", "√": r"\sqrt ", "∪": r"\cup ",
-    "°": "", "×": r"\times ", "·": r"\cdot ", "≤": r"\le ", "≥": r"\ge ", "\x00": "",
+    "\u2212": "-", "\u2013": "-", "π": r"\pi ", "∞": r"\infty ", "√": r"\sqrt ", "∪": r"\cup ", "∅": r"\emptyset ",
+    "°": r"^\circ ",
+    "×": r"\times ", "·": r"\cdot ", "÷": r"\div ", "±": r"\pm ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ",
+    "∈": r"\in ",
+    "⟨": r"\langle ", "⟩": r"\rangle ", "²": "^2", "³": "^3", "½": r"\frac{1}{2}", "％": "%", "…": r"\ldots ",
+    "⁄": "/", "′": "'", "θ": r"\theta ", "\x00": "", "\u200b": "",
 })  # fmt: skip
+# A letter that no keyboard has stands for a dollar that is money, so that the others can go as signs of formulas.
+DOLLAR = "\uff04"
 # In this order; each is one published normalisation of MATH answers or a gap found in its references.
 _REWRITES = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
-        (r",\s*\\!\s*(?=\d{3})|\{,\}(?=\d{3})", ""),  # thousands: '11,\! 111'
+        (r"(?<!\\)\\\$", DOLLAR),
+        (r"^[^$]*\$(?=\d)(?=[^$]*$)", lambda match: match[0][:-1] + DOLLAR),  # the only one: '$50'
+        (r"(?<=\d),\s*\\!\s*(?=\d{3})|(?<=\d)\s?\{,\s?\}\s?(?=\d{3})|(?<=\d)\\[,!](?=\d{3}(?!\d))", ""),  # thousands: '11,\! 111'
         (r"^\s*\\approx(?![a-zA-Z])", " "),
-        (r"(?<!\\)\\[!,;: ]|~|\\q?quad\b|\\displaystyle\b|\\phantom\b\s*(?:\{[^{}]*\}|.)", " "),
-        (r"(?<!\\)\\[()\[\]]|\\?\$", " "),  # math delimiters and dollars
-        (r"\\(?:left|right|[bB]igg?[lr]?)(?![a-zA-Z])\.?", " "),
+        (r"\\phantom\s*(?:\{[^{}]*\}|[^{}\\\s])|\\(?:hspace|vspace|label|tag)\b\*?\s*\{[^{}]*\}", " "),
+        (r"(?<!\\)\\[!,;: ]|~|\\q?quad\b", " "),
+        (r"\\(?:displaystyle|textstyle|scriptstyle|limits|nolimits|hfill|newline|bf|rm|it)(?![a-zA-Z])", " "),
+        (r"(?<!\\)\\[()\[\]]|\$", " "),  # signs of formulas
+        (r"\\(?:left|right|[bB]igg?[lrm]?)(?![a-zA-Z])\s*\.?", " "),
+        (r"^[\s&]+|(?:\\\\\s*)+$", ""),
         (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
-        (r"\\(?:leq|leqslant)(?![a-zA-Z])", r"\\le"),
-        (r"\\(?:geq|geqslant)(?![a-zA-Z])", r"\\ge"),
+        (r"\\[dt]binom(?![a-zA-Z])", r"\\binom"),
+        (r"\\(?:leq|leqslant|leqq)(?![a-zA-Z])", r"\\le"),
+        (r"\\(?:geq|geqslant|geqq)(?![a-zA-Z])", r"\\ge"),
+        (r"<=(?!=)", r"\\le "),
+        (r">=(?!=)", r"\\ge "),
+        (r"!=", r"\\ne "),
+        (r"(?<![a-zA-Z\\])inf(?![a-zA-Z])", r"\\infty "),
+        (r"(?<=[)\]])\s*U\s*(?=[(\[])", r"\\cup "),
+        (r"\\lt(?![a-zA-Z])", "<"),
+        (r"\\gt(?![a-zA-Z])", ">"),
+        (r"\\(?:neq|not\s*=)(?![a-zA-Z])", r"\\ne"),
         (r"\\lbrace(?![a-zA-Z])", r"\\{"),
         (r"\\rbrace(?![a-zA-Z])", r"\\}"),
-        (r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))|\\degree(?![a-zA-Z])", " "),
-        (r"\s*\\?%", r"\\%"),
-        (r"\\(?:mbox|textbf|textrm|textit|mathrm|mathbf|mathit|mathsf|operatorname)\s*\{", r"\\text{"),
-        (r"\\text\s*\{[,\s]*(?:and|or)[,\s]*\}|(?<=\d)\s+(?:and|or)\s+(?=-?\d)", ","),
+        (r"\\lbrack(?![a-zA-Z])", "["),
+        (r"\\rbrack(?![a-zA-Z])", "]"),
+        (r"\\[lr]?[vV]ert(?![a-zA-Z])", "|"),
+        (r"\\(?:varnothing|oslash)(?![a-zA-Z])|\\\{\s*\\\}", r"\\emptyset"),
+        (r"\^\s*\{?\s*\\circ(?![a-zA-Z])\s*\}?|\\degree(?![a-zA-Z])|\\textdegree(?![a-zA-Z])", r"^\\circ "),
+        (r"\s?\\?%", r"\\%"),
+        (r"\\(?:textcolor|colorbox)\s*\{[^{}]*\}|\\color\s*\{[^{}]*\}", ""),
+        (r"\\(?:mathrm|operatorname|text|mathit)\s*\{\s*([ie])\s*\}", r"\1"),
+        (r"(?<![\d}/])(?<![\d}/] )\\(?:mathrm|text)\s*\{\s*([a-zA-Z])\s*\}", r"\1"),
+        (r"\\(?:[mh]box|text(?:normal|bf|rm|it|sf|tt|up|sc)|emph|mathrm|operatorname)\s*\*?\s*\{", r"\\text{"),
+        (r"\\(?:mathbf|boldsymbol|bm|mathit|mathsf|mathcal|mathnormal|boxed|fbox|underline)\s*\{([^{}]*)\}", r" \1 "),
+        (r"\\text\s*\{\s*\}", ""),
+        (r"\\text\s*\{\s*(\(?[A-H]\)?(?:\s*,\s*\(?[A-H]\)?)+)\s*\}", r"\1"),
+        (r"\\text\s*\{[,\s]*and[,\s]*\}|(?<=[\s\d)}\]])and(?=[\s\\(-])(?![^{}]*\})", ","),
+        (r"\\text\s*\{[,\s]*or[,\s]*\}|(?<=[\s\d)}\]])or(?=[\s\\(-])(?![^{}]*\})|\\(?:lor|vee)(?![a-zA-Z])", r"\\text{or}"),
         (r",\s*,", ","),
+        (r",\s*\\text\{or\}", r"\\text{or}"),
         (r"\\text\s*\{\s*(-?[\d.,]+)\s*\}|\\text\s*\{(\w+)\}(?=\s*_)", r"\1\2"),
-        (r"(?<=\d)_\{?10\}?$", ""),
+        (r"\\text\s*\{\s*(-?[\d.,]+)\s+([a-zA-Z ]+)\}$", r"\1\\text{ \2}"),  # '\text{24 cm}'
+        (r",?\s*\(?[knm]\s*\\in\s*\\mathbb\s*\{?[ZN]\}?\)?\s*$", ""),  # what counts the solutions
+        (r"\\log_\{?e\}?(?![a-zA-Z])", r"\\ln "),
+        (r"_\s*\\text\s*\{\s*(?:ten|base 10)\s*\}\s*$|(?<=[\d)])_\{?10\}?\s*$", ""),
         # '\frac12', '\frac1{72}', '\frac{625}4', '\frac\pi 2', '\sqrt3'
-        (r"\\frac\s*(\d|\\pi(?![a-zA-Z]))", r"\\frac{\1}"),
+        (r"\\frac\s*(\d|[a-zA-Z]|\\pi(?![a-zA-Z]))", r"\\frac{\1}"),
         (r"(\\frac\s*\{[^{}]*\})\s*([\da-zA-Z]|\\pi(?![a-zA-Z]))", r"\1{\2}"),
-        (r"\\sqrt\s*(\d)", r"\\sqrt{\1}"),
+        (r"\\binom\s*(\w)\s*(\w)", r"\\binom{\1}{\2}"),
+        (r"\\sqrt\s*(\d|[a-zA-Z])", r"\\sqrt{\1}"),
+        (r"(?:(?<![a-zA-Z\\])|\\)sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
+        (r"(?<=\d)\s*[xX]\s*(?=10\s*\^)", r"\\times "),
+        (r"(?<![a-zA-Z\\])(pi|sin|cos|tan|ln|log|infinity)(?![a-zA-Z])", r"\\\1 "),
+        (r"\\infinity(?![a-zA-Z])", r"\\infty"),
+        (r"(?<=[\da-zA-Z)}])\*\*(?=[\d({-])", "^"),
         (r"([_^])\{\s*(\w)\s*\}", r"\1\2"),
         (r"(?<![\d.}])(\d+)\s+(\d+)\s*/\s*(\d+)(?![\d.])", r"\1\\frac{\2}{\3}"),  # '6 3/4'
     )
 )
-# A unit behind a number is no part of the value, but 'million' and 'p.m.' are.
-_UNIT = re.compile(
-    r"(?:(?<=[\d})])|(?<=\\pi))\s*(?:\\text\s*\{(?P<text>[^{}]*)\}"
-    r"|(?<=\s)(?P<word>(?:[cmk]?m|k?g|ft|in|mi|mph|lbs?|days?|[a-zA-Z]{4,})(?:[ /][a-zA-Z]+)*))"
-    r"(?:\s*\^\s*\{?\d\}?)?$"
-)
-_VALUE_WORDS = re.compile(r"illion|thousand|hundred|dozen|\b(?:[ap]\.?\s?m|and|or)\b|\d", re.IGNORECASE)
-_THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:(?:,\d{3})+|(?: \d{3})+)(?!\d|,|\s*\d)")
+_MARKDOWN = re.compile(r"\*\*(?=[^\s*])([^*]*)\*\*|__(?=[^\s_])([^_]*)__|`+([^`]*)`+")
+_REPEATING = re.compile(r"(\d{0,20}+)\.(\d{0,20})(?:\\(?:overline|bar)\s*\{?(\d{1,20})\}?|(?:\((\d{1,20})\)))", re.ASCII)
+_DOTTED = re.compile(r"^(-?\d{0,20})\.(\d{0,12}?)(\d{1,6}?)\3{2,}\d{0,5}(?:\.\.\.|\\[lc]?dots)$", re.ASCII)
+_THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:(?:,\d{3})+|(?: \d{3})+)(?:\.\d+)?")
 _NUMERAL = re.compile(r"([-+]?)(\d*+)(?:\.(\d*+))?", re.ASCII)
-_REPEATING = re.compile(r"(\d{0,20}+)\.(\d{0,20})\\(?:overline|bar)\s*\{?(\d{1,20})\}?", re.ASCII)
-_BASED = re.compile(r"\(?(-?[\w.]+)\)?_\{?(\d+)\}?")
+_FRACTION = re.compile(r"([-+]?)(?:\\frac\{(-?\d{1,40})\}\{(\d{1,40})\}|(\d{1,40})\s?/\s?(\d{1,40}))", re.ASCII)
 _SIDE_BY_SIDE = re.compile(r"(?<![\d_^.])\d++(?:\.\d+)?\s+[\d.]")
 _MEANINGLESS = re.compile(r"\\%|(?<!\d)\s+|\s+(?!\d)")
 _EDGES = ",;: "
 _WORDS = re.compile(r"\(?\s*\\text\s*\{[^{}\w]*\w[^{}]*\}\s*\)?")
+_PLAIN_WORDS = re.compile(r"\(?[a-zA-Z](?:[a-zA-Z]|[ .'-](?=[a-zA-Z])){3,}\)?")
+_PLURAL = re.compile(r"(?<=[a-z]{3})s(?![a-z])")
+_TIME = re.compile(r"\d:\d\d")
+CHOICE_AND_VALUE = re.compile(r"(?:\\text\s*\{)?\s*\(?([A-H])\)\s*\}?\s*[:.]?\s*((?<![A-H])[^\s}].*)")
+_CHOICE = re.compile(r"^(?:option|choice|answer)(?=[a-h]$)")
 
 
-def _fraction(match: re.Match) -> str:
-  whole, fixed, repeated = match.groups(default="")
+def _repeating(match: re.Match) -> str:
+  whole, fixed, repeated = match[1], match[2], match[3] or match[4]
   numerator = int(whole + fixed + repeated) - int(whole + fixed or "0")
   return rf"\frac{{{numerator}}}{{{(10 ** len(repeated) - 1) * 10 ** len(fixed)}}}"
 
 
 def clean(answer: str) -> str:
-  """An answer as LaTeX that math-verify reads: without layout, units, dollars and degrees."""
-  text = answer.translate(_LETTERS)
+  """An answer as plain LaTeX: without layout, styles, and signs of formulas."""
+  text = _MARKDOWN.sub(lambda match: next(filter(None, match.groups()), ""), answer).translate(_LETTERS)
   for pattern, replacement in _REWRITES:
     text = pattern.sub(replacement, text)
   text = " ".join(text.split()).strip(_EDGES).rstrip("." + _EDGES)  # '.5' keeps its point
-  text = _REPEATING.sub(_fraction, text)
-  unit = _UNIT.search(text)
-  if unit and not _VALUE_WORDS.search(unit["text"] or unit["word"] or ""):
-    text = text[: unit.start()]
+  if dotted := _DOTTED.fullmatch(answer.strip(" $")):
+    sign, whole = ("-", dotted[1][1:]) if dotted[1].startswith("-") else ("", dotted[1])
+    text = rf"{sign}{whole}.{dotted[2]}\overline{{{dotted[3]}}}"
+  text = _REPEATING.sub(_repeating, text)
   if _THOUSANDS.fullmatch(text):
     text = text.replace(",", "").replace(" ", "")
   return text.rstrip("." + _EDGES)
@@ -88,36 +130,43 @@ def numeral(text: str) -> str | None:
   return ("-" if sign == "-" and value != "0" else "") + value
 
 
+def fraction(text: str) -> tuple[int, int] | None:
+  r"""(numerator, denominator) of a plain decimal of up to 40 digits, of '3/4' and of '-\frac{3}{4}'; None for anything else."""
+  if (decimal := numeral(text)) is not None:
+    whole, _, decimals = decimal.partition(".")
+    return (int(whole + decimals), 10 ** len(decimals)) if len(decimal) <= 40 else None
+  match = _FRACTION.fullmatch(text)
+  if not match or not int(match[3] or match[5]):
+    return None
+  return int(match[1] + "1") * int(match[2] or match[4]), int(match[3] or match[5])
+
+
+def thousands(text: str) -> str:
+  """A numeral without its separators of thousands; anything else as it is."""
+  return text.replace(",", "").replace(" ", "") if _THOUSANDS.fullmatch(text) else text
+
+
 def canonical(cleaned: str) -> str:
   r"""One spelling for cleaned answers that differ in nothing but spaces, `\%` and zeros: equal ones are equal."""
   return numeral(spelling := _MEANINGLESS.sub("", cleaned)) or spelling
 
 
 def equal_as_text(reference: str, answer: str) -> bool | None:
-  r"""Whether two cleaned answers are equal, where their spelling decides; None where mathematics must.
-
-  Decides what math-verify gets wrong: it ignores the base of `21_8`, adds the
-  numbers in `3 4`, takes words for products of letters and lists for sets.
-  """
+  r"""Whether two cleaned answers are equal, where their spelling decides; None where mathematics must."""
   if canonical(reference) == canonical(answer):
     return True
   numerals = numeral(reference), numeral(answer)
   if None not in numerals:
     return numerals[0] == numerals[1]
-  if _WORDS.fullmatch(reference) or _WORDS.fullmatch(answer):
-    return _letters(reference) == _letters(answer)
-  bases = _BASED.fullmatch(reference), _BASED.fullmatch(answer)
-  if any(bases):
-    return all(bases) and canonical(bases[0][1]) == canonical(bases[1][1]) and bases[0][2] == bases[1][2]
-  lengths = _list_length(reference), _list_length(answer)
-  if min(lengths) > 1 and lengths[0] != lengths[1] and r"\pm" not in reference + answer:
-    return False
+  both = reference, answer
+  if any(map(is_words, both)) and not any(map(CHOICE_AND_VALUE.fullmatch, both)):
+    return words(reference) == words(answer)
   return None
 
 
 def is_words(cleaned: str) -> bool:
-  r"""Whether a cleaned answer is text, such as '\text{(A)}' or '\text{even}'."""
-  return bool(_WORDS.fullmatch(cleaned))
+  r"""Whether a cleaned answer is text, such as '\text{(A)}' or 'even'."""
+  return bool(_WORDS.fullmatch(cleaned) and not _TIME.search(cleaned) or _PLAIN_WORDS.fullmatch(cleaned))
 
 
 def is_ambiguous(cleaned: str) -> bool:
@@ -125,13 +174,7 @@ def is_ambiguous(cleaned: str) -> bool:
   return bool(_SIDE_BY_SIDE.search(cleaned))
 
 
-def _letters(cleaned: str) -> str:
-  return re.sub(r"\\text|[\s.(){}]", "", cleaned).lower()
-
-
-def _list_length(cleaned: str) -> int:
-  depth, length = 0, 1
-  for character in cleaned:
-    depth += (character in "([{") - (character in ")]}")
-    length += character in ",;" and depth == 0
-  return length
+def words(cleaned: str) -> str:
+  """Letters and digits of words: '(A)' is 'a', as are 'A' and 'option A'."""
+  text = _PLURAL.sub("", cleaned.lower())
+  return _CHOICE.sub("", re.sub(r"\\text|[\s.(){}'*-]", "", text))

@@ -1,4 +1,4 @@
-"""A pool of `comparison` processes: tasks in, one word each out, whatever the tasks do to the processes."""
+"""A pool of `comparison` processes: texts in, readings out, whatever the texts do to the processes."""
 
 import collections
 from collections.abc import Iterable
@@ -9,7 +9,6 @@ import pathlib
 import signal
 import subprocess
 import sys
-from typing import NamedTuple
 
 from pav_jax.grading import comparison
 
@@ -17,13 +16,8 @@ _CHUNK = 32
 _PACKAGE_ROOT = pathlib.Path(__file__).parents[2]
 
 
-class Task(NamedTuple):
-  reference: str
-  answer: str | None  # None asks whether the reference parses
-
-
 class Workers:
-  """Judges tasks; processes start when the first task comes and are replaced when they die."""
+  """Reads answers; processes start when the first text comes and are replaced when they die."""
 
   def __init__(self, num_workers: int, timeout_s: float, memory_bytes: int):
     self._num_workers, self._timeout_s, self._memory_bytes = num_workers, timeout_s, memory_bytes
@@ -33,10 +27,9 @@ class Workers:
     while self._workers:
       self._workers.pop().kill()
 
-  def judge(self, tasks: Iterable[Task]) -> dict[Task, str]:
-    """'correct', 'incorrect', 'unparsable', 'timeout', 'out of memory' or 'worker died' for each."""
-    # By reference, so that a worker parses each once.
-    queue = collections.deque(sorted(set(tasks), key=lambda task: (task.reference, task.answer or "")))
+  def read(self, texts: Iterable[str]) -> dict[str, str]:
+    """For each a reading as JSON, or 'unparsable', 'timeout', 'out of memory' or 'worker died'."""
+    queue = collections.deque(sorted(set(texts)))
     size = max(1, min(_CHUNK, len(queue) // (4 * self._num_workers)))
     outcomes, deaths = {}, collections.Counter()
     try:
@@ -52,19 +45,19 @@ class Workers:
           outcome = worker.receive()
           if not outcome:
             continue
-          task = worker.pending.popleft()
+          text = worker.pending.popleft()
           if outcome in ("timeout", "worker died"):
             queue.extendleft(reversed(worker.pending))  # the dead took its chunk along
             worker.pending.clear()
           if not worker.alive:
             self._workers.remove(worker)
             worker.kill()
-          # Others can kill a worker too, a kernel short of memory for one: a task gets a second chance.
-          deaths[task] += outcome == "worker died"
-          if outcome == "worker died" and deaths[task] == 1:
-            queue.append(task)
+          # Others can kill a worker too, a kernel short of memory for one: a text gets a second chance.
+          deaths[text] += outcome == "worker died"
+          if outcome == "worker died" and deaths[text] == 1:
+            queue.append(text)
           else:
-            outcomes[task] = outcome
+            outcomes[text] = outcome
     except BaseException:
       self.close()  # Ctrl-C: answers still on their way must not be taken for those of the next call
       raise
@@ -72,10 +65,10 @@ class Workers:
 
 
 class _Worker:
-  """One `comparison` process and the tasks it has not answered, in the order sent."""
+  """One `comparison` process and the texts it has not answered, in the order sent."""
 
   def __init__(self, timeout_s: float, memory_bytes: int):
-    self.pending: collections.deque[Task] = collections.deque()
+    self.pending: collections.deque[str] = collections.deque()
     self.alive, self._ready = True, False
     self.connection, theirs = Pipe()
     path = os.pathsep.join(filter(None, [str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH")]))
@@ -91,15 +84,15 @@ class _Worker:
     )
     theirs.close()
 
-  def send(self, tasks: list[Task]) -> None:
-    self.pending.extend(tasks)
+  def send(self, texts: list[str]) -> None:
+    self.pending.extend(texts)
     try:
-      self.connection.send_bytes(json.dumps(tasks).encode())
+      self.connection.send_bytes(json.dumps(texts).encode())
     except OSError:
       pass  # dead; `receive` says so
 
   def receive(self) -> str | None:
-    """The outcome of the first pending task; None for the sign that the process has started."""
+    """The outcome of the first pending text; None for the sign that the process has started."""
     try:
       message = self.connection.recv_bytes()
     except (EOFError, OSError):

@@ -19,6 +19,7 @@ from etils import epath
 
 from pav_jax.errors import UserError
 from pav_jax.grading import answers
+from pav_jax.grading import boxes
 from pav_jax.problems.fields import Bad
 from pav_jax.problems.fields import decode_object
 from pav_jax.problems.fields import text
@@ -149,23 +150,6 @@ def read_prm800k(math_path: str | os.PathLike, test_path: str | os.PathLike, spl
   yield from (row for name, row in by_name.items() if name not in held_out)
 
 
-def last_boxed(text: str) -> str | None:
-  r"""What the last `\boxed{...}` (`\fbox{...}`, `\boxed 5`) holds; None without one, or if it never closes."""
-  begin = max(text.rfind(r"\boxed"), text.rfind(r"\fbox"))
-  if begin < 0:
-    return None
-  rest = text[begin:].removeprefix(r"\boxed").removeprefix(r"\fbox").lstrip()
-  if not rest.startswith("{"):
-    return re.split(r"[$\n]", rest, maxsplit=1)[0].strip()
-  depth = 0
-  # An escaped brace is a character of the answer, not a bracket.
-  for match in re.finditer(r"\\.|[{}]", rest, re.DOTALL):
-    depth += {"{": 1, "}": -1}.get(match[0], 0)
-    if depth == 0 and match[0] == "}":
-      return rest[1:match.start()].strip()
-  return None
-
-
 def stated_answer(solution: str, family: str) -> str | None:
   r"""The answer that a solution marks: in a box, behind `####` or 'The answer is'; None where it only ends in a number or formula."""
   marked = family == "arithmetic" or _MARK.search(solution)
@@ -202,7 +186,8 @@ def _math_rows(path, splits: tuple[str, ...]) -> Rows:
       seen.add(name)
       fields = decode_object(content)
       question, solution = text(fields, "problem"), text(fields, "solution")
-      answer = last_boxed(solution)
+      stated = boxes.boxed(solution)
+      answer = None if stated.cut_off else stated.content
       if not answer:
         raise Bad("answer", r"no \boxed{} in the solution" if answer is None else r"the last \boxed{} is empty")
       yield Problem(f"math/{name}", "math", question, solution, answer)

@@ -58,7 +58,7 @@ def test_samples_are_graded_once_and_keep_every_reading(stage):
     stated = [text.rpartition("#### ")[2][:1] if "####" in text else "" for text in texts]
     assert [a == -1 for a in answer_n] == [not s for s in stated] and len(set(stated)) == 3
     assert len(set(zip(answer_n, stated))) == 3 and len(set(zip(right_n, stated))) == 3
-  assert counts["comparisons of answers"] == 2 * 2
+  assert counts["comparisons of answers"] == 2 * 1
   # Verifier's scores and readings, from what was recorded: Q at the end is that of the last step's reward with alpha = 0.
   readings = {how: arrays[f"pav_{how}_pn"] for how in best_of_n.RERANKS}
   np.testing.assert_array_equal(arrays["pav_pn"], readings[run.config.search.pav_rerank])
