@@ -9,8 +9,7 @@ so that neither 3.14 nor 3.141593 is π. The conventions, both ways round:
 - a pair in brackets is an interval where the other is one, or an inequality;
 - a unit that is missing is no fault, two that differ are (`units`);
 - 75 % equals 75 and .75;
-- a ratio 1:2 equals 2:4 and the fraction 1/2, a time of day only itself;
-- a number with its base equals itself and, in base ten, nothing.
+- a ratio 1:2 equals 2:4 and the fraction 1/2, a time of day only itself, a.m. or p.m. may be missing;
 
 It is no equivalence where a part is missing: 5 equals 5 cm and 5 m.
 """
@@ -194,7 +193,7 @@ def _quantities(a: list, b: list) -> bool:
     return equal(_times_factor(value, Fraction(factor)), _times_factor(b[1], Fraction(b[2])))
   if dimensions == [["degree", 1]] and equal(_times_factor(value, _PI / 180), b):
     return True
-  return b[0] not in ("percent", "ratio", "time", "base") and equal(value, b)
+  return b[0] not in ("percent", "ratio", "time") and equal(value, b)
 
 
 def _choices(a: list, b: list) -> bool:
@@ -241,19 +240,16 @@ def _ratios(a: list, b: list) -> bool:
 def _times(a: list, b: list) -> bool:
   if b[0] != "time":
     return False
-  if bool(a[4]) != bool(b[4]):  # 16:30 is 4:30 p.m.; 4:30 may be either half of the day
+  if bool(a[4]) != bool(b[4]):  # 16:30 is 4:30 p.m.; 4:30 has the half of the day missing, as a number its unit
     plain, halved = (b, a) if a[4] else (a, b)
-    return plain[1] > 12 and plain[1:4] == [halved[1] % 12 + 12 * (halved[4] == "p"), *halved[2:4]]
+    hours = halved[1], halved[1] % 12 + 12 * (halved[4] == "p")
+    return plain[1] in hours and plain[2:4] == halved[2:4]
   return a[1:] == b[1:]
-
-
-def _bases(a: list, b: list) -> bool:
-  return b[0] == "base" and a[1:3] == b[1:3]
 
 
 _COMPARE = {
     "number": _numbers, "decimal": _numbers, "function": _functions, "words": lambda a, b: a == b, "huge": lambda a, b: a == b,
     "list": _lists, "set": _sets, "tuple": _tuples, "bracket": _brackets, "intervals": _intervals, "matrix": _matrices,
     "named": _named, "equation": _equations, "inequality": _inequalities, "quantity": _quantities, "percent": _percents,
-    "ratio": _ratios, "choice": _choices, "time": _times, "base": _bases,
+    "ratio": _ratios, "choice": _choices, "time": _times,
 }  # fmt: skip

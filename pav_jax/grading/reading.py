@@ -19,7 +19,7 @@ sets, intervals, matrices, relations, units) and gives what is left to
   ["inequality", strict, zero]     left < right; the same
   ["quantity", reading, factor, dimensions, nouns]   5 cm, factor 1/100
   ["percent", reading]
-  ["ratio", items]  ["time", h, m, s, half]  ["base", digits, base]
+  ["ratio", items]  ["time", h, m, s, half]
   ["choice", letter, reading]      '(B) 10'
   ["either", items]                a reference that accepts each of them
 
@@ -313,7 +313,7 @@ def _special(text: str) -> list | None:
     try:
       if not 2 <= base <= 36 or not any(x.isdigit() for x in match[1]):
         return None
-      return ["base", match[1].lower().lstrip("0") or "0", base, str(int(match[1], base))]
+      return ["number", str(int(match[1], base))]
     except ValueError:
       return None
   return None
