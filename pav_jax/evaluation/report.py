@@ -128,7 +128,8 @@ def curves(run: Run) -> dict[str, list[dict]]:
 
 def draw(report: dict, curves_of: dict[str, list[dict]]) -> dict[str, str]:
   """All figures, by name."""
-  found = {x: figures.accuracy_figure(report["search"], x) for x in ("n", "flops")}
+  lines = [row for row in report["search"] if not tables.is_choice(row["method"])]
+  found = {x: figures.accuracy_figure(lines, x) for x in ("n", "flops")}
   if curves_of:
     found["curves"] = figures.curves_figure(curves_of)
   if report["diagnostics"].get("calibration"):

@@ -35,6 +35,10 @@ _NAMES = {
     **{f"pav_{how}_best_of_n": f"PAV best-of-N by the {how} reward" for how in best_of_n.RERANKS}}
 
 
+# Of a beam: what is taken of all that it has finished, if not the one with the highest Q^pi.
+_SUFFIXES = {"_pass": "any finished", "_by_effective": "chosen by the effective reward", "_by_prover": "chosen by the prover's Q"}
+
+
 class Samples(NamedTuple):
   """max_n independent samples per seed and problem; answers equal where they say the same, -1 for none."""
 
@@ -85,18 +89,23 @@ class Cell(NamedTuple):
 
 def name_of(method: str, n: int | None = None) -> str:
   """What people call it: 'ORM best-of-12', 'PAV beam of 4'; without n as the legend of a figure."""
-  oracle = method.endswith("_pass")
-  base = method.removesuffix("_pass")
+  suffix = next((suffix for suffix in _SUFFIXES if method.endswith(suffix)), "")
+  base = method.removesuffix(suffix)
   kind = base.removeprefix("pav_beam_")
   name = _NAMES.get(base) or (f"PAV beam ({kind})" if kind != base else base)
   if n is not None:
     name = f"{name} of {n}" if "beam" in base else name.replace("N", str(n))
-  return f"{name}, any finished" if oracle else name
+  return f"{name}, {_SUFFIXES[suffix]}" if suffix else name
 
 
 def is_oracle(method: str) -> bool:
   """Whether it needs the reference answer to choose: a bound, no method one could use."""
   return method == "pass_at_n" or method.endswith("_pass")
+
+
+def is_choice(method: str) -> bool:
+  """Whether it is the search of another method with another final choice."""
+  return method.endswith(("_by_effective", "_by_prover"))
 
 
 def samples_of(arrays: Mapping[str, np.ndarray]) -> Samples:
@@ -116,7 +125,8 @@ def samples_of(arrays: Mapping[str, np.ndarray]) -> Samples:
 
 
 def beam_cells(arrays: Mapping[str, np.ndarray]) -> list[Cell]:
-  """The records of search/beams: a cell per method and width, and METHOD_pass, the oracle over what it finished."""
+  """The records of search/beams: a cell per method and width, and for each METHOD_pass, the oracle over what it finished, and
+  METHOD_by_effective and METHOD_by_prover, other final choices of the same search. Runs from before these do without."""
   found, method_p, width_p = [], arrays["method_p"].astype(str), arrays["width_p"]
   for method in dict.fromkeys(method_p.tolist()):
     for width in np.unique(width_p[method_p == method]).tolist():
@@ -125,7 +135,9 @@ def beam_cells(arrays: Mapping[str, np.ndarray]) -> list[Cell]:
       seeds = len(np.unique(arrays["seed_p"][index]))
       costs = Costs(*(float(arrays[key][index].mean()) for key in (
           "prompt_p", "generated_p", "scored_p", "policy_flops_p", "verifier_flops_p")))
-      for suffix, key in (("", "right_p"), ("_pass", "passed_p")):
+      prover = str(arrays["prover_p"][index[0]]) if "prover_p" in arrays else ""
+      choices = [("_by_effective", "right_by_effective_p")] * bool(prover) + [("_by_prover", "right_by_prover_p")] * (prover == "q")
+      for suffix, key in (("", "right_p"), ("_pass", "passed_p"), *choices):
         found.append(Cell(method + suffix, width, arrays[key][index].reshape(seeds, -1).T.astype(float), costs))
   return found
 
@@ -214,7 +226,7 @@ class Search:
 
   def pav_beams(self) -> list[tuple[str, int]]:
     """(method, width) of every PAV beam."""
-    return [(m, n) for m, n in self.beams if m.startswith("pav_beam") and not is_oracle(m)]
+    return [(m, n) for m, n in self.beams if m.startswith("pav_beam") and not m.endswith(tuple(_SUFFIXES))]
 
   def difference(self, first: tuple[str, int], second: tuple[str, int]) -> dict:
     """Accuracy of the first less that of the second on the same problems, with its interval."""

@@ -8,7 +8,8 @@
   5. A kept candidate that has answered leaves the beam for good, and its place
      with it; so does one out of tokens. Go on until no place is left, at most
      `max_rounds` times.
-  6. The answer is the finished candidate with the highest Q^pi.
+  6. The answer is the finished candidate with the highest Q^pi. What each finished
+     one got besides is kept, for other final choices (`chosen`).
 
 alpha = 0 is the beam by Q^pi alone. An item is a lane of the engine: policy and
 verifiers hold its prefix once for its C candidates, and a chosen candidate's
@@ -57,7 +58,9 @@ class Player(NamedTuple):
 class Found(NamedTuple):
   """Per problem and seed: the chosen response's tokens and length (0: none finished), its Q, and the cost.
 
-  pool_*: all finished candidates, for Pass@N of the beam; length 0 where there is none.
+  pool_*: all finished candidates, for Pass@N of the beam and other choices;
+  length 0 where there is none. pool_score_pk: the effective reward of the last
+  step; pool_raw_pkv: the sigmoids of the verifiers' scores at its end; -1 where there is none.
   """
 
   token_pt: np.ndarray
@@ -65,6 +68,8 @@ class Found(NamedTuple):
   q_p: np.ndarray
   pool_token_pkt: np.ndarray
   pool_length_pk: np.ndarray
+  pool_score_pk: np.ndarray
+  pool_raw_pkv: np.ndarray
   rounds: int
   cost: ledger.Cost
 
@@ -78,6 +83,24 @@ def step_advantages(raw_rv: np.ndarray, parent_rv: np.ndarray, prover: Prover) -
     return 2 * raw_rv[:, 1] - 1
   q_mu = (lambda x_rv: x_rv[:, 1]) if prover.kind == "q" else (lambda x_rv: equations.best_of_k(x_rv[:, 0], prover.k))
   return equations.advantages(np.stack([q_mu(parent_rv), q_mu(raw_rv)], axis=1))[:, 0]
+
+
+class Finished(NamedTuple):
+  """A candidate that has answered: its response, the effective reward of its last step, the verifiers' sigmoids at its end."""
+
+  token_t: np.ndarray
+  score: float
+  raw_v: np.ndarray
+
+
+CHOICES = ("q", "effective", "prover")
+
+
+def chosen(found: Found, by: str) -> np.ndarray:
+  """int (p,): which of the pool a final choice takes: by Q^pi ('q', what the beam answers), by the effective reward of
+  the last step, or by the prover's Q^mu ('prover', where a second verifier says it); 0 where nothing finished."""
+  score_pk = {"q": found.pool_raw_pkv[..., 0], "effective": found.pool_score_pk, "prover": found.pool_raw_pkv[..., -1]}[by]
+  return np.where(found.pool_length_pk > 0, score_pk, -np.inf).argmax(axis=1)
 
 
 def candidate_scores(raw_rv: np.ndarray, parent_rv: np.ndarray, prover: Prover, alpha: float) -> np.ndarray:
@@ -194,7 +217,7 @@ def search(policy: Player, verifiers: list[Player], prompt_pt: np.ndarray, promp
              ledger.prompts(policy.network.flops, prompt_length_p, verifier=False))
   items = Items(np.full(lanes, -1), np.zeros((lanes, max_new), np.int32), np.zeros(lanes, np.int32), np.zeros(lanes, np.int32),
                 np.zeros((lanes, len(verifiers)), np.float32))
-  pool = [[] for _ in range(count)]  # finished: (Q, tokens)
+  pool: list[list[Finished]] = [[] for _ in range(count)]
   round_p = np.zeros(count, int)
   prefixes = [engine.blanks(n, w, sources=lanes, width=slots, mesh=mesh) for n, w in zip(networks, params)]
   at_once = -(-own // (4 * width))  # beams that begin together on a part: one prefill of so many prompts
@@ -243,12 +266,12 @@ def search(policy: Player, verifiers: list[Player], prompt_pt: np.ndarray, promp
     token_rt, length_r = _joined(each(items.token_it), each(items.length_i), step)
     out_r = step.ended_b | (length_r >= max_new)
 
-    row_i, next_i, done = _select(each(items.problem_i), score_r, raw_rv[:, 0], token_rt, length_r, out_r, pool, round_p,
+    row_i, next_i, done = _select(each(items.problem_i), score_r, raw_rv, token_rt, length_r, out_r, pool, round_p,
                                   width=width, max_rounds=max_rounds, distinct=distinct, lanes=lanes, parts=parts)
     items = Items(next_i, token_rt[row_i], length_r[row_i], step.state_b[row_i], raw_rv[row_i])
     if bar is not None:
       bar.update(done)
-  return _collect(pool, width, max_new, int(round_p.max()), cost)
+  return _collect(pool, width, max_new, len(verifiers), int(round_p.max()), cost)
 
 
 def _begin(free: list[np.ndarray], first: int, room: int, at_once: int, width: int, absent: int) -> tuple[np.ndarray, np.ndarray]:
@@ -264,7 +287,7 @@ def _begin(free: list[np.ndarray], first: int, room: int, at_once: int, width: i
   return problem_jb, lane_jbw
 
 
-def _select(problem_r, score_r, q_r, token_rt, length_r, out_r, pool, round_p, *, width, max_rounds, distinct, lanes, parts):
+def _select(problem_r, score_r, raw_rv, token_rt, length_r, out_r, pool, round_p, *, width, max_rounds, distinct, lanes, parts):
   """(row_i, problem_i, beams that are over): who goes on, beam by beam, packed into the first lanes of the beam's part.
 
   Adds what has finished to the pools, and a round to those who played it.
@@ -275,7 +298,7 @@ def _select(problem_r, score_r, q_r, token_rt, length_r, out_r, pool, round_p, *
     mine = np.flatnonzero(problem_r == p)
     names = [token_rt[r, :length_r[r]].tobytes() for r in mine] if distinct else None
     kept = mine[keep_best(score_r[mine], width - len(pool[p]), names)]
-    pool[p] += [(q_r[r], token_rt[r, :length_r[r]].copy()) for r in kept if out_r[r]]
+    pool[p] += [Finished(token_rt[r, :length_r[r]].copy(), score_r[r], raw_rv[r]) for r in kept if out_r[r]]
     round_p[p] += 1
     going = kept[~out_r[kept]] if round_p[p] < max_rounds else kept[:0]
     part = mine[0] * parts // len(problem_r)
@@ -301,14 +324,13 @@ def _joined(token_rt: np.ndarray, length_r: np.ndarray, step: engine.Continuatio
   return token_rt, length_r + step.length_b
 
 
-def _collect(pool, width: int, max_new: int, rounds: int, cost: ledger.Cost) -> Found:
+def _collect(pool: list[list[Finished]], width: int, max_new: int, num_verifiers: int, rounds: int, cost: ledger.Cost) -> Found:
   token_pkt = np.zeros((len(pool), width, max_new), np.int32)
   length_pk = np.zeros((len(pool), width), np.int32)
-  q_pk = np.full((len(pool), width), -1.0)
+  score_pk, raw_pkv = np.full((len(pool), width), -1.0), np.full((len(pool), width, num_verifiers), -1.0)
   for p, finished in enumerate(pool):
-    for k, (q, response_t) in enumerate(finished):
-      token_pkt[p, k, :len(response_t)] = response_t
-      length_pk[p, k], q_pk[p, k] = len(response_t), q
-  best_p = q_pk.argmax(axis=1)
-  at = np.arange(len(pool))
-  return Found(token_pkt[at, best_p], length_pk[at, best_p], q_pk[at, best_p], token_pkt, length_pk, rounds, cost)
+    for k, one in enumerate(finished):
+      token_pkt[p, k, :len(one.token_t)] = one.token_t
+      length_pk[p, k], score_pk[p, k], raw_pkv[p, k] = len(one.token_t), one.score, one.raw_v
+  best_p, at = raw_pkv[..., 0].argmax(axis=1), np.arange(len(pool))
+  return Found(token_pkt[at, best_p], length_pk[at, best_p], raw_pkv[at, best_p, 0], token_pkt, length_pk, score_pk, raw_pkv, rounds, cost)

@@ -208,7 +208,10 @@ def _beam(run: Run, players: Players, grader, cell, bar):
   grades = grader.grade(each(problems.answer_p), texts, each(problems.dataset_p), (last == players.vocabulary.eos_id).ravel())
   right = np.array([g.verdict == grading.Verdict.CORRECT for g in grades]).reshape(lengths.shape) & (lengths > 0)
   arrays = {"method_p": np.full(count, method), "width_p": np.full(count, width), "seed_p": np.full(count, seed),
-            "alpha_p": np.full(count, alpha), "right_p": right[:, 0], "passed_p": right[:, 1:].any(axis=1)}
+            "alpha_p": np.full(count, alpha), "prover_p": np.full(count, kind if alpha else ""),
+            "right_p": right[:, 0], "passed_p": right[:, 1:].any(axis=1)}
+  for by in ("effective", "prover"):  # the same search, another final choice; "prover" says something where that is a Q
+    arrays[f"right_by_{by}_p"] = np.take_along_axis(right[:, 1:], beam.chosen(found, by)[:, None], axis=1)[:, 0]
   arrays |= found.cost._asdict()
   return arrays, {"searches": count, "unanswered": int((found.length_p == 0).sum()), "rounds": found.rounds}
 

@@ -193,3 +193,18 @@ def test_intervals_of_what_does_not_vary_have_no_width():
   assert intervals.paired(same_ps, same_ps, draws=50) == (0, 0, 0)
   # Both always differ by a half: the noise of the problems is paired away.
   assert intervals.paired(same_ps / 2 + 0.5, same_ps / 2, draws=50) == pytest.approx((0.5, 0.5, 0.5))
+
+
+def test_other_final_choices_are_rows_of_their_own():
+  """Of the same search: only where a prover was added, by its Q only where it says one; not beams beside which others are set."""
+  records = beam_records()
+  is_pav = np.char.startswith(records["method_p"], "pav")
+  records |= {"right_by_effective_p": ~records["right_p"], "right_by_prover_p": np.zeros(len(is_pav), bool)}
+  for kind, choices in (("best_of_k", {"_by_effective"}), ("q", {"_by_effective", "_by_prover"})):
+    search = tables.Search(sample_records(), records | {"prover_p": np.where(is_pav, kind, "")}, 200)
+    rows = {(row["method"], row["n"]): row for row in search.rows()}
+    assert {m for m, _ in rows if tables.is_choice(m)} == {f"pav_beam{choice}" for choice in choices}
+    assert rows["pav_beam_by_effective", 2]["accuracy"] == 0 and rows["pav_beam", 2]["accuracy"] == 1
+    assert rows["pav_beam_by_effective", 2]["flops"] == rows["pav_beam", 2]["flops"]
+    assert [m for m, _ in search.pav_beams()] == ["pav_beam", "pav_beam"]
+  assert tables.name_of("pav_beam_q_by_prover", 8) == "PAV beam (q) of 8, chosen by the prover's Q"

@@ -142,6 +142,30 @@ def test_the_set_score_decides():
   assert pools[0] != pools[1] != pools[2] != pools[0]
 
 
+@pytest.mark.parametrize("prover, verifiers", [(beam.Prover("q"), [Q, MU]), (beam.Prover("best_of_k", 4), [Q])])
+def test_what_is_kept_of_the_finished_makes_other_choices(prover, verifiers):
+  """The verifiers' values at their ends and the effective reward of their last steps, in plain numpy."""
+  found = _search(prover, 2.0, verifiers)
+  values = lambda tokens: np.array([[_q(player, tokens) for player in verifiers]])
+  for p in range(3):
+    prompt = list(PROMPT_PT[p, :PROMPT_LENGTH_P[p]])
+    for k, length in enumerate(found.pool_length_pk[p]):
+      if not length:
+        assert found.pool_score_pk[p, k] == -1 and (found.pool_raw_pkv[p, k] == -1).all()
+        continue
+      tokens = list(found.pool_token_pkt[p, k, :length])
+      np.testing.assert_allclose(found.pool_raw_pkv[p, k], values(prompt + tokens)[0], atol=1e-5)
+      # A step that is cut at MAX_STEP goes on as the next one: the parent is a place of these.
+      parents = [prompt + tokens[:n] for n in range(max(0, length - MAX_STEP), length)]
+      want = [beam.candidate_scores(values(prompt + tokens), values(parent), prover, 2.0)[0] for parent in parents]
+      assert np.abs(np.array(want) - found.pool_score_pk[p, k]).min() < 1e-5
+  q_p, effective_p, mu_p = (beam.chosen(found, by) for by in beam.CHOICES)
+  at = np.arange(3)
+  np.testing.assert_array_equal(found.pool_token_pkt[at, q_p], found.token_pt)
+  np.testing.assert_array_equal(found.pool_score_pk[at, effective_p], found.pool_score_pk.max(axis=1))
+  np.testing.assert_array_equal(found.pool_raw_pkv[at, mu_p, -1], found.pool_raw_pkv[..., -1].max(axis=1))
+
+
 def test_rounds_end():
   found = _search(beam.Prover(), 0.0, [Q], max_rounds=1)
   assert found.rounds == 1
