@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from configs import default
+from configs import rare
 from configs import smoke
 from pav_jax.evaluation import tables
 from pav_jax.models import architecture
@@ -35,6 +36,7 @@ def leaves(config, path=""):
 
 @pytest.mark.parametrize("config", [
     *(importlib.import_module(f"configs.{name}").get_config() for name in ("quickstart", "sparse")), smoke.get_config("gsm8k"), smoke.get_config("math"),
+    rare.get_config("policy"), rare.get_config("prover"),
     *map(paper, PAPER)])
 def test_keys_and_types_are_the_defaults(config):
   wanted, found = dict(leaves(default.get_config())), dict(leaves(config))
