@@ -36,16 +36,17 @@ DATASETS = ("gsm8k", "math", "arithmetic")
 
 _MARKER = re.compile(
     r"^[ \t]*#{1,6}[ \t*]*(?:final[ \t]+)?answer\b"  # '# Answer'
-    r"|#{4,}"
+    r"|#{4,}(?![ \t*]*(?:step|part|case|solution|conclusion|explanation|summary|calculation)\b)"
     r"|\banswer(?:\*{0,2}:|[ \t]+is\b)"  # 'Answer:', 'The final answer is'
     r"|\bcorrect[ \t]+(?:option|choice)[ \t]+is\b"
     r"|^[ \t]*\*{0,2}(?P<initial>(?-i:A)):",
     re.IGNORECASE | re.MULTILINE,
 )
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])")
+_NEGATIVE = re.compile(r"(?<![\d)}$] )\b(?:negative|minus)\s+(?=[$\\(]*\d)|(?<![\d)}$] )\u2013\s+(?=[$\\(]*\d)", re.IGNORECASE)
 _CALCULATOR_NOTE = re.compile(r"<<[^<>]*>>")
 _SENTENCE_END = re.compile(r"(?<!\.)\.\**(?=\s|$)")
-_DANGLING = re.compile(r"(?:[-+*/=,(\[{^_<>:]|(?<!\\)\\[(\[]?)$")
+_DANGLING = re.compile(r"(?:(?<!\*)\*|[-+/=,(\[{^_<>:]|(?<!\\)\\[(\[]?)$")
 # No answer is this long; the windows keep hostile text from costing more than its own length.
 _WINDOW, _TAIL, _MARKERS_TRIED = 4000, 300, 20
 
@@ -96,6 +97,7 @@ def reference_answer(reference: str, dataset: str) -> str | None:
 def _stated_at(text: str, marker: re.Match) -> str:
   """What stands behind a marker: the rest of its sentence, or the paragraph below."""
   rest = text[marker.end() : marker.end() + _WINDOW].lstrip(" \t*:")
+  rest = re.sub(r"-(\$|\\\()", r"\1-", _NEGATIVE.sub("-", rest)) if _NEGATIVE.search(rest) else rest
   line, newline, below = rest.partition("\n")
   # 'A:' opens many a response; it marks the answer only where nothing follows but the next question.
   if marker["initial"] and below.strip() and not below.lstrip().startswith("Q:"):

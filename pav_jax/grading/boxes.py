@@ -96,7 +96,7 @@ def _adds(between: str, also: bool) -> str | None:
     return "and" if also and len(between) <= _BETWEEN else None
   plain = _LAYOUT.sub(lambda match: f" {match[1] or ''} ", between)
   joined = _JOINED.fullmatch(plain)
-  if joined and plain.strip(" ."):
+  if joined and plain.strip(" .\n\r\t"):
     return joined["word"] or "and"
   if _REPLACED.search(plain):
     return None

@@ -23,8 +23,9 @@ _PRODUCT = re.compile(r"(?<![\^_]\d)(?<=\d)\s*\(")
 _OPERATOR = re.compile(
     r"\\text\s*\{\s*(arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|ln|log|exp|gcd|lcm|max|min|sgn)\s*\}"
 )
-_NO_FORMULA = re.compile(r"\\(?:[lcv]?dots|text|pmod|mod|bmod|to|mid|parallel|perp)(?![a-zA-Z])|\.\.\.|[?!]{3}")
+_NO_FORMULA = re.compile(r"(?<![a-zA-Z\d])\d+(?:\.\d+)?\s*_|\\(?:[lcv]?dots|text|pmod|mod|bmod|to|mid|parallel|perp)(?![a-zA-Z])|\.\.\.|[?!]{2}")
 _FUNCTION_NAMES = frozenset("fghFGHPC")
+_FARTHEST = 3_000_000  # bits before or behind the point: Decimal ends at a million digits
 _LARGEST = 12_000  # bits of a number that is written out
 
 
@@ -53,7 +54,8 @@ def ray(left: str, right: str, *, directed: bool = False) -> list:
   if first is None:
     raise Unreadable("an equation without variables")
   scale = abs(first) if directed else first
-  return [None if value is None else _pair(sympy.N(value / scale, DIGITS)) for value in values]
+  ratios = [None if value is None else _evaluate(value / scale) for value in values]
+  return [None if ratio is None else _pair(ratio) for ratio in ratios]
 
 
 def _parse(latex: str):
@@ -137,6 +139,8 @@ def _evaluate(expression):
   if not (real.is_Float or real.is_Rational) or not (imaginary.is_Float or imaginary.is_Rational):
     return None
   size = max(abs(real), abs(imaginary))
+  if any(x.is_Float and x != 0 and abs(x._mpf_[2] + x._mpf_[3]) > _FARTHEST for x in (real, imaginary)):
+    return None  # e^{10^{10}}
   clean = [sympy.S.Zero if _vanishes(x, size) else x for x in (real, imaginary)]
   return clean[0] + sympy.I * clean[1]
 

@@ -115,10 +115,17 @@ def _lists(a: list, b: list) -> bool:
     items = b[1] if b[0] == "tuple" else b[3]
     if b[0] == "bracket" and (b[1], b[2]) != ("(", ")"):
       return False
-    return _in_order(a[1], items) if len(_names(a[1])) > 1 else _matched(a[1], items)
+    return _in_order(_by_name(a[1]), items) if len(_names(a[1])) > 1 else _matched(a[1], items)
   if b[0] == "named" and len(_names(a[1])) > 1 and b[1].startswith("("):  # (x, y) = (1, 2)
     return ["named", b[1][1:-1].split(",")] == ["named", [item[1] for item in a[1]]] and _lists(a, b[2])
   return False
+
+
+def _by_name(items: list) -> list:
+  """'y = 2, x = 1' as x, y: coordinates have an order; of other names the text's own is kept."""
+  names = [item[1] for item in items if item[0] == "named"]
+  coordinates = len(names) == len(items) and any(set(names) <= set(x) for x in ("xyz", "abcd"))
+  return sorted(items, key=lambda item: item[1]) if coordinates else items
 
 
 def _names(items: list) -> set[str]:

@@ -46,6 +46,7 @@ _QUANTITY = re.compile(
     r"(?P<unit>[^\d=<>+*/^_()]*)(?:\([^()]*\))?[\s.*$]*",
     re.ASCII,
 )
+_LAST_ROW = re.compile(r"\\\\\s*&\s*=([^\\&]*(?:\\[a-zA-Z{][^\\&]*)*)\\end\{[a-z]+\*?\}[\s.$\]]*\Z")  # '\\ &= 5 \end{align}'
 _STYLE = re.compile(r"\\(?:textcolor|color)\s*\{[^{}]*\}|\\(?:textbf|mathbf|boldsymbol|underline|boxed)\s*(?=\{)")
 _TWO_UNITS = re.compile(r"\d+ [a-z]+,? (?:and )?\d+ [a-z]+")  # '2 hours and 30 minutes'
 _NUMBER = re.compile(
@@ -55,7 +56,9 @@ _NUMBER = re.compile(
 )
 _EQUALS = re.compile(r"(?<![<>!\\])=")
 # What makes a text more than a number with words around it.
-_LATEX = re.compile(r"\\(?:[dtc]?frac|sqrt|pi|times|cdot|div|binom|pm)(?![a-zA-Z])|[_^]|\d(?:\s*[-+*]\s*|\s/\s)\d|\d[eE][-+]?\d")
+_LATEX = re.compile(
+    r"\\(?:[dtc]?frac|sqrt|pi|times|cdot|div|binom|pm)(?![a-zA-Z])|[_^√÷×]|\d(?:\s*[-+*xX]\s*|\s/\s)\d|\d\s+\d+/\d|\d[eE][-+]?\d"
+)
 
 
 class Piece(NamedTuple):
@@ -124,6 +127,8 @@ def is_bare(text: str) -> bool:
 
 def last(text: str, plain: bool) -> str | None:
   """The last run of mathematics in a text. plain: as a numeral where it is one (GSM8K)."""
+  if aligned := _LAST_ROW.search(text):
+    text = aligned[1]
   aside = _ASIDE.search(text) if plain else None
   if aside and re.search(r"\d", text[: aside.start()]):
     text = text[: aside.start()]
@@ -144,7 +149,7 @@ def last(text: str, plain: bool) -> str | None:
 
 
 def _says_something(text: str) -> bool:
-  return bool(re.search(r"\d|\\[a-zA-Z]|[∞π√]|\$|[a-zA-Z]\s*[-+*/=^]|[-+*/=^]\s*[a-zA-Z]", text))
+  return not re.match(r"\$?\s*\^|\$?\\(?:blacksquare|square)\b", text) and bool(re.search(r"\d|\\[a-zA-Z]|[∞π√]|\$|[a-zA-Z]\s*[-+*/=^]|[-+*/=^]\s*[a-zA-Z]", text))
 
 
 def _pieces(text: str) -> list[Piece]:
@@ -176,7 +181,7 @@ def _words(text: str) -> list[Piece]:
     unknown = _COMMAND.sub("", re.sub(r"\\(?:text\w*|mathrm|mbox|color)\s*\{[^{}]*\}", "", core))
     # '45cm' is mathematics, 'x-axis' and '4th' are as well as 'hence' words.
     maths = bool(_MATHS.search(core)) and (not _PROSE.search(unknown) or core[:1] in "$€£¥(-\u2212.0123456789")
-    pieces.append(Piece(word.strip("*"), maths))
+    pieces.append(Piece(re.sub(r"^\*+|\*+(?=[.,;:!?]?$)", "", word), maths))
   return pieces
 
 

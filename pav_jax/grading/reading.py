@@ -26,6 +26,7 @@ sets, intervals, matrices, relations, units) and gives what is left to
 Raises Unreadable where a text says nothing that can be compared.
 """
 
+from collections.abc import Collection
 from fractions import Fraction
 import itertools
 import re
@@ -44,7 +45,7 @@ _RELATIONS = {"=": "=", "<": "<", ">": ">", r"\le": "<=", r"\ge": ">=", r"\ne": 
               r"\approx": "~", r"\equiv": "=="}
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
 _PAIRS = {"(": ")", "[": "]", r"\{": r"\}", r"\langle": r"\rangle", "{": "}"}
-_MATRIX = re.compile(r"\\begin\s*\{([bpvBV]?matrix|array)\}(?:\s*\{[^{}]*\})?(.*)\\end\s*\{\1\}", re.DOTALL)
+_MATRIX = re.compile(r"\\begin\s*\{([bpB]?matrix|array)\}(?:\s*\{[^{}]*\})?(.*)\\end\s*\{\1\}", re.DOTALL)
 _CASES = re.compile(r"\\begin\s*\{(?:cases|aligned)\}(.*)\\end\s*\{(?:cases|aligned)\}", re.DOTALL)
 _NAME = re.compile(
     r"(?:\\text\s*\{[^{}]*\}|\\?[a-zA-Z]+|\\(?:angle|triangle|overline|overrightarrow|vec|hat)\s*\{?\s*[a-zA-Z]+\}?"
@@ -56,7 +57,7 @@ _RATIO = re.compile(r"\d{1,12}(?:\.\d{1,12})?(?:\s*:\s*\d{1,12}(?:\.\d{1,12})?)+
 _TIME = re.compile(r"(\d{1,2})\s*:\s*([0-5]\d)(?:\s*:\s*([0-5]\d))?\s*(?:([ap])\.?\s*m\.?)?\s*", re.IGNORECASE)
 _HOUR = re.compile(r"(\d{1,2})\s*(?:\\text\s*\{)?\s*([ap])\.?\s*m\.?\s*\}?", re.IGNORECASE)
 _BASED = re.compile(
-    r"\(?\s*(?:\\text\s*\{)?\s*(-?[0-9a-zA-Z]{1,60})\s*\}?\s*\)?\s*_\s*\{?\s*(?:\\text\s*\{)?\s*"
+    r"\(?\s*(?:\\text\s*\{)?\s*(-?[0-9a-zA-Z]{1,60}(?:\.[0-9a-zA-Z]{1,60})?)\s*\}?\s*\)?\s*_\s*\{?\s*(?:\\text\s*\{)?\s*"
     r"(?:base\s*\}?\s*)?(\d{1,2}|[a-z]{3,8})\s*\}?\s*\}?"
 )
 # '2 hours and 30 minutes'
@@ -65,6 +66,8 @@ _BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eig
 _SCIENTIFIC = re.compile(
     r"([-+]?\d{1,40}(?:\.\d{0,40})?|[-+]?\.\d{1,40})\s*(?:[eE]|\\(?:times|cdot)\s*10\s*\^)\s*\{?\s*([-+]?\d{1,3})\s*\}?"
 )
+_SPOKEN = ("time", "dollar", "length", "mass", "pound", "month", "gallon")  # what two units in a row add up
+_SIGN = re.compile(r"\\(?:pm|mp)(?![a-zA-Z])")
 _CHOICE = re.compile(r"[A-H]")
 _INTERVAL_WORDS = {r"\mathbb{R}": ("-inf", "inf"), r"\mathbb R": ("-inf", "inf")}
 _MOST_ITEMS, _DEPTH = 200, 30
@@ -104,7 +107,10 @@ def _list(parts: list[str], depth: int) -> list:
   parts = [part for part in parts if part]
   if len(parts) > _MOST_ITEMS:
     raise Unreadable("a list this long")
-  items = [read(part, depth + 1) for part in parts]
+  items = []
+  for part in parts:
+    item = read(part, depth + 1)
+    items += item[1] if item[0] == "list" and _SIGN.search(part) else [item]  # '0, \pm 2'
   if len(items) == 1:
     return items[0]
   if items[0][0] == "named" and all(item[0] not in ("named", "equation", "inequality", "intervals") for item in items[1:]):
@@ -112,9 +118,9 @@ def _list(parts: list[str], depth: int) -> list:
   return _compound(items) or intervals.between(items) or ["list", items]
 
 
-def _compound(items: list[list]) -> list | None:
+def _compound(items: list[list], dimensions: Collection[str] = ("time", "dollar")) -> list | None:
   """'2 hours, 30 minutes' as one quantity."""
-  if not all(item[0] == "quantity" and item[1][0] == "number" and item[3] in ([["time", 1]], [["dollar", 1]]) for item in items):
+  if not all(item[0] == "quantity" and item[1][0] == "number" and item[3] in [[[name, 1]] for name in dimensions] for item in items):
     return None
   factors = [Fraction(item[2]) for item in items]
   if any(item[3] != items[0][3] for item in items) or any(a <= b for a, b in itertools.pairwise(factors)):
@@ -124,7 +130,7 @@ def _compound(items: list[list]) -> list | None:
 
 
 def _one(text: str, depth: int) -> list:
-  if r"\pm" in text or r"\mp" in text:
+  if _SIGN.search(text) and not (text.startswith(r"\{") and structure.closes_last(text)):
     return _signs(text, depth)
   sides, relations = _sides(text)
   if relations:
@@ -207,7 +213,7 @@ def _related(sides: list[str], relations: list[str], depth: int) -> list:
 
 
 def _inequality(sides: list[str], relations: list[str], depth: int) -> list:
-  place = [i for i, side in enumerate(sides) if _is_name(side)]
+  place = [i for i, side in enumerate(sides) if _is_name(side) and not re.search(r"^\||\^", side)]  # |x| < 3 says less than x < 3
   lone = len(place) == 1 and not set(relations) - {"<", ">", "<=", ">=", "!="}
   if lone and len(sides) == 2 and "!=" in relations:
     value = read(sides[1 - place[0]], depth + 1)
@@ -298,7 +304,11 @@ def _matrix(text: str, depth: int) -> list:
 def _special(text: str) -> list | None:
   """Times, ratios, numbers of another base, `1.2e4`, two units."""
   if match := _TWO_UNITS.fullmatch(text):
-    return _compound([_quantity(units.split(part), 0) for part in match.groups()])
+    items = [_quantity(units.split(part), 0) for part in match.groups()]
+    if all(item[0] == "quantity" for item in items):
+      if not (total := _compound(items, _SPOKEN)):
+        raise Unreadable("two quantities")  # not a product of letters
+      return total
   if match := _TIME.fullmatch(re.sub(r"\\text|[{}]", " ", text).strip()):
     hours, minutes, seconds = (int(x or 0) for x in match.groups()[:3])
     return ["time", hours, minutes, seconds, (match[4] or "").lower()]
@@ -311,6 +321,9 @@ def _special(text: str) -> list | None:
   if match := _BASED.fullmatch(text):
     base = _BASES.get(match[2]) or (int(match[2]) if match[2].isdigit() else 0)
     try:
+      if "." in match[1] and 2 <= base <= 36:
+        whole, _, decimals = match[1].partition(".")
+        return ["number", str(Fraction(int(whole + decimals, base), base ** len(decimals)))]
       if not 2 <= base <= 36 or not any(x.isdigit() for x in match[1]):
         return None
       return ["number", str(int(match[1], base))]

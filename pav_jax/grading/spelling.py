@@ -9,7 +9,8 @@ Answers come from `answers`, at most a few thousand characters long.
 import re
 
 _LETTERS = str.maketrans({
-    "\u2212": "-", "\u2013": "-", "π": r"\pi ", "∞": r"\infty ", "√": r"\sqrt ", "∪": r"\cup ", "∅": r"\emptyset ",
+    "\u2212": "-", "\u2013": "-", "\u2010": "-", "\u2011": "-", "\uff0d": "-", "\ufe63": "-", "≈": r"\approx ", "∠": r"\angle ", "ℝ": r"\mathbb{R}",
+    "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}", "“": "", "”": "", "π": r"\pi ", "∞": r"\infty ", "√": r"\sqrt ", "∪": r"\cup ", "∅": r"\emptyset ",
     "°": r"^\circ ",
     "×": r"\times ", "·": r"\cdot ", "÷": r"\div ", "±": r"\pm ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ",
     "∈": r"\in ",
@@ -28,10 +29,10 @@ _REWRITES = tuple(
         (r"^\s*\\approx(?![a-zA-Z])", " "),
         (r"\\phantom\s*(?:\{[^{}]*\}|[^{}\\\s])|\\(?:hspace|vspace|label|tag)\b\*?\s*\{[^{}]*\}", " "),
         (r"(?<!\\)\\[!,;: ]|~|\\q?quad\b", " "),
-        (r"\\(?:displaystyle|textstyle|scriptstyle|limits|nolimits|hfill|newline|bf|rm|it)(?![a-zA-Z])", " "),
+        (r"\\(?:tiny|small|large|Large|LARGE|huge|Huge|displaystyle|textstyle|scriptstyle|limits|nolimits|hfill|newline|bf|rm|it)(?![a-zA-Z])", " "),
         (r"(?<!\\)\\[()\[\]]|\$", " "),  # signs of formulas
         (r"\\(?:left|right|[bB]igg?[lrm]?)(?![a-zA-Z])\s*\.?", " "),
-        (r"^[\s&]+|(?:\\\\\s*)+$", ""),
+        (r"^[\s&]+|(?:\\\\\s*)+$|(?<!\\)\\$", ""),  # '5\ ' in a box
         (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
         (r"\\[dt]binom(?![a-zA-Z])", r"\\binom"),
         (r"\\(?:leq|leqslant|leqq)(?![a-zA-Z])", r"\\le"),
@@ -50,21 +51,22 @@ _REWRITES = tuple(
         (r"\\rbrack(?![a-zA-Z])", "]"),
         (r"\\[lr]?[vV]ert(?![a-zA-Z])", "|"),
         (r"\\(?:varnothing|oslash)(?![a-zA-Z])|\\\{\s*\\\}", r"\\emptyset"),
-        (r"\^\s*\{?\s*\\circ(?![a-zA-Z])\s*\}?|\\degree(?![a-zA-Z])|\\textdegree(?![a-zA-Z])", r"^\\circ "),
+        (r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))|\\degree(?![a-zA-Z])|\\textdegree(?![a-zA-Z])", r"^\\circ "),
         (r"\s?\\?%", r"\\%"),
         (r"\\(?:textcolor|colorbox)\s*\{[^{}]*\}|\\color\s*\{[^{}]*\}", ""),
         (r"\\(?:mathrm|operatorname|text|mathit)\s*\{\s*([ie])\s*\}", r"\1"),
         (r"(?<![\d}/])(?<![\d}/] )\\(?:mathrm|text)\s*\{\s*([a-zA-Z])\s*\}", r"\1"),
         (r"\\(?:[mh]box|text(?:normal|bf|rm|it|sf|tt|up|sc)|emph|mathrm|operatorname)\s*\*?\s*\{", r"\\text{"),
-        (r"\\(?:mathbf|boldsymbol|bm|mathit|mathsf|mathcal|mathnormal|boxed|fbox|underline)\s*\{([^{}]*)\}", r" \1 "),
+        (r"\\(?:mathbf|boldsymbol|bm|mathit|mathsf|mathtt|mathcal|mathnormal|boxed|fbox|underline)\s*\{((?:[^{}]|\{[^{}]*\})*)\}", r" \1 "),
+        (r"\\(?:mathbf|boldsymbol|bm|mathit|mathsf|mathtt|mathcal|mathnormal|boxed|fbox|underline)\s*\{((?:[^{}]|\{[^{}]*\})*)\}", r" \1 "),  # one in another
         (r"\\text\s*\{\s*\}", ""),
         (r"\\text\s*\{\s*(\(?[A-H]\)?(?:\s*,\s*\(?[A-H]\)?)+)\s*\}", r"\1"),
         (r"\\text\s*\{[,\s]*and[,\s]*\}|(?<=[\s\d)}\]])and(?=[\s\\(-])(?![^{}]*\})", ","),
         (r"\\text\s*\{[,\s]*or[,\s]*\}|(?<=[\s\d)}\]])or(?=[\s\\(-])(?![^{}]*\})|\\(?:lor|vee)(?![a-zA-Z])", r"\\text{or}"),
         (r",\s*,", ","),
         (r",\s*\\text\{or\}", r"\\text{or}"),
-        (r"\\text\s*\{\s*(-?[\d.,]+)\s*\}|\\text\s*\{(\w+)\}(?=\s*_)", r"\1\2"),
-        (r"\\text\s*\{\s*(-?[\d.,]+)\s+([a-zA-Z ]+)\}$", r"\1\\text{ \2}"),  # '\text{24 cm}'
+        (r"\\text\s*\{\s*(\uff04?-?[\d.,]+\s*(?:\\%)?)\s*\}|\\text\s*\{(\w+)\}(?=\s*_)", r"\1\2"),
+        (r"\\text\s*\{\s*(-?[\d.,]+(?:/\d+)?)\s*([a-zA-Z][a-zA-Z /]*)\}(?=$|\^)", r"\1\\text{ \2}"),  # '\text{24 cm}'
         (r",?\s*\(?[knm]\s*\\in\s*\\mathbb\s*\{?[ZN]\}?\)?\s*$", ""),  # what counts the solutions
         (r"\\log_\{?e\}?(?![a-zA-Z])", r"\\ln "),
         (r"_\s*\\text\s*\{\s*(?:ten|base 10)\s*\}\s*$|(?<=[\d)])_\{?10\}?\s*$", ""),
@@ -82,10 +84,14 @@ _REWRITES = tuple(
         (r"(?<![\d.}])(\d+)\s+(\d+)\s*/\s*(\d+)(?![\d.])", r"\1\\frac{\2}{\3}"),  # '6 3/4'
     )
 )
+_SUPERSCRIPT = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+")
+_DIGITS_BELOW = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
+_ROOT = re.compile(r"(?:√|(?<![a-zA-Z\\])sqrt)\s?(\d+)")  # '√12': one number, unlike TeX's \sqrt12
 _MARKDOWN = re.compile(r"\*\*(?=[^\s*])([^*]*)\*\*|__(?=[^\s_])([^_]*)__|`+([^`]*)`+")
 _REPEATING = re.compile(r"(\d{0,20}+)\.(\d{0,20})(?:\\(?:overline|bar)\s*\{?(\d{1,20})\}?|(?:\((\d{1,20})\)))", re.ASCII)
 _DOTTED = re.compile(r"^(-?\d{0,20})\.(\d{0,12}?)(\d{1,6}?)\3{2,}\d{0,5}(?:\.\.\.|\\[lc]?dots)$", re.ASCII)
 _THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:(?:,\d{3})+|(?: \d{3})+)(?:\.\d+)?")
+_ONE_THOUSANDS = re.compile(r"[^,(\[]*?(?<![\d.])\d{1,3}(?:,\d{3})+(?!\d)[^,(\[]*")  # 'x = 1,500', '1,000\pi'
 _NUMERAL = re.compile(r"([-+]?)(\d*+)(?:\.(\d*+))?", re.ASCII)
 _FRACTION = re.compile(r"([-+]?)(?:\\frac\{(-?\d{1,40})\}\{(\d{1,40})\}|(\d{1,40})\s?/\s?(\d{1,40}))", re.ASCII)
 _SIDE_BY_SIDE = re.compile(r"(?<![\d_^.])\d++(?:\.\d+)?\s+[\d.]")
@@ -107,7 +113,9 @@ def _repeating(match: re.Match) -> str:
 
 def clean(answer: str) -> str:
   """An answer as plain LaTeX: without layout, styles, and signs of formulas."""
-  text = _MARKDOWN.sub(lambda match: next(filter(None, match.groups()), ""), answer).translate(_LETTERS)
+  text = _MARKDOWN.sub(lambda match: next(filter(None, match.groups()), ""), answer)
+  text = _SUPERSCRIPT.sub(lambda match: f"^{{{match[0].translate(_DIGITS_BELOW)}}}", text)
+  text = _ROOT.sub(r"\\sqrt{\1}", text).translate(_LETTERS)
   for pattern, replacement in _REWRITES:
     text = pattern.sub(replacement, text)
   text = " ".join(text.split()).strip(_EDGES).rstrip("." + _EDGES)  # '.5' keeps its point
@@ -117,6 +125,8 @@ def clean(answer: str) -> str:
   text = _REPEATING.sub(_repeating, text)
   if _THOUSANDS.fullmatch(text):
     text = text.replace(",", "").replace(" ", "")
+  elif _ONE_THOUSANDS.fullmatch(text) and r"\{" not in text:
+    text = text.replace(",", "")
   return text.rstrip("." + _EDGES)
 
 
@@ -177,4 +187,4 @@ def is_ambiguous(cleaned: str) -> bool:
 def words(cleaned: str) -> str:
   """Letters and digits of words: '(A)' is 'a', as are 'A' and 'option A'."""
   text = _PLURAL.sub("", cleaned.lower())
-  return _CHOICE.sub("", re.sub(r"\\text|[\s.(){}'*-]", "", text))
+  return _CHOICE.sub("", re.sub(r"\\text|\.(?!\d)|(?<![\d({])(?<!^)-|[\s(){}'*]", "", text))

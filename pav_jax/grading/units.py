@@ -97,12 +97,12 @@ def split(text: str) -> Quantity:
   if found and found["unit"].lstrip().startswith("^") and _TRIGONOMETRY.search(text):  # the degrees are the angle's
     found = None
   value = text[: found.start()].rstrip() if found else text
-  words = f"{_words(found['unit'])} {before}" if found else before
+  words = _words(found["unit"]) if found else ""
   if value.endswith(r"\%"):
     return Quantity(value[:-2].rstrip(), percent=True)
   if not value or (found and value[-1].isalpha() and not re.search(r"\\[a-z]+$", value) and "text" not in found["unit"]):
     return Quantity(text)
-  return _read(value, words)
+  return _read(value, words, before)
 
 
 def _words(text: str) -> str:
@@ -112,8 +112,11 @@ def _words(text: str) -> str:
   return re.sub(r"\\cdot|\\times|[.,;:()\\]", " ", text).replace("/", " per ")
 
 
-def _read(value: str, words: str) -> Quantity:
+def _read(value: str, words: str, before: str = "") -> Quantity:
   factor, multiple, powers, nouns, percent = Fraction(1), 1, {}, [], False
+  if before:  # '\$5 per hour': the sign is not what is divided by
+    dimension, power, factor = _MEASURES[before]
+    powers[dimension] = power
   tokens = re.findall(r"[a-zA-Z]+|\^\s*\{?[23]\}?", " ".join(_COMPOUNDS.get(word.lower(), word) for word in words.split()))
   direction, waiting, last = 1, 1, None
   for i, token in enumerate(tokens):

@@ -284,3 +284,10 @@ def test_the_command_ends_well_or_says_why_not(tmp_path, capsys):
     assert run.err.startswith("error: ") and run.err.count("\n") == 1 and not run.out
 
 
+
+
+@pytest.mark.parametrize("answer", ["e^{10^{10}}", "e^{-10^{7}}", "ie^{10^{8}}", r"\pi^{10^{7}}", "e^{10^{25}}"])
+def test_what_no_decimal_can_hold_stops_nothing(answer):
+  with grading.Grader(num_workers=1) as grader:
+    (grade,) = grader.grade(["7"], [rf"\boxed{{{answer}}}"], "math")
+  assert grade.verdict != grading.Verdict.CORRECT
