@@ -6,14 +6,15 @@
      left out; so is what is longer than --max_tokens.
   2. One pass over each case gives the verifier's value at the question and at each
      step's end (verifiers/given.py). With --output they are kept on the way, in
-     OUT.readings.jsonl: the same command again goes on from there.
+     OUT.readings.jsonl: the same command again goes on from there, and reads
+     anew what has another text by now.
   3. Read the values in three ways, and measure (evaluation/judgement.py).
   4. With --output write everything as one JSON object, and each case with its values
      and what was made of them; print a table.
 
 --readings=FILE.jsonl in place of --verifier judges values that are there already,
-whoever made them: rows of `file`, `row` (from 1) and `q`, the value at the question
-and at each step's end.
+whoever made them: rows of `file` (as here, or the one of that name), `row` (from 1)
+and `q`, the value at the question and at each step's end.
 
 Exit status: 0; 1 where rows were malformed; 2 where nothing could be judged; 128 + n
 after signal n.
@@ -88,29 +89,57 @@ def read_files(paths: Sequence[str]) -> tuple[list[benchmarks.Case], dict]:
   return cases, left_out
 
 
-def read_values(path: str, lengths: Mapping[Key, int]) -> dict[Key, np.ndarray]:
-  """q_z of the cases that a readings file holds, those among `lengths` (steps of each case). UserError for a row that cannot be."""
-  found = {}
+def read_values(path: str, cases: Sequence[benchmarks.Case], given: bool = False) -> dict[Key, np.ndarray]:
+  """q_z of those of the cases that a readings file holds, with the text they have now.
+
+  given: somebody's own, not one that we keep: its files are found by name, too, and its last line may end without a newline.
+  UserError for a row that cannot be, and in a given file for one of another text.
+  """
+  found, case_of = {}, {(case.file, case.row): case for case in cases}
   if not files.exists(files.path(path)):
     raise UserError(f"{path} is not there")
-  for row in metrics.read_curves(files.path(path), key="q"):
-    key = (row.get("file"), row.get("row"))
-    if key not in lengths:
+  name = _names({case.file for case in cases}) if given else {}
+  rows = metrics.read_curves(files.path(path), key="q", whole=given)
+  for row in rows:
+    said = row.get("file")
+    key = (name.get(os.path.basename(said), said) if given and isinstance(said, str) else said, row.get("row"))
+    if key not in case_of:
+      continue
+    if row.get("text", text := _text(case_of[key])) != text:
+      if given:
+        raise UserError(f"{path}: {key[0]} row {key[1]} has another text than that which was read")
       continue
     q_z = row["q"]
     if not isinstance(q_z, list) or not all(isinstance(x, (int, float)) and abs(x) < 1e30 for x in q_z):
       raise UserError(f"{path}: {key[0]} row {key[1]}: q is no list of numbers")
-    if len(q_z) != lengths[key] + 1:
-      raise UserError(f"{path}: {key[0]} row {key[1]}: {len(q_z)} values in q; one of the question and one of each of {lengths[key]} steps are needed")
+    steps = len(case_of[key].steps)
+    if len(q_z) != steps + 1:
+      raise UserError(f"{path}: {key[0]} row {key[1]}: {len(q_z)} values in q; one of the question and one of each of {steps} steps are needed")
     found[key] = np.array(q_z, float)
+  missing = [case for case in cases if (case.file, case.row) not in found]
+  if given and missing:
+    named = ", ".join(sorted({repr(row.get("file")) for row in rows})[:5])
+    raise UserError(f"{path}: {len(missing)} of {len(cases)} cases have no row there, the first {missing[0].file} row {missing[0].row}; "
+                    f"its rows name the files {named}")
   return found
+
+
+def _names(paths: set[str]) -> dict[str, str]:
+  """File by its name without folders, where that is one file's alone."""
+  names = [os.path.basename(path) for path in paths]
+  return {name: path for name, path in zip(names, paths) if names.count(name) == 1}
+
+
+def _text(case: benchmarks.Case) -> str:
+  """What names the text of a case."""
+  return files.digest(json.dumps([case.question, case.steps]).encode())[:12]
 
 
 def score(cases: Sequence[benchmarks.Case], verifier: Verifier, keep: str, limit: int) -> tuple[dict[Key, np.ndarray], list[Key]]:
   """(q_z of each case, the cases that are too long). keep: a readings file to go on with, '' for none."""
   if limit > verifier.longest:
     raise UserError(f"--max_tokens {limit} is more than {verifier.longest}")
-  pairs, too_long, done = {}, [], {}
+  pairs, too_long, done, text = {}, [], {}, {(case.file, case.row): _text(case) for case in cases}
   for case, pair in zip(cases, verifier.rows(cases)):
     if _tokens(pair) > limit:
       too_long.append((case.file, case.row))
@@ -119,11 +148,11 @@ def score(cases: Sequence[benchmarks.Case], verifier: Verifier, keep: str, limit
   if not pairs:
     raise UserError(f"none of {len(cases)} cases fits into --max_tokens {limit}")
   if keep and files.exists(files.path(keep)):
-    done = {key: q_z for key, q_z in read_values(keep, {(c.file, c.row): len(c.steps) for c in cases}).items() if key in pairs}
+    done = {key: q_z for key, q_z in read_values(keep, cases).items() if key in pairs}
     _check_same(done, pairs, verifier, keep)
   if keep:
     # Also takes away a line that a kill has torn.
-    files.write(files.path(keep), "".join(_line(key, q_z) for key, q_z in done.items()))
+    files.write(files.path(keep), "".join(_line(key, q_z, text=text[key]) for key, q_z in done.items()))
   # Neighbours in length go through together.
   rest = sorted((key for key in pairs if key not in done), key=lambda key: _tokens(pairs[key]))
   with metrics.progress(what="judge", unit="case", total=len(pairs), initial=len(done)) as bar:
@@ -134,7 +163,7 @@ def score(cases: Sequence[benchmarks.Case], verifier: Verifier, keep: str, limit
       for key, q_z in zip(block, verifier.values([pairs[key] for key in block], bar)):
         done[key] = np.asarray(q_z, float)
       if keep:
-        files.append(files.path(keep), "".join(_line(key, done[key]) for key in block))
+        files.append(files.path(keep), "".join(_line(key, done[key], text=text[key]) for key in block))
   return done, too_long
 
 
@@ -160,10 +189,7 @@ def run(flags: argparse.Namespace) -> int:
   cases, left_out = read_files(flags.files)
   keep = os.path.splitext(flags.output)[0] + ".readings.jsonl" if flags.output else ""
   if flags.readings:
-    q_of, too_long = read_values(flags.readings, {(case.file, case.row): len(case.steps) for case in cases}), []
-    missing = [case for case in cases if (case.file, case.row) not in q_of]
-    if missing:
-      raise UserError(f"{flags.readings}: {len(missing)} of {len(cases)} cases have no row there, the first {missing[0].file} row {missing[0].row}")
+    q_of, too_long = read_values(flags.readings, cases, given=True), []
   else:
     q_of, too_long = score(cases, load(flags), keep, flags.max_tokens)
   for path, _ in too_long:
@@ -173,7 +199,7 @@ def run(flags: argparse.Namespace) -> int:
   found = judgement.judge(cases, q_cz, {name: tau for name, tau in (("q", flags.tau_q), ("advantage", flags.tau_a)) if tau is not None})
   found = {"verifier": flags.verifier or None, "readings": flags.readings or None, "files": left_out, **found}
   if flags.output:
-    lines = [_line((case.file, case.row), q_z, benchmark=case.benchmark, subset=case.subset, id=case.id, first_wrong=case.first_wrong,
+    lines = [_line((case.file, case.row), q_z, text=_text(case), benchmark=case.benchmark, subset=case.subset, id=case.id, first_wrong=case.first_wrong,
                    wrong=case.wrong, found=judgement.predictions(judging.scores(q_z), found["tau"])) for case, q_z in zip(cases, q_cz)]
     files.write(files.path(keep), "".join(lines))
     files.write(files.path(flags.output), json.dumps(found, indent=1, allow_nan=False) + "\n")

@@ -90,7 +90,7 @@ def test_a_planted_oracle_is_perfect_on_all_three(files, plant, capsys):
   assert "Q < .500 (gsm8k)" in out and "plain mean of 2" in out and "multi_solutions" in out and "o/out.readings.jsonl" in out
   lines = [json.loads(line) for line in open("o/out.readings.jsonl")]
   assert len(lines) == 7 + 2 + 2 and lines[1] == {
-      "file": "pb.jsonl", "row": 2, "benchmark": "ProcessBench", "subset": "gsm8k", "id": "gsm8k-1", "first_wrong": 1, "wrong": [],
+      "file": "pb.jsonl", "row": 2, "text": lines[1]["text"], "benchmark": "ProcessBench", "subset": "gsm8k", "id": "gsm8k-1", "first_wrong": 1, "wrong": [],
       "found": {"q": 1, "advantage": 1, "progress": 1}, "q": pytest.approx([0.9, 0.9, 0.1, 0.1])}
 
 
@@ -167,6 +167,35 @@ def test_a_stopped_run_goes_on_and_another_verifiers_values_are_refused(files, p
   plant(constant)
   assert judge.main(["--verifier=v", *files, "--output=out.json"]) == 2
   assert "another verifier's values" in capsys.readouterr().err
+
+
+def test_a_case_that_has_changed_is_read_anew(files, plant):
+  """Same file, same row, as many steps: what was kept was of the earlier text."""
+  plant(oracle)
+  assert judge.main(["--verifier=v", *files, "--output=out.json"]) == 0
+  rows = process_rows()
+  rows[1]["steps"][0] += " Or not."
+  with open("pb.jsonl", "w") as file:
+    file.writelines(json.dumps(row) + "\n" for row in rows)
+  asked = plant(oracle).asked
+  assert judge.main(["--verifier=v", *files, "--output=out.json"]) == 0
+  assert [(case.file, case.row) for case in asked[1:]] == [("pb.jsonl", 2)]  # the first tells whether it is the same verifier
+
+
+def test_given_readings_are_found_by_the_files_name_and_may_end_anyhow(files, plant, tmp_path, capsys):
+  plant(oracle)
+  assert judge.main(["--verifier=v", "pb.jsonl", "--output=out.json"]) == 0
+  rows = [json.loads(line) for line in open("out.readings.jsonl")]
+  plain = [{"file": "elsewhere/pb.jsonl", "row": row["row"], "q": row["q"]} for row in rows]
+  (tmp_path / "theirs.jsonl").write_text("\n".join(map(json.dumps, plain)))
+  assert judge.main(["--readings=theirs.jsonl", "./pb.jsonl", "--output=again.json"]) == 0
+  assert json.load(open("again.json"))["benchmarks"] == json.load(open("out.json"))["benchmarks"]
+  (tmp_path / "theirs.jsonl").write_text("".join(json.dumps(row | {"file": "math.jsonl"}) + "\n" for row in plain))
+  assert judge.main(["--readings=theirs.jsonl", "pb.jsonl"]) == 2
+  assert "its rows name the files 'math.jsonl'" in capsys.readouterr().err
+  (tmp_path / "theirs.jsonl").write_text(json.dumps(rows[0] | {"text": "0"}) + "\n")
+  assert judge.main(["--readings=theirs.jsonl", "pb.jsonl"]) == 2
+  assert "another text" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments, said", [

@@ -28,7 +28,7 @@ CLASSES = {"simplicity": ("redundency", "circular"),
            "soundness": ("counterfactual", "step_contradiction", "domain_inconsistency", "confidence"),
            "sensitivity": ("missing_condition", "deception", "multi_solutions")}
 _SUBSET = re.compile(r"(.+)-\d+")
-_STEP = re.compile(r"(?:step\s*)?(-1|\d{1,9})(?:\.0*)?", re.I)
+_STEP = re.compile(r"(?:step\s*)?(-?\d{1,9})(?:\.0*)?", re.I)
 
 
 class Case(NamedTuple):
@@ -64,6 +64,8 @@ def read(path: str) -> Read:
   rows = list(_rows(path))
   fields = next((row for _, row in rows if isinstance(row, dict)), {})
   kind = next((kind for _, row in rows if isinstance(row, dict) for kind in _KINDS if _is(row, kind)), None)
+  if not rows:
+    raise UserError(f"{path} holds no row")
   if kind is None:
     known = "; ".join(f"{kind} ({', '.join(names)})" for kind, names in _KINDS.items())
     raise UserError(f"{path}: no row has the fields of {known}; the first has {', '.join(map(repr, list(fields)[:20])) or 'none'}")

@@ -37,16 +37,17 @@ class Curves:
     files.append(self._path, json.dumps({"step": step, **finite}) + "\n")
 
 
-def read_curves(path: epath.Path, key: str | None = "step") -> list[dict]:
+def read_curves(path: epath.Path, key: str | None = "step", whole: bool = False) -> list[dict]:
   """The rows a stage has written, each with the key; none if the file is not there. A torn last line is left out.
 
-  UserError for any other line that is no JSON object, or lacks the key.
+  whole: no line is torn, the last one may only lack its end. UserError for any
+  other line that is no JSON object, or lacks the key.
   """
   path = files.path(path)
   if not files.exists(path):
     return []
   rows, lines = [], files.read(path).split(b"\n")
-  for number, line in enumerate(lines[:-1], 1):
+  for number, line in enumerate(lines if whole and lines[-1] else lines[:-1], 1):
     try:
       row = json.loads(line)
     except ValueError as error:

@@ -113,7 +113,7 @@ def test_rows_that_are_no_objects_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("content, said", [
-    (b"", "the first has none"), (b"[{]", "broken JSON"),
+    (b"", "holds no row"), (b"[{]", "broken JSON"),
     (b'{"prompt": 1, "completions": 2}\n', "no row has the fields of .* the first has 'prompt', 'completions'"),
     (json.dumps(PROCESS | {"label": 9}).encode(), "no row of 1 is a case of ProcessBench: .* row 1, field label"),
 ])
