@@ -49,8 +49,8 @@ _MATRIX = re.compile(r"\\begin\s*\{([bpB]?matrix|array)\}(?:\s*\{[^{}]*\})?(.*)\
 _CASES = re.compile(r"\\begin\s*\{(?:cases|aligned)\}(.*)\\end\s*\{(?:cases|aligned)\}", re.DOTALL)
 _NAME = re.compile(
     r"(?:\\text\s*\{[^{}]*\}|\\?[a-zA-Z]+|\\(?:angle|triangle|overline|overrightarrow|vec|hat)\s*\{?\s*[a-zA-Z]+\}?"
-    r"|\|[a-zA-Z]+\||[mn]\s*\\angle\s*[A-Z]+)"
-    r"(?:_(?:\w|\{[^{}]*\}))?'{0,2}(?:\^\{?-1\}?)?(?:\([a-z](?:,\s*[a-z])*\))?"
+    r"|\|[a-zA-Z]+\||\[[A-Z]{3,6}\]|[mn]\s*\\angle\s*[A-Z]+)"
+    r"(?:_(?:\w|\{[^{}]*\}))?'{0,2}(?:\^\{?-1\}?)?(?:\((?:[a-z](?:,\s*[a-z])*|-?\d{1,4}|[A-Z]{1,3})\))?"
 )
 _FUNCTIONS = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc|arc\w+|log|ln|exp|pi|infty|emptyset|sqrt|frac)(?![a-zA-Z])|[ei]$")
 _RATIO = re.compile(r"\d{1,12}(?:\.\d{1,12})?(?:\s*:\s*\d{1,12}(?:\.\d{1,12})?)+")
