@@ -27,7 +27,7 @@ def run(path: pathlib.Path, steps: str = "newline") -> pathlib.Path:
   for seed, name in enumerate(("sft", "verifier/q", "other")):
     # Twice as far from 0 as they are born: scores that differ.
     params = jax.tree.map(lambda x: 2 * x, arch.network.init(jax.random.key(seed)))
-    save(path / name / "best", params, arch.meta())
+    save(path / name / "best", params, arch.meta("policy" if name == "sft" else "q"))
   return path
 
 

@@ -51,13 +51,13 @@ class Architecture:
     """The parameters with the scoring token's row at 0: every score is 0, wherever that token's logit happened to be, and can be learnt."""
     return params | {"embedding": jax.jit(lambda embedding_vd: embedding_vd.at[self.scoring_id].set(0))(params["embedding"])}
 
-  def born(self) -> dict:
-    """What `training.fit` must know of a network: how it starts, is laid out, and describes itself."""
-    return {"init": self.network.init, "patterns": SHARDING, "meta": self.meta()}
+  def born(self, kind: str) -> dict:
+    """What `training.fit` must know of a network: how it starts, is laid out, and describes itself; kind: as in `meta`."""
+    return {"init": self.network.init, "patterns": SHARDING, "meta": self.meta(kind)}
 
-  def meta(self) -> dict:
-    """What a checkpoint says of itself."""
-    return {"model": dataclasses.asdict(self.config), "vocabulary": self.vocabulary_fingerprint}
+  def meta(self, kind: str) -> dict:
+    """What a checkpoint says of itself; kind: 'policy', or what a verifier says (orm, q, advantage)."""
+    return {"kind": kind, "model": dataclasses.asdict(self.config), "vocabulary": self.vocabulary_fingerprint}
 
 
 @functools.cache
@@ -141,6 +141,14 @@ def restore(path: str, section, vocabulary, mesh):
   vocabulary.check_rows(config.vocab_size)
   arch = _architecture(config, section, vocabulary)
   return arch, load(path, arch, mesh)
+
+
+def check_kind(path: str, wanted: str):
+  """UserError for a checkpoint of another kind (`Architecture.meta`); one that does not say its kind is taken."""
+  kind = "policy" if is_official(path) else checkpoint.read_meta(path).get("kind", wanted)
+  if kind != wanted:
+    name = lambda kind: "a policy" if kind == "policy" else f"a verifier of kind {kind}"
+    raise UserError(f"checkpoint {path} is {name(kind)}, where {name(wanted)} is needed")
 
 
 def is_official(path: str) -> bool:

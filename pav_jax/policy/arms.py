@@ -193,7 +193,7 @@ def train_arm(run: Run, name: str, path: epath.Path, arena, validation, players:
   found = loop.train(
       state, trainer.step, lambda n: rows(n).astype(np.int32), key, num_steps=knobs.num_steps,
       evaluate=lambda params: validate(validation, arch, params), eval_every=knobs.eval_every, save_every=knobs.save_every,
-      keep=knobs.keep, log_every=knobs.log_every, path=path, meta=arch.meta(), mesh=run.mesh, what=f"rl {name}", memory=trainer)
+      keep=knobs.keep, log_every=knobs.log_every, path=path, meta=arch.meta("policy"), mesh=run.mesh, what=f"rl {name}", memory=trainer)
   return found | {"alarms": alarms.count}
 
 

@@ -56,6 +56,6 @@ def run_stage(run: Run):
   pick = lambda row_b: collect.Rollouts(*(x[row_b] for x in rollouts))
   rows, valid_rows = correct_rows(problems, pick(~held_out)), correct_rows(problems, pick(held_out))
   arch, start = architecture.restore(str(run.folder("sft").path / "best"), run.config.policy, vocabulary, run.mesh)
-  found = fit.fit(run, run.config.rft, **arch.born(), loss_fn=text.language_loss(arch.network), train_rows=rows,
+  found = fit.fit(run, run.config.rft, **arch.born("policy"), loss_fn=text.language_loss(arch.network), train_rows=rows,
                   valid_rows=valid_rows, path=folder.path, what="rft", seed=run.config.seed + 4, start_params=start)
   folder.finish(0, {**found, "train_rows": len(rows.token_bt), "valid_rows": len(valid_rows.token_bt), "of": len(rollouts.verdict_b)})

@@ -39,7 +39,7 @@ def run_stage(run: Run):
   train_rows = text.text_rows(prepared.read(run.folder("problems/train")))
   valid_rows = text.text_rows(prepared.read(run.folder("problems/validation")))
   start = architecture.load(run.config.policy.init_from, arch, run.mesh)
-  found = fit.fit(run, run.config.sft, **arch.born(), loss_fn=text.language_loss(arch.network), train_rows=train_rows,
+  found = fit.fit(run, run.config.sft, **arch.born("policy"), loss_fn=text.language_loss(arch.network), train_rows=train_rows,
               valid_rows=valid_rows, path=folder.path, what="sft", seed=run.config.seed, start_params=start)
   folder.finish(0, {**found, "parameters": arch.num_params, "tokens_per_row": int(train_rows.token_bt.shape[1]),
                     "train_rows": len(train_rows.token_bt), "valid_rows": len(valid_rows.token_bt)})

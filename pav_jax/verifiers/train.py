@@ -187,7 +187,7 @@ def run_stage(run: Run):
     start_path = str(run.folder("sft").path / "best")
   if knobs.pretrain.num_steps:
     facts["base"] = fit.fit(
-        run, knobs.pretrain, **arch.born(), loss_fn=text.language_loss(arch.network), train_rows=text.text_rows(problems),
+        run, knobs.pretrain, **arch.born("policy"), loss_fn=text.language_loss(arch.network), train_rows=text.text_rows(problems),
         valid_rows=text.text_rows(prepared.read(run.folder("problems/validation"))), path=folder.path / "base",
         what="verifier base", seed=run.config.seed + 2, start_params=architecture.load(start_path, arch, run.mesh))
     start_path = str(folder.path / "base" / "best")
@@ -210,7 +210,7 @@ def run_stage(run: Run):
     if kind == "advantage" and knobs.advantage_from_q:
       kind_path = str(folder.path / "q" / "best")
     facts[kind] = fit.fit(
-        run, knobs[kind], **shifted.born(), loss_fn=value_loss(shifted.network, knobs.text_weight, balanced.shift),
+        run, knobs[kind], **shifted.born(kind), loss_fn=value_loss(shifted.network, knobs.text_weight, balanced.shift),
         train_rows=pick(train_b),
         valid_rows=pick(valid_b), path=folder.path / kind, what=f"verifier {kind}", seed=run.config.seed + 3,
         start_params=architecture.load(kind_path, arch, run.mesh))

@@ -60,4 +60,12 @@ def test_a_shift_of_the_scores_is_part_of_what_a_checkpoint_says():
   np.testing.assert_allclose(shifted.network.scores(params, hidden_btd), arch.network.scores(params, hidden_btd) - 1.5,
                              atol=1e-6)
   np.testing.assert_array_equal(shifted.network.logits(params, hidden_btd), arch.network.logits(params, hidden_btd))
-  assert shifted.meta()["model"]["score_shift"] == 1.5 and arch.meta()["model"]["score_shift"] == 0
+  assert shifted.meta("q")["model"]["score_shift"] == 1.5 and arch.meta("q")["model"]["score_shift"] == 0
+
+
+def test_a_checkpoint_says_whether_it_is_a_policy_or_which_verifier(made):
+  architecture.check_kind(str(made / "verifier/q/best"), "q")
+  for wanted, path, said in (("q", "sft/best", "is a policy, where a verifier of kind q is needed"),
+                             ("policy", "verifier/q/best", "is a verifier of kind q, where a policy is needed")):
+    with pytest.raises(UserError, match=said):
+      architecture.check_kind(str(made / path), wanted)
