@@ -20,6 +20,7 @@ from pav_jax import errors
 from pav_jax.grading import answers
 from pav_jax.grading.grading import REASONS
 from pav_jax.grading.grading import Grader
+from pav_jax.training import files
 
 _BLOCK_ROWS = 256
 
@@ -104,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
   try:
     if os.path.realpath(output) == os.path.realpath(flags.file):
       raise errors.UserError(f"--output is the input: {output}")
-    with Grader(flags.workers, flags.timeout) as grader:
+    with Grader(flags.workers, flags.timeout) as grader, files.lock_output(files.path(output)):
       counts = grade_file(flags.file, output, grader)
   except (errors.UserError, OSError) as error:
     print(f"error: {error}", file=sys.stderr)

@@ -235,16 +235,19 @@ def run(flags: argparse.Namespace) -> int:
     raise UserError(f"--max_tokens {flags.max_tokens} and --rows {flags.rows} must be at least 1")
   if not 0 <= flags.alpha < float("inf"):
     raise UserError(f"--alpha {flags.alpha} is negative, or no number")
-  advantages = library.how_of(None, flags.prover_kind, flags.prover_k)
+  library.how_of(None, flags.prover_kind, flags.prover_k)
   home = home_lib.of(flags.verifier, vocabulary=flags.vocabulary, prompt=flags.prompt, steps=flags.steps)
-  work = begin(output, _plan(flags, home))
-  texts = {"vocabulary": home.vocabulary.path, "prompt": home.prompt, "steps": home.steps}
-  verifier = library.load(flags.verifier, **texts)
-  # The prover reads the verifier's ids.
-  prover = library.load(flags.prover, **texts) if flags.prover else None
-  advantages = library.how_of(prover, flags.prover_kind, flags.prover_k)
-  counts = score_file(flags.file, output, work, How(
-      verifier, prover, advantages, flags.alpha, flags.max_tokens, flags.rows, flags.prefix))
+  plan = _plan(flags, home)
+  files.folder(files.path(output).parent)
+  with files.lock_output(files.path(output)):
+    work = begin(output, plan)
+    texts = {"vocabulary": home.vocabulary.path, "prompt": home.prompt, "steps": home.steps}
+    verifier = library.load(flags.verifier, **texts)
+    # The prover reads the verifier's ids.
+    prover = library.load(flags.prover, **texts) if flags.prover else None
+    advantages = library.how_of(prover, flags.prover_kind, flags.prover_k)
+    counts = score_file(flags.file, output, work, How(
+        verifier, prover, advantages, flags.alpha, flags.max_tokens, flags.rows, flags.prefix))
   print(f"{output}: {counts['rows'] - counts['errors']} scored, {counts['errors']} error")
   return 1 if counts["errors"] else 0
 

@@ -1,6 +1,7 @@
 """The command that scores a file: what it writes, what it refuses, where it goes on, and that it is what search says."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -198,3 +199,18 @@ def test_a_verifier_without_its_run(call, made, tmp_path, capsys):
   status, found = call(rows, f"--verifier={tmp_path / 'apart/best'}", f"--vocabulary={made / 'problems/test/vocabulary.model'}",
                        f"--prompt={made_lib.PROMPT}", "--steps=newline")
   assert (status, found) == (0, want)
+
+
+def test_a_second_command_on_one_output_is_refused(call, made, tmp_path, monkeypatch, capsys):
+  """Started while the first one scores; what the first one writes is whole, and nothing else is left."""
+  real, second = given_lib.values, []
+  def values(*args, **kwargs):
+    if not second:
+      second.append(None)
+      second[0] = score.main([str(tmp_path / "rows.jsonl"), f"--verifier={made / 'verifier/q/best'}"])
+    return real(*args, **kwargs)
+  monkeypatch.setattr(given_lib, "values", values)
+  status, rows = call([{"question": QUESTION, "steps": STEPS, "n": n} for n in range(5)])
+  assert second == [2] and f"another command is writing it (process {os.getpid()} on" in capsys.readouterr().err
+  assert status == 0 and [row["n"] for row in rows] == [0, 1, 2, 3, 4]
+  assert {path.name for path in tmp_path.iterdir()} == {"rows.jsonl", "rows.scored.jsonl"}

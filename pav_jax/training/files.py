@@ -176,18 +176,39 @@ def lock(workdir: epath.Path) -> Iterator[None]:
   if is_remote(workdir):
     yield
     return
-  place = folder(workdir) / ".lock"
+  with _locked(folder(workdir) / ".lock", f"--workdir {workdir}: another run is in it", "a second run in this workdir", "--workdir"):
+    yield
+
+
+@contextlib.contextmanager
+def lock_output(output: epath.Path) -> Iterator[None]:
+  """Keeps other commands from writing the same local file while the block lasts. UserError if one is, which says which."""
+  place = output.parent / f"{output.name}.lock"
+  with _locked(place, f"--output {output}: another command is writing it", "a second command with this output", "--output"):
+    try:
+      yield
+    finally:
+      with contextlib.suppress(OSError):
+        os.unlink(place)
+
+
+@contextlib.contextmanager
+def _locked(place: epath.Path, taken: str, second: str, flag: str) -> Iterator[None]:
   with contextlib.ExitStack() as stack:
     with told(place, "written"):
       file = stack.enter_context(open(place, "ab+", buffering=0))
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-      file.seek(0)
-      raise UserError(f"--workdir {workdir}: another run is in it ({file.read().decode().strip()}); "
-                      "wait for it to end, or choose another --workdir") from error
+      # Whoever had it may have removed the file after we opened it; then another has a file of its own.
+      ours = os.path.exists(place) and os.path.samestat(os.fstat(file.fileno()), os.stat(place))
+    except BlockingIOError:
+      ours = False
     except OSError as error:  # A shared disk without locks is no reason not to run.
-      print(f"{place} cannot be locked ({reason(error)}): a second run in this workdir would not be noticed", file=sys.stderr)
+      ours = True
+      print(f"{place} cannot be locked ({reason(error)}): {second} would not be noticed", file=sys.stderr)
+    if not ours:
+      file.seek(0)
+      raise UserError(f"{taken} ({file.read().decode().strip()}); wait for it to end, or choose another {flag}")
     since = datetime.datetime.now(datetime.UTC).isoformat(" ", "seconds")[:19]
     with told(place, "written"):
       file.truncate(0)
