@@ -1,7 +1,12 @@
 """One row of a file: its fields as texts, and what is wrong with it."""
 
 import json
+import re
 from collections.abc import Mapping
+
+
+# Of other systems than Unix, and Unicode's own.
+_LINE_ENDS = re.compile("\r\n?|[\x85\u2028\u2029]")
 
 
 class Bad(Exception):
@@ -51,6 +56,11 @@ def text(fields: Mapping, name: str, default: str | None = None, *, number: bool
   except UnicodeEncodeError as error:
     raise Bad(name, f"half a surrogate pair at character {error.start}") from error
   return str(value)
+
+
+def with_newlines(text: str) -> str:
+  """The text with newlines as its only line ends: what a vocabulary and a rule of steps take for one."""
+  return _LINE_ENDS.sub("\n", text)
 
 
 def _not_a_number(name):

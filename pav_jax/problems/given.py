@@ -6,6 +6,8 @@
      what follows a step could merge with its end.
   3. Behind the last step stands eos instead, where the solution is over.
 
+Line ends of other systems are newlines, as where problems are read.
+
 However many lines a given step has, it is never split again. Where nobody has
 cut a text, `cut` does it by the run's own rule.
 """
@@ -15,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pav_jax.problems import fields
 from pav_jax.problems import steps as steps_lib
 
 _SEPARATORS = {"newline": "\n", "blank": "\n\n", "outside": "\n"}
@@ -42,14 +45,19 @@ def tokens(steps: Sequence[str], vocabulary, *, separator: str, ended: bool = Tr
   """
   between, token_t, end_s = vocabulary.encode(separator), [], []
   for number, step in enumerate(steps, 1):
-    token_t += vocabulary.encode(step.rstrip("\r\n"))
+    token_t += vocabulary.encode(fields.with_newlines(step).rstrip("\n"))
     token_t += [vocabulary.eos_id] if ended and number == len(steps) else between
     end_s.append(len(token_t) - 1)
   return Given(np.array(token_t, np.int32), np.array(end_s, np.int32))
 
 
 def cut(text: str, vocabulary, *, ended: bool = True) -> Given:
-  """The ids of a whole solution, its steps those of the vocabulary's rule, as a stage cuts what a policy wrote."""
+  """The ids of a whole solution, its steps those of the vocabulary's rule, as a stage cuts what a policy wrote.
+
+  Where it is over (ended), white space at its end is dropped: a final newline would leave eos as a step of its own.
+  """
+  text = fields.with_newlines(text)
+  text = text.rstrip() if ended else text
   token_t = np.array(vocabulary.encode(text) + [vocabulary.eos_id] * ended, np.int32)
   return Given(token_t, steps_lib.step_ends(token_t, vocabulary.step_rule))
 

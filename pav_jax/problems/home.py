@@ -11,6 +11,7 @@ import numpy as np
 
 from pav_jax.errors import UserError
 from pav_jax.models import architecture
+from pav_jax.problems import fields
 from pav_jax.problems import mixture
 from pav_jax.problems import prepared
 from pav_jax.problems import steps as steps_lib
@@ -29,7 +30,7 @@ class Home(NamedTuple):
 
   def prompt_t(self, question: str) -> np.ndarray:
     """int32: bos and the prompt of a question, as stage `problems` makes it."""
-    text = question.join(self.prompt.split("{question}"))
+    text = fields.with_newlines(question).join(self.prompt.split("{question}"))
     return np.array([self.vocabulary.bos_id, *self.vocabulary.encode(text)], np.int32)
 
 

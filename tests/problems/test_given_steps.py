@@ -49,11 +49,37 @@ def test_line_breaks_at_a_steps_end_are_the_separators(trained, end):
 
 
 def test_a_text_is_cut_as_a_stage_cuts_it(trained):
-  """Where a text's lines are its steps, both ways give the same; and an eos on its own line is a step of its own."""
+  """Where a text's lines are its steps, both ways give the same."""
   text = "1: +5 = 17\n2: -3 = 14\n#### 14"
   cut, listed = given.cut(text, trained), given.tokens(text.split("\n"), trained, separator="\n")
   assert cut.token_t.tolist() == listed.token_t.tolist() and cut.end_s.tolist() == listed.end_s.tolist()
-  assert len(given.cut(text + "\n", trained).end_s) == 4 and len(given.cut(text + "\n", trained, ended=False).end_s) == 3
+
+
+@pytest.mark.parametrize("end", ["\n", "\n\n", " \n", "\r\n", "\t"])
+def test_white_space_at_the_end_of_a_solution_that_is_over_is_no_step(trained, end):
+  text = "1: +5 = 17\n#### 17"
+  cut, broken = given.cut(text, trained), given.cut(text + end, trained)
+  assert broken.token_t.tolist() == cut.token_t.tolist() and broken.end_s.tolist() == cut.end_s.tolist()
+  going_on = given.cut(text + "\n", trained, ended=False)
+  assert going_on.token_t.tolist() == trained.encode(text + "\n") and len(going_on.end_s) == 2
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\r", "\x85", "\u2028", "\u2029"])
+@pytest.mark.parametrize("ended", [True, False])
+def test_line_ends_of_other_systems_are_newlines(trained, end, ended):
+  text, steps = "1: Ann +5 = 17\n2: -3 = 14\n#### 14", ["1: Ann +5\n= 17", "#### 17"]
+  other = lambda text: text.replace("\n", end)
+  for found, want in ((given.cut(other(text), trained, ended=ended), given.cut(text, trained, ended=ended)),
+                      (given.tokens(list(map(other, steps)), trained, separator="\n", ended=ended),
+                       given.tokens(steps, trained, separator="\n", ended=ended))):
+    assert found.token_t.tolist() == want.token_t.tolist() and found.end_s.tolist() == want.end_s.tolist()
+  assert trained.encode(other(text)) != trained.encode(text)
+
+
+def test_other_texts_keep_their_ids(trained):
+  text = " 1: +5\t= 17\xa0\n\n \u200b2: é\n#### 14"
+  assert given.cut(text, trained).token_t.tolist() == trained.encode(text) + [EOS]
+  assert given.tokens([text], trained, separator="\n").token_t.tolist() == trained.encode(text) + [EOS]
 
 
 def test_no_steps_at_all(trained):

@@ -58,3 +58,8 @@ def test_what_means_nothing(made, given, said):
 def test_no_checkpoint(tmp_path):
   with pytest.raises(UserError, match="no such folder"):
     home.of(str(tmp_path / "nothing"))
+
+
+def test_line_ends_of_other_systems_are_newlines(made):
+  found = home.of(str(made / "sft/best"))
+  assert found.prompt_t("Ann\r\nhas\r3\u2028mod 7").tolist() == found.prompt_t("Ann\nhas\n3\nmod 7").tolist()

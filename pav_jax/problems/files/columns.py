@@ -27,7 +27,7 @@ from pav_jax.problems.problem import stated_answer
 # What stands in place of an answer where a set has none.
 PLACEHOLDERS = frozenset({"proof", "notfound", "not found", "n/a", "na", "null", "nan", "no answer", "unknown", "todo", "tbd",
                           "answer not found", "see solution", "see the solution", "?", "-", "--", "...", "…"})
-_LINE_ENDS, _SPACES = re.compile("\r\n?|[\x85\u2028\u2029]"), re.compile("[\xa0\u1680\u2000-\u200a\u202f\u205f\u3000]")
+_SPACES = re.compile("[\xa0\u1680\u2000-\u200a\u202f\u205f\u3000]")
 _NOTHING = re.compile("[\u200b\u2060\ufeff]")
 
 
@@ -81,7 +81,7 @@ def problem(fields: Mapping, columns: Columns, name: str, family: str) -> Proble
 
 def plain(text: str) -> str:
   """The text with newlines as its only line ends and spaces as its only spaces (and tabs)."""
-  return _NOTHING.sub("", _SPACES.sub(" ", _LINE_ENDS.sub("\n", text)))
+  return _NOTHING.sub("", _SPACES.sub(" ", fields_lib.with_newlines(text)))
 
 
 def _answer(fields: Mapping, name: str) -> str:
