@@ -2,8 +2,11 @@
 
 import importlib
 import runpy
+import signal
 import sys
 from collections.abc import Sequence
+
+from pav_jax.training import preemption
 
 # Word -> module with main(arguments) -> exit status, and what it does.
 COMMANDS = {
@@ -41,4 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
   if word not in COMMANDS:
     print(f"error: {word!r} is no command\n\n{usage()}" if word else usage(), file=sys.stderr)
     return 2
-  return importlib.import_module(COMMANDS[word][0]).main(rest)
+  before = signal.getsignal(signal.SIGINT)
+  preemption.until_begun()
+  module = importlib.import_module(COMMANDS[word][0])
+  signal.signal(signal.SIGINT, before)
+  return module.main(rest)

@@ -6,6 +6,11 @@ Rows are {"reference", "response", "dataset"}, and "ended": false where a
 response was cut off; see `grade_file`.
 """
 
+from pav_jax.training import preemption
+
+if __name__ == "__main__":
+  preemption.until_begun()
+
 import argparse
 import collections
 from collections.abc import Iterator, Sequence
@@ -21,6 +26,8 @@ from pav_jax.grading import answers
 from pav_jax.grading.grading import REASONS
 from pav_jax.grading.grading import Grader
 from pav_jax.training import files
+from pav_jax.training.preemption import NOTICE
+from pav_jax.training.preemption import Preempted
 
 _BLOCK_ROWS = 256
 
@@ -94,15 +101,17 @@ def _parse_row(line: bytes) -> tuple[dict, str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-  """Returns 0 when every row was graded, 1 when some had errors, 2 when nothing could be done."""
+  """Returns 0 when every row was graded, 1 when some had errors, 2 when nothing could be done, 128 + n after signal n."""
   parser = argparse.ArgumentParser(prog="python -m pav_jax.grade", description="Grades a JSON-lines file.")
-  parser.add_argument("file")
+  parser.add_argument("file", help="JSON lines of reference, response and dataset")
   parser.add_argument("--output", help="default: FILE.graded.jsonl beside FILE")
-  parser.add_argument("--timeout", type=float, default=5.0, help="seconds per answer")
-  parser.add_argument("--workers", type=int, default=2)
+  parser.add_argument("--timeout", type=float, default=5.0, help="seconds per answer; default: %(default)s")
+  parser.add_argument("--workers", type=int, default=2, help="processes that read answers; default: %(default)s")
   flags = parser.parse_args(arguments)
+  NOTICE.listen()
   output = flags.output or os.path.splitext(flags.file)[0] + ".graded.jsonl"
   try:
+    files.require_file(flags.file)
     if os.path.realpath(output) == os.path.realpath(flags.file):
       raise errors.UserError(f"--output is the input: {output}")
     with Grader(flags.workers, flags.timeout) as grader, files.lock_output(files.path(output)):
@@ -110,6 +119,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
   except (errors.UserError, OSError) as error:
     print(f"error: {error}", file=sys.stderr)
     return 2
+  except Preempted as notice:
+    print(f"interrupted: {output} was not written; grading begins anew", file=sys.stderr)
+    return 128 + notice.number
   verdicts = ", ".join(f"{counts[what]} {what}" for what in ("correct", "incorrect", "ungradable", "error"))
   reasons = ", ".join(f"{counts[reason]} {reason}" for reason in REASONS if counts[reason])
   print(f"{output}: {verdicts}" + (f" (ungradable: {reasons})" if reasons else ""))

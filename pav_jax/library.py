@@ -4,7 +4,9 @@ Texts come in and go out; the ids between them are those of the run that made
 the checkpoint (problems/home.py).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+import numbers
+import os
 from typing import NamedTuple
 
 import ml_collections
@@ -12,6 +14,7 @@ import numpy as np
 
 from pav_jax import errors
 from pav_jax.errors import UserError
+from pav_jax.grading import answers
 from pav_jax.grading import grading
 from pav_jax.models import architecture
 from pav_jax.problems import given as given_lib
@@ -72,6 +75,9 @@ def load(checkpoint: str, *, vocabulary: str = "", prompt: str = "", steps: str 
   the checkpoint. size: what an official Gemma checkpoint is, as gemma2_2b.
   Raises UserError for whatever of it is wrong.
   """
+  _each(lambda x: isinstance(x, (str, os.PathLike)), "a path", checkpoint=checkpoint)
+  _each(lambda x: isinstance(x, str), "a string", vocabulary=vocabulary, prompt=prompt, steps=steps, size=size)
+  checkpoint = os.fspath(checkpoint)
   home = home_lib.of(checkpoint, vocabulary=vocabulary, prompt=prompt, steps=steps)
   if architecture.is_official(checkpoint) and not size:
     raise UserError(f"checkpoint {checkpoint}: published weights do not say what they are: give size=gemma2_2b, or another")
@@ -89,8 +95,11 @@ def sample(policy: Model, questions: Sequence[str], n: int = 1, *, max_new: int,
   temperature 0 is greedy; top_k 0 and top_p 1 cut nothing. rows: that decode
   together. What is drawn hangs on seed, the question's place and the response's.
   """
+  _models(policy=policy)
+  questions = _texts("questions", questions)
   sampling = _sampling(temperature, top_k, top_p)
   _at_least_one(n=n, max_new=max_new, rows=rows)
+  _check_seed(seed)
   if not questions:
     return []
   rollouts = collect.sample(
@@ -112,7 +121,15 @@ def score_steps(verifier: Model, questions: Sequence[str], steps: Sequence[Seque
   each. prover: a second verifier, of Q^mu or (prover_kind=advantage) of A^mu;
   without one mu is best-of-prover_k of pi. rows: that are read together.
   """
-  ended = [ended] * len(questions) if isinstance(ended, bool) else ended
+  _models(verifier=verifier, prover=prover)
+  questions = _texts("questions", questions)
+  steps = [x if isinstance(x, str) else _texts(f"steps[{i}]", x) for i, x in enumerate(_list("steps", steps, len(questions)))]
+  for i, some in enumerate(steps):
+    _each(str.strip, "a text with something in it", **(
+        {f"steps[{i}]": some} if isinstance(some, str) else {f"steps[{i}][{j}]": x for j, x in enumerate(some)}))
+    if not some:
+      raise UserError(f"steps[{i}] has no step")
+  ended = _ended(ended, len(questions))
   given = [given_of(verifier.home, *one) for one in zip(steps, ended, strict=True)]
   prompts = [verifier.home.prompt_t(question) for question in questions]
   return score_given(verifier, prompts, given, prover=prover, how=how_of(prover, prover_kind, prover_k), alpha=alpha, rows=rows)
@@ -129,6 +146,7 @@ def how_of(prover: Model | None, kind: str, k: float) -> beam.Prover:
   """Whose advantages are added; UserError for a prover that means nothing."""
   if kind not in PROVER_KINDS:
     raise UserError(f"prover_kind {kind!r} is none of {', '.join(PROVER_KINDS)}")
+  _numbers(prover_k=k)
   if not 0 < k < float("inf"):
     raise UserError(f"prover_k {k} is not above 0")
   return beam.Prover("best_of_k" if prover is None else kind, k)
@@ -136,10 +154,15 @@ def how_of(prover: Model | None, kind: str, k: float) -> beam.Prover:
 
 def score_given(verifier: Model, prompts: list[np.ndarray], given: list[given_lib.Given], *, prover: Model | None,
                 how: beam.Prover, alpha: float, rows: int, bar=None) -> list[Scores]:
-  """`score_steps` of token ids (prompts with bos, responses with the ends of their steps); bar: one that counts rows."""
-  if not 0 <= alpha < float("inf"):
-    raise UserError(f"alpha {alpha} is negative, or no number")
+  """`score_steps` of token ids (prompts with bos, responses with the ends of their steps); bar: one that counts rows.
+
+  UserError for a row of more than `verifiers.given.LONGEST` tokens, which would take all memory.
+  """
+  _check_alpha(alpha)
   _at_least_one(rows=rows)
+  for row, (prompt_t, one) in enumerate(zip(prompts, given, strict=True)):
+    if (count := len(prompt_t) + len(one.token_t)) > values_lib.LONGEST:
+      raise UserError(f"row {row} (questions[{row}] with steps[{row}]) has {count} tokens, more than {values_lib.LONGEST}")
   _of_one_vocabulary(verifier, prover)
   read = lambda model, bar: values_lib.values(model.arch, model.params, prompts, given, rows=rows, mesh=model.mesh, bar=bar)
   said = [read(verifier, bar), *([read(prover, None)] if prover else [])]
@@ -161,9 +184,14 @@ def beam_search(policy: Model, verifier: Model, questions: Sequence[str], *, max
   prefixes are kept, each with so many candidates; rows of these are drawn
   together. alpha and prover: as in `score_steps`; alpha 0 is the beam by Q^pi.
   """
+  _models(policy=policy, verifier=verifier, prover=prover)
+  questions = _texts("questions", questions)
   sampling = _sampling(temperature, top_k, top_p)
   how = how_of(prover, prover_kind, prover_k)
-  _at_least_one(max_new=max_new, width=width, candidates=candidates, max_rounds=max_rounds, rows=rows)
+  _check_alpha(alpha)
+  max_step = max_new if max_step is None else max_step
+  _at_least_one(max_new=max_new, max_step=max_step, width=width, candidates=candidates, max_rounds=max_rounds, rows=rows)
+  _check_seed(seed)
   _of_one_vocabulary(policy, verifier, prover)
   if not questions:
     return []
@@ -172,7 +200,7 @@ def beam_search(policy: Model, verifier: Model, questions: Sequence[str], *, max
   found = beam.search(
       beam.Player(policy.arch.network, policy.params), verifiers, problems.prompt_pt, problems.prompt_length_p,
       np.arange(len(questions), dtype=np.int32), _tables(policy), prover=how, alpha=alpha, width=width, candidates=candidates,
-      max_rounds=max_rounds, max_new=max_new, max_step=max_step or max_new, sampling=sampling, seed=seed, rows=rows,
+      max_rounds=max_rounds, max_new=max_new, max_step=max_step, sampling=sampling, seed=seed, rows=rows,
       distinct=False, mesh=policy.mesh)
   vocabulary = policy.home.vocabulary
   return [Found(vocabulary.decode(token_t[:length]), float(q), bool(token_t[length - 1] == vocabulary.eos_id)) if length else None
@@ -185,6 +213,10 @@ def grade_answers(references: Sequence[str], responses: Sequence[str], dataset: 
 
   Raises UserError for a reference that nothing can be compared with.
   """
+  references = _texts("references", references)
+  responses = _texts("responses", responses, len(references), "references")
+  errors.one_of(answers.DATASETS, {"dataset": dataset}, "arguments", "dataset")
+  ended = _ended(ended, len(references), "references")
   with grading.Grader() as grader:
     return grader.grade(references, responses, dataset, ended)
 
@@ -206,13 +238,71 @@ def _tables(policy: Model):
 
 
 def _sampling(temperature: float, top_k: int, top_p: float) -> sampling_lib.Sampling:
+  _numbers(temperature=temperature, top_p=top_p)
+  _whole(top_k=top_k)
   sampling = sampling_lib.Sampling(temperature, top_k, top_p)
   sampling_lib.check(sampling, "sampling")
   return sampling
 
 
-def _at_least_one(**numbers: int):
-  errors.at_least(1, numbers, "arguments", *numbers)
+def _each(fits: Callable[[object], object], what: str, **arguments):
+  """The one check at the door: UserError for the first of these arguments that is not what it should be."""
+  for name, value in arguments.items():
+    if not fits(value):
+      said = " ".join(repr(value).split())
+      raise UserError(f"{name} is not {what}, but {type(value).__name__} {said if len(said) <= 60 else said[:57] + '...'}")
+
+
+def _models(*, prover: Model | None = None, **models: Model):
+  _each(lambda x: isinstance(x, Model), "a Model, as pav_jax.load gives", **models, **({} if prover is None else {"prover": prover}))
+
+
+def _whole(**arguments: int):
+  _each(lambda x: isinstance(x, numbers.Integral) and not isinstance(x, bool), "a whole number", **arguments)
+
+
+def _numbers(**arguments: float):
+  _each(lambda x: isinstance(x, numbers.Real) and not isinstance(x, bool), "a number", **arguments)
+
+
+def _at_least_one(**arguments: int):
+  _whole(**arguments)
+  errors.at_least(1, arguments, "arguments", *arguments)
+
+
+def _check_seed(seed: int):
+  _whole(seed=seed)
+  if not -2**63 <= seed < 2**63:
+    raise UserError(f"seed {seed} has more than 63 bits")
+
+
+def _check_alpha(alpha: float):
+  _numbers(alpha=alpha)
+  if not 0 <= alpha < float("inf"):
+    raise UserError(f"alpha {alpha} is negative, or no number")
+
+
+def _list(name: str, value, count: int | None = None, others: str = "questions") -> list:
+  """The values of a list, an array or the like; as many as there are others, if count says how many."""
+  _each(lambda x: isinstance(x, Iterable) and not isinstance(x, (str, bytes, dict)), "a list", **{name: value})
+  found = list(value)
+  if count is not None and len(found) != count:
+    raise UserError(f"there are {len(found)} {name} for {count} {others}")
+  return found
+
+
+def _texts(name: str, value, count: int | None = None, others: str = "questions") -> list[str]:
+  found = {f"{name}[{i}]": x for i, x in enumerate(_list(name, value, count, others))}
+  _each(lambda x: isinstance(x, str), "a string", **found)
+  # Half of a pair of surrogates has no bytes.
+  _each(lambda x: x.isascii() or not any("\ud800" <= c <= "\udfff" for c in x), "a text that can be encoded", **found)
+  return list(found.values())
+
+
+def _ended(value, count: int, others: str = "questions") -> list[bool]:
+  found = [value] * count if isinstance(value, bool) else _list("ended", value, count, others)
+  _each(lambda x: isinstance(x, (bool, np.bool_)), "True or False", **{f"ended[{i}]": x for i, x in enumerate(found)})
+  return list(map(bool, found))
 
 
 def _of_one_vocabulary(*models: Model | None):

@@ -18,24 +18,18 @@ state first), 1 for another host that was lost and for a bug of ours. What was
 finished stays, and the same command goes on from there.
 """
 
-import os
-import signal
+from pav_jax.training import preemption
 
-
-def _at_once(*_):
-  """Ctrl-C while nothing has begun: imports take seconds, and would answer with a traceback."""
-  os.write(2, b"\ninterrupted: nothing had begun\n")
-  os._exit(130)
-
-
-if __name__ == "__main__" and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-  signal.signal(signal.SIGINT, _at_once)
+if __name__ == "__main__":
+  preemption.until_begun()
 
 import contextlib
 import dataclasses
 import functools
 import importlib
 import inspect
+import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable

@@ -16,6 +16,11 @@
      is done, and the same command goes on behind it.
 """
 
+from pav_jax.training import preemption
+
+if __name__ == "__main__":
+  preemption.until_begun()
+
 import argparse
 import collections
 from collections.abc import Iterator, Sequence
@@ -129,13 +134,14 @@ def _score_block(block: list[tuple[int, bytes]], how: How, bar) -> Iterator[tupl
     row, fault = parse_row(line, how.prefix)
     if not fault:
       prompt_t = home.prompt_t(row["question"])
-      given = library.given_of(home, row["steps"] if "steps" in row else row["solution"], row.get("ended", True))
+      given = library.given_of(home, row[_steps_of(row)], _ended(row))
       count = len(prompt_t) + len(given.token_t)
       if count <= how.max_tokens:
         read.append((row, "", prompt_t, given))
         continue
-      fault = (f"field {'steps' if 'steps' in row else 'solution'!r}: {count} tokens with the question, more than "
-               f"--max_tokens={how.max_tokens}")
+      own = _steps_of(row)
+      long, other = ("question", own) if len(prompt_t) > len(given.token_t) else (own, "question")
+      fault = f"field {long!r}: {count} tokens with the {other}, more than --max_tokens={how.max_tokens}"
     read.append((row, fault, None, None))
     bar.update()
   good = [(prompt_t, given) for _, fault, prompt_t, given in read if not fault]
@@ -149,7 +155,7 @@ def _score_block(block: list[tuple[int, bytes]], how: How, bar) -> Iterator[tupl
 def _written(row: dict, given: given_lib.Given, scores: library.Scores, how: How) -> dict:
   numbers = lambda x_s: [round(float(x), 7) for x in x_s]
   decode = how.verifier.home.vocabulary.decode
-  added = {} if "steps" in row else {"steps": [decode(x) for x in given_lib.split(given)]}
+  added = {} if _steps_of(row) == "steps" else {"steps": [decode(x) for x in given_lib.split(given)]}
   return added | {how.prefix + name: numbers(x) for name, x in (
       ("q", scores.q_z), ("advantage", scores.advantage_s), ("effective_reward", scores.effective_reward_s))}
 
@@ -177,7 +183,7 @@ def _fault(row: dict) -> str:
   texts = {"question": row.get("question")}
   if "question" not in row:
     return "field 'question': missing"
-  if "steps" in row:
+  if _steps_of(row) == "steps":
     if not isinstance(row["steps"], list):
       return f"field 'steps': not a list but {type(row['steps']).__name__}"
     if not row["steps"]:
@@ -194,9 +200,18 @@ def _fault(row: dict) -> str:
       return f"field {name!r}: empty"
     if any("\ud800" <= c <= "\udfff" for c in text):
       return f"field {name!r}: holds half a character (a lone surrogate)"
-  if not isinstance(row.get("ended", True), bool):
+  if not isinstance(_ended(row), bool):
     return f"field 'ended': not true or false but {type(row['ended']).__name__}"
   return ""
+
+
+def _steps_of(row: dict) -> str:
+  """The field that has the steps. One that is null counts as absent beside the other: so a table writes what is not there."""
+  return "steps" if row.get("steps") is not None or "steps" in row and row.get("solution") is None else "solution"
+
+
+def _ended(row: dict):
+  return True if row.get("ended") is None else row["ended"]
 
 
 def _flags(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -204,16 +219,16 @@ def _flags(arguments: Sequence[str] | None) -> argparse.Namespace:
   parser.add_argument("file", help="JSON lines of question and steps, or question and solution")
   parser.add_argument("--verifier", required=True, help="checkpoint of Q, as WORKDIR/verifier/q/best")
   parser.add_argument("--output", help="default: FILE.scored.jsonl beside FILE")
-  parser.add_argument("--alpha", type=float, default=0.5, help="weight of the advantage in the effective reward")
-  parser.add_argument("--prover_k", type=float, default=4, help="the prover is best-of-K of the policy")
-  parser.add_argument("--prover", default="", help="checkpoint of a second verifier, the prover's, in the place of best-of-K")
-  parser.add_argument("--prover_kind", default="q", choices=library.PROVER_KINDS, help="what --prover says: Q, or A as (1 + A) / 2")
+  parser.add_argument("--alpha", type=float, default=0.5, help="weight of the advantage in the effective reward; default: %(default)s")
+  parser.add_argument("--prover_k", type=float, default=4, help="the prover is best-of-K of the policy; default: %(default)s")
+  parser.add_argument("--prover", default="", help="checkpoint of a second verifier, the prover's, in the place of best-of-K; default: none")
+  parser.add_argument("--prover_kind", default="q", choices=library.PROVER_KINDS, help="what --prover says: Q, or A as (1 + A) / 2; default: %(default)s")
   parser.add_argument("--steps", default="", choices=("", *steps_lib.RULES), help="the rule that cuts a solution; default: the run's")
   parser.add_argument("--prompt", default="", help="template with {question}; default: the run's")
   parser.add_argument("--vocabulary", default="", help="SentencePiece file; default: the run's")
-  parser.add_argument("--max_tokens", type=int, default=values_lib.LONGEST, help="longer rows are left out, and reported")
-  parser.add_argument("--rows", type=int, default=64, help="rows of up to 256 tokens that are read together")
-  parser.add_argument("--prefix", default="", help="put before the names of the fields that are added")
+  parser.add_argument("--max_tokens", type=int, default=values_lib.LONGEST, help="longer rows are left out, and reported; default, and most: %(default)s")
+  parser.add_argument("--rows", type=int, default=64, help="rows of up to 256 tokens that are read together; default: %(default)s")
+  parser.add_argument("--prefix", default="", help="put before the names of the fields that are added; default: nothing")
   return parser.parse_args(arguments)
 
 
@@ -228,11 +243,14 @@ def _plan(flags: argparse.Namespace, home: home_lib.Home) -> dict:
 
 def run(flags: argparse.Namespace) -> int:
   """Scores flags.file; exit status. UserError for what is wrong with the flags, before a model is read."""
+  files.require_file(flags.file)
   output = flags.output or os.path.splitext(flags.file)[0] + ".scored.jsonl"
   if os.path.realpath(output) == os.path.realpath(flags.file):
     raise UserError(f"--output is the input: {output}")
   if flags.max_tokens < 1 or flags.rows < 1:
     raise UserError(f"--max_tokens {flags.max_tokens} and --rows {flags.rows} must be at least 1")
+  if flags.max_tokens > values_lib.LONGEST:
+    raise UserError(f"--max_tokens {flags.max_tokens} is more than {values_lib.LONGEST}, the longest row that a verifier reads")
   if not 0 <= flags.alpha < float("inf"):
     raise UserError(f"--alpha {flags.alpha} is negative, or no number")
   library.how_of(None, flags.prover_kind, flags.prover_k)

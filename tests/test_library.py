@@ -10,6 +10,7 @@ from pav_jax import library
 from pav_jax.errors import UserError
 from pav_jax.problems import given
 from pav_jax.problems import vocabulary as vocabulary_lib
+from pav_jax.verifiers import given as values_lib
 from tests import made as made_lib
 
 QUESTIONS = ["Ann has 3 mod 40. 1: Ann +5 Bob *3", "Ann has 7 mod 40. 1: Ann +2"]
@@ -95,6 +96,12 @@ def test_mistakes_are_told(policy, verifier, made, tmp_path):
       (lambda: pav_jax.grade_answers(["?"], ["1"], "arithmetic"), "reference")):
     with pytest.raises(UserError, match=said):
       call()
+
+  for wrong in (policy.params, "sft/best", None):
+    with pytest.raises(UserError, match="^verifier is not a Model, as pav_jax.load gives, but "):
+      pav_jax.score_steps(wrong, QUESTIONS[:1], [["a"]])
+  with pytest.raises(UserError, match="^prover is not a Model.*, but str 'q'"):
+    pav_jax.beam_search(policy, verifier, QUESTIONS, max_new=4, prover="q")
   other = shutil.copytree(made / "verifier/q/best", tmp_path / "other/best")
   vocabulary = vocabulary_lib.train(made_lib.TEXTS[:30], 390, tmp_path / "other.model")
   with pytest.raises(UserError, match="another vocabulary"):
@@ -102,3 +109,81 @@ def test_mistakes_are_told(policy, verifier, made, tmp_path):
   stranger = verifier._replace(home=verifier.home._replace(vocabulary=vocabulary))
   with pytest.raises(UserError, match="two models with different vocabularies"):
     pav_jax.beam_search(policy, stranger, QUESTIONS, max_new=4)
+
+
+SCORE, SAMPLE, BEAM = "score", "sample", "beam"
+
+
+@pytest.mark.parametrize("what, arguments, said", [
+    (SCORE, {"questions": "Ann"}, "questions is not a list, but str 'Ann'"),
+    (SCORE, {"questions": None}, "questions is not a list, but NoneType None"),
+    (SCORE, {"questions": [None]}, r"questions\[0\] is not a string, but NoneType None"),
+    (SCORE, {"questions": ["\ud800"]}, r"questions\[0\] is not a text that can be encoded"),
+    (SCORE, {"questions": ["Ann"] * 2}, "there are 1 steps for 2 questions"),
+    (SCORE, {"steps": "a"}, "steps is not a list, but str 'a'"),
+    (SCORE, {"steps": [None]}, r"steps\[0\] is not a list, but NoneType None"),
+    (SCORE, {"steps": [["a", 3]]}, r"steps\[0\]\[1\] is not a string, but int 3"),
+    (SCORE, {"steps": [[]]}, r"steps\[0\] has no step"),
+    (SCORE, {"steps": [["a", " \n"]]}, r"steps\[0\]\[1\] is not a text with something in it, but str ' \\n'"),
+    (SCORE, {"steps": [""]}, r"steps\[0\] is not a text with something in it"),
+    (SCORE, {"ended": [True, False]}, "there are 2 ended for 1 questions"),
+    (SCORE, {"ended": ["no"]}, r"ended\[0\] is not True or False, but str 'no'"),
+    (SCORE, {"ended": None}, "ended is not a list"),
+    (SCORE, {"alpha": "0.5"}, "alpha is not a number, but str '0.5'"),
+    (SCORE, {"alpha": None}, "alpha is not a number, but NoneType None"),
+    (SCORE, {"prover_k": "4"}, "prover_k is not a number, but str '4'"),
+    (SCORE, {"rows": 2.0}, "rows is not a whole number, but float 2.0"),
+    (SAMPLE, {"questions": "Ann"}, "questions is not a list"),
+    (SAMPLE, {"n": 1.5}, "n is not a whole number, but float 1.5"),
+    (SAMPLE, {"n": True}, "n is not a whole number, but bool True"),
+    (SAMPLE, {"max_new": "8"}, "max_new is not a whole number, but str '8'"),
+    (SAMPLE, {"seed": None}, "seed is not a whole number, but NoneType None"),
+    (SAMPLE, {"temperature": None}, "temperature is not a number"),
+    (SAMPLE, {"top_k": 0.5}, "top_k is not a whole number"),
+    (SAMPLE, {"seed": 2**70}, "seed 1180591620717411303424 has more than 63 bits"),
+    (BEAM, {"questions": "Ann"}, "questions is not a list"),
+    (BEAM, {"alpha": -1}, "alpha -1 is negative"),
+    (BEAM, {"max_step": 0}, "max_step 0 is less than 1"),
+    (BEAM, {"seed": 0.5}, "seed is not a whole number")])
+def test_slips_at_the_door(policy, verifier, what, arguments, said):
+  call = {SCORE: lambda **x: pav_jax.score_steps(**{"verifier": verifier, "questions": ["Ann"], "steps": [["a"]]} | x),
+          SAMPLE: lambda **x: pav_jax.sample(**{"policy": policy, "questions": ["Ann"], "max_new": 4} | x),
+          BEAM: lambda **x: pav_jax.beam_search(
+              **{"policy": policy, "verifier": verifier, "questions": ["Ann"], "max_new": 4} | x)}[what]
+  with pytest.raises(UserError, match=said) as caught:
+    call(**arguments)
+  assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("arguments, said", [
+    (("5", ["5"]), "references is not a list, but str '5'"), ((["5"], ["5"] * 2), "there are 2 responses for 1 references"),
+    ((["5"], [None]), r"responses\[0\] is not a string"), ((["5"], ["5"], "maths"), "dataset 'maths' is none of gsm8k, math"),
+    ((["5"], ["5"], None), "dataset None is none of")])
+def test_slips_in_grading(arguments, said):
+  with pytest.raises(UserError, match=said):
+    pav_jax.grade_answers(*arguments)
+  with pytest.raises(UserError, match="there are 2 ended for 1 references"):
+    pav_jax.grade_answers(["5"], ["5"], ended=[True, False])
+
+
+def test_arrays_are_lists(verifier):
+  arrays = pav_jax.score_steps(verifier, np.array(QUESTIONS), np.array([["a", "b"]] * 2), ended=np.array([True, False]),
+                               alpha=np.float32(0.5))
+  lists = pav_jax.score_steps(verifier, QUESTIONS, [["a", "b"]] * 2, ended=[True, False])
+  for one, other in zip(arrays, lists, strict=True):
+    np.testing.assert_array_equal(one.q_z, other.q_z)
+
+
+def test_a_row_that_would_take_all_memory_is_refused(verifier, monkeypatch):
+  monkeypatch.setattr(values_lib, "values", lambda *_, **__: 1 / 0)
+  steps = ["1 " * 20_000]
+  with pytest.raises(UserError, match=r"row 1 \(questions\[1\] with steps\[1\]\) has \d+ tokens, more than 8192"):
+    pav_jax.score_steps(verifier, QUESTIONS, [["a"], steps])
+
+
+def test_a_final_newline_and_other_line_ends_change_nothing(verifier):
+  text = "1: +5 = 8\n#### 8"
+  plain, newline, windows = pav_jax.score_steps(verifier, [QUESTIONS[0] + "\n."] * 2 + [QUESTIONS[0] + "\r\n."],
+                                                [text, text + "\n", text.replace("\n", "\r\n")])
+  for one in (newline, windows):
+    np.testing.assert_allclose(one.q_z, plain.q_z, atol=1e-6)

@@ -172,7 +172,8 @@ def test_work_begun_otherwise_is_refused(call, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("flags, said", [
     (["--verifier=nosuch"], "no such folder"), (["--prover=nosuch"], "no such folder"), (["--alpha=-1"], "--alpha -1.0 is negative"),
-    (["--prover_k=0"], "prover_k 0.0 is not above 0"), (["--max_tokens=0"], "must be at least 1"), (["--prompt=x"], "no {question}"),
+    (["--prover_k=0"], "prover_k 0.0 is not above 0"), (["--max_tokens=0"], "must be at least 1"),
+    (["--max_tokens=8193"], "--max_tokens 8193 is more than 8192"), (["--prompt=x"], "no {question}"),
     (["--vocabulary=nosuch.model"], "nosuch.model"), (["--output={file}"], "--output is the input")])
 def test_a_mistake_is_one_line_before_anything_is_read(made, tmp_path, capsys, monkeypatch, flags, said):
   path = tmp_path / "rows.jsonl"
@@ -186,8 +187,9 @@ def test_a_mistake_is_one_line_before_anything_is_read(made, tmp_path, capsys, m
 
 
 def test_no_such_file(made, capsys):
-  assert score.main(["nosuch.jsonl", f"--verifier={made / 'verifier/q/best'}"]) == 2
-  assert "nosuch.jsonl" in capsys.readouterr().err
+  for path, said in (("nosuch.jsonl", "there is no file nosuch.jsonl"), (str(made), f"{made} is no file but a folder")):
+    assert score.main([path, f"--verifier={made / 'verifier/q/best'}"]) == 2
+    assert capsys.readouterr().err == f"error: {said}\n"
 
 
 def test_a_verifier_without_its_run(call, made, tmp_path, capsys):
@@ -214,3 +216,34 @@ def test_a_second_command_on_one_output_is_refused(call, made, tmp_path, monkeyp
   assert second == [2] and f"another command is writing it (process {os.getpid()} on" in capsys.readouterr().err
   assert status == 0 and [row["n"] for row in rows] == [0, 1, 2, 3, 4]
   assert {path.name for path in tmp_path.iterdir()} == {"rows.jsonl", "rows.scored.jsonl"}
+
+
+def test_a_table_s_null_counts_as_absent(call):
+  solution = "\n".join(STEPS)
+  status, rows = call([{"question": QUESTION, "solution": solution}, {"question": QUESTION, "solution": solution, "steps": None, "ended": None},
+                       {"question": QUESTION, "solution": None, "steps": STEPS, "ended": None}, {"question": QUESTION, "steps": None},
+                       {"question": QUESTION, "steps": None, "solution": None}])
+  assert status == 1 and rows[0]["steps"] == rows[1]["steps"] and rows[0]["q"] == rows[1]["q"] == rows[2]["q"]
+  assert [row["error"] for row in rows[3:]] == ["field 'steps': not a list but NoneType"] * 2
+
+
+def test_what_is_too_long_is_named(call):
+  _, rows = call([{"question": "x" * 500, "steps": STEPS}, {"question": QUESTION, "solution": "x" * 500}], "--max_tokens=200")
+  assert rows[0]["error"].startswith("field 'question': ") and "tokens with the steps, more than" in rows[0]["error"]
+  assert rows[1]["error"].startswith("field 'solution': ") and "tokens with the question, more than" in rows[1]["error"]
+
+
+def test_a_final_newline_is_no_step_and_what_is_scored_can_be_scored_again(call):
+  solution = "\n".join(STEPS)
+  status, rows = call([{"question": QUESTION, "solution": solution + end} for end in ("", "\n", "\r\n", "\n \n")])
+  assert status == 0 and all((row["steps"], row["q"]) == (rows[0]["steps"], rows[0]["q"]) for row in rows)
+  status, again = call(rows, "--prefix=mu_")
+  assert status == 0 and [row["mu_q"] for row in again] == [row["q"] for row in rows]
+
+
+def test_help_says_the_defaults(capsys):
+  with pytest.raises(SystemExit):
+    score.main(["--help"])
+  said = " ".join(capsys.readouterr().out.split())
+  for default in ("effective reward; default: 0.5", "of the policy; default: 4", "reported; default, and most: 8192", "together; default: 64"):
+    assert default in said

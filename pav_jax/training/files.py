@@ -84,6 +84,14 @@ def exists(path: epath.Path) -> bool:
     return path.exists()
 
 
+def require_file(path: str):
+  """UserError unless there is a local file of that name, to be read more than once (so no pipe)."""
+  if not os.path.exists(path):
+    raise UserError(f"there is no file {path}")
+  if not os.path.isfile(path):
+    raise UserError(f"{path} is no file but {'a folder' if os.path.isdir(path) else 'a pipe or a device, which is read only once'}")
+
+
 def names_below(path: epath.Path) -> Iterator[str]:
   """The names of all files in a folder and those inside it, without their folders'; none if there is no such folder."""
   with told(path, "read"):

@@ -16,6 +16,17 @@ from collections.abc import Callable
 _SAVES = b"\ninterrupted: the training loop ends its step and saves; Ctrl-C again does not wait for that\n"
 
 
+def until_begun():
+  """For a command before its imports, which take seconds: until `NOTICE` listens, Ctrl-C ends it with one line, not a traceback."""
+  if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+    signal.signal(signal.SIGINT, _at_once)
+
+
+def _at_once(*_):
+  os.write(2, b"\ninterrupted: nothing had begun\n")
+  os._exit(130)
+
+
 class Preempted(BaseException):
   """This process was told to end, by which signal; says what it leaves. No Exception, as KeyboardInterrupt is none: nothing may hold it up."""
 
