@@ -36,7 +36,7 @@ def test_a_word_hands_the_rest_to_its_module(word, monkeypatch):
     (["check", "--config=quickstart", "--config.evaluate.checkpoint=nosuch", "--config.stage=evaluate"], "evaluate.checkpoint"),
     (["compile", "--config=quickstart"], "--mode=compile and --topology"),
     (["run", "--config", "nosuch", "--workdir=x"], "no file nosuch"),
-    (["score", "nosuch.jsonl", "--verifier=nosuch"], "no such folder"),
+    (["score", "nosuch.jsonl", "--verifier=nosuch"], "there is no file nosuch.jsonl"),
     (["grade", "nosuch.jsonl"], "nosuch.jsonl"), (["nosuch"], "'nosuch' is no command"), ([], "usage: pav_jax COMMAND")])
 def test_a_mistake_in_any_of_them_has_status_2(arguments, said, tmp_path):
   """From a folder where no configs/ is at hand."""
