@@ -175,7 +175,7 @@ def _audit(split: str, sets, held_out: dict[str, str], knobs, grader) -> Split:
     malformed[name] = [*sets[name].malformed, *(str(bad) for _, bad in unsound)]
     left_out |= {_name(problem) for problem, _ in unsound}
     looked_at += [problem for problem in some if not _generated(name) and _name(problem) not in left_out]
-  findings = audit.look(looked_at, held_out, grader)
+  findings = audit.look(looked_at, held_out, grader, imitated=split != "test")
   for line in audit.lines(findings, f"problems {split}", len(looked_at), knobs.leave_out):
     print(line, file=sys.stderr)
   odd = {_name(finding.problem): finding for finding in findings if finding.kind in knobs.leave_out}

@@ -55,6 +55,18 @@ def test_references_that_nothing_can_be_compared_with(grader):
   assert all(str(bad).startswith(f"own.jsonl row {problem.id}, field answer: the reference ") for problem, bad in found)
 
 
+def test_problems_without_a_solution(grader):
+  problems = [_problem(1, solution="It is 4."), _problem(2, "And now?"), _problem(3, "And then?", solution=" \n")]
+  found = audit.look(problems, {}, grader, imitated=True)
+  assert [(f.kind, f.problem.id, f.said) for f in found] == [("unsolved", "own/2", "'And now?'"), ("unsolved", "own/3", "'And then?'")]
+  assert not audit.look(problems, {}, grader)
+  said = "of 3 have no solution, and stage sft needs one (kept"
+  assert audit.lines(found, "problems train", 3, ()) == [
+      f"problems train: 2 {said}; problems.leave_out=unsolved leaves them out); first own/2: 'And now?'"]
+  # Questions and answers alone are enough for RL.
+  assert audit.lines([*found, found[0]], "problems train", 3, ()) == [f"problems train: 3 {said}); first own/2: 'And now?'"]
+
+
 def test_a_line_a_kind():
   found = [audit.Finding("leak", _problem(n), "it is in test") for n in (3, 5)] + [audit.Finding("duplicate", _problem(4), "own/1 asks the same")]
   assert audit.lines(found, "problems train", 9, ("leak",)) == [
