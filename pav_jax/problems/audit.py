@@ -57,13 +57,14 @@ def check(leave_out: Collection[str]):
     raise UserError(f"config.problems.leave_out {min(unknown)!r} is none of {', '.join(KINDS)}")
 
 
-def unsound(problems: Sequence[Problem], name: str, grader: grading.Grader) -> list[tuple[Problem, Malformed]]:
-  """The problems whose reference the grader cannot compare with, each with the reason; name: the file or set they are of."""
+def unsound(problems: Sequence[Problem], places: Sequence[tuple[str, str]], grader: grading.Grader) -> list[tuple[Problem, Malformed]]:
+  """The problems whose reference the grader cannot compare with, each with the reason; places: the file or set and the row of each."""
   found = []
   for start in metrics.progress(range(0, len(problems), _BLOCK), what="references", unit=f"x{_BLOCK}", delay=3):
     some = problems[start:start + _BLOCK]
     faults = grader.reference_faults([p.answer for p in some], [p.dataset for p in some])
-    found += [(p, Malformed(name, p.id, "answer", f"the reference {fault}")) for p, fault in zip(some, faults) if fault]
+    found += [(p, Malformed(*place, "answer", f"the reference {fault}"))
+              for p, place, fault in zip(some, places[start:start + _BLOCK], faults) if fault]
   return found
 
 

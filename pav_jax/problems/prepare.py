@@ -169,9 +169,12 @@ def _audit(split: str, sets, held_out: dict[str, str], knobs, grader) -> Split:
   """What the audit makes of a split; says on stderr what it finds."""
   # No more of a set comes into the first `limit` problems of a mixture.
   problems = {name: found.problems if knobs.limit == -1 else found.problems[:knobs.limit] for name, found in sets.items()}
-  malformed, left_out, looked_at = {}, set(), []
+  malformed, left_out, looked_at, place = {}, set(), [], {}
   for name, some in problems.items():
-    unsound = audit.unsound(some, name, grader)
+    # A set that was prepared knows its problems by their ids alone.
+    places = [sets[name].places.get(problem.id, (name, problem.id)) for problem in some]
+    place |= {id(problem): "{} row {}".format(*at) for problem, at in zip(some, places)}
+    unsound = audit.unsound(some, places, grader)
     malformed[name] = [*sets[name].malformed, *(str(bad) for _, bad in unsound)]
     left_out |= {_name(problem) for problem, _ in unsound}
     looked_at += [problem for problem in some if not _generated(name) and _name(problem) not in left_out]
@@ -185,7 +188,7 @@ def _audit(split: str, sets, held_out: dict[str, str], knobs, grader) -> Split:
                     "(problems.columns.id), or the files other names")
   counts = collections.Counter(f"left out: {finding.kind}" for finding in odd.values())
   return Split(problems, malformed, left_out | odd.keys(),
-               [f"{finding.problem.id}: {finding.kind}: {finding.said}" for finding in odd.values()], dict(counts))
+               [f"{place[id(finding.problem)]}: {finding.kind}: {finding.said}" for finding in odd.values()], dict(counts))
 
 
 def _too_many(split: str, sets, found: Split, max_malformed: int, listed: epath.Path) -> list[str]:
