@@ -15,6 +15,8 @@ Problems, but not what they seem. They are told, and stay unless
   special        the text spells a special token, as `<eos>`; it is encoded as
                  text (`vocabulary`), but for Gemma's marks of a turn, which a
                  prompt may want
+  unsolved       there is no solution to imitate, so that `sft` would refuse it;
+                 RL needs none. Not looked for in the test split
 
 Problems of our own generator are exact, apart and sometimes wrong on purpose:
 only their references are looked at.
@@ -34,7 +36,7 @@ from pav_jax.training import metrics
 
 KINDS = {"contradiction": "answers contradict their own solution", "duplicate": "questions occur before",
          "leak": "questions are held out, too", "escapes": r"texts hold a \n spelt out or a backslash that JSON has eaten",
-         "special": "texts spell a special token"}
+         "special": "texts spell a special token", "unsolved": "have no solution, and stage sft needs one"}
 # Not LaTeX's own: \nu, \neq, \nabla, and the four that go on in capitals.
 _ESCAPES = re.compile(r"(?<!\\)\\n(?![a-z]|(?:Left|Right|Vdash|VDash))|[\x08\x0c]")
 _SPECIAL = re.compile(r"<(?:unused\d+|pad|eos|bos|unk|start_of_turn|end_of_turn)>")
@@ -55,18 +57,22 @@ def check(leave_out: Collection[str]):
     raise UserError(f"config.problems.leave_out {min(unknown)!r} is none of {', '.join(KINDS)}")
 
 
-def unsound(problems: Sequence[Problem], name: str, grader: grading.Grader) -> list[tuple[Problem, Malformed]]:
-  """The problems whose reference the grader cannot compare with, each with the reason; name: the file or set they are of."""
+def unsound(problems: Sequence[Problem], places: Sequence[tuple[str, str]], grader: grading.Grader) -> list[tuple[Problem, Malformed]]:
+  """The problems whose reference the grader cannot compare with, each with the reason; places: the file or set and the row of each."""
   found = []
   for start in metrics.progress(range(0, len(problems), _BLOCK), what="references", unit=f"x{_BLOCK}", delay=3):
     some = problems[start:start + _BLOCK]
     faults = grader.reference_faults([p.answer for p in some], [p.dataset for p in some])
-    found += [(p, Malformed(name, p.id, "answer", f"the reference {fault}")) for p, fault in zip(some, faults) if fault]
+    found += [(p, Malformed(*place, "answer", f"the reference {fault}"))
+              for p, place, fault in zip(some, places[start:start + _BLOCK], faults) if fault]
   return found
 
 
-def look(problems: Sequence[Problem], held_out: Mapping[str, str], grader: grading.Grader) -> list[Finding]:
-  """What is odd with these problems, whose references are sound; held_out: `key` of a question -> the split that it must not leave."""
+def look(problems: Sequence[Problem], held_out: Mapping[str, str], grader: grading.Grader, *, imitated: bool = False) -> list[Finding]:
+  """What is odd with these problems, whose references are sound.
+
+  held_out: `key` of a question -> the split that it must not leave. imitated: their solutions are what `sft` learns from.
+  """
   found, first = [], {}
   for problem in problems:
     question = key(problem.question)
@@ -75,6 +81,8 @@ def look(problems: Sequence[Problem], held_out: Mapping[str, str], grader: gradi
     first.setdefault(question, problem.id)
     if question in held_out:
       found.append(Finding("leak", problem, f"it is in {held_out[question]}"))
+    if imitated and not problem.solution.strip():
+      found.append(Finding("unsolved", problem, _short(problem.question)))
     text = f"{problem.question}\n{problem.solution}"
     for kind, pattern in (("escapes", _ESCAPES), ("special", _SPECIAL)):
       if match := pattern.search(text):
@@ -99,14 +107,17 @@ def key(question: str) -> str:
 
 
 def lines(findings: Iterable[Finding], of: str, count: int, leave_out: Collection[str]) -> list[str]:
-  """A line for each kind found among `count` problems: how many, what happens to them, and the first. of: what they are of."""
+  """A line for each kind found among `count` problems: how many, what happens to them, and the first. of: what they are of.
+
+  Of a kind that all are of, none says how to leave it out: nothing would be left.
+  """
   by_kind = collections.defaultdict(list)
   for finding in findings:
     by_kind[finding.kind].append(finding)
   said = []
   for kind in KINDS:
     if some := by_kind[kind]:
-      way = "left out" if kind in leave_out else f"kept; problems.leave_out={kind} leaves them out"
+      way = "left out" if kind in leave_out else "kept" + f"; problems.leave_out={kind} leaves them out" * (len(some) < count)
       said.append(f"{of}: {len(some)} of {count} {KINDS[kind]} ({way}); first {some[0].problem.id}: {some[0].said}")
   return said
 

@@ -11,7 +11,8 @@
   4. Each split's examples in their fixed order, this host's share, from the
      position where an earlier run stopped; written in shards.
   5. A prompt or solution longer than its limit is left out and counted; where
-     their share of a shard is above `max_too_long`, that is an error.
+     their share of a shard is above `max_too_long`, that is an error, which
+     says how long they are.
 """
 
 import collections
@@ -146,6 +147,15 @@ def run_stage(run: Run):
       examples = tasks.stream(found.problems, mixture, vocabulary_path=local, prompt=knobs.prompt, start=start * knobs.problems_per_shard)
       shards = _write_split(folder, split, start, examples, found, knobs, vocabulary)
       folder.finish(shards, {"mixture": mixture, "vocabulary": vocabulary.fingerprint, "steps": knobs.steps})
+      _tell(folder, split)
+
+
+def _tell(folder: Folder, split: str):
+  counts, found = folder.manifest()["counts"], folder.read()
+  left_out = sum(n for what, n in counts.items() if what not in ("problems", "tokens"))
+  longest = [found[f"{name}_length_p"].max(initial=0) for name in ("prompt", "solution")]
+  print(f"problems {split}: {counts['problems']} kept, {left_out} left out; longest prompt {longest[0]}, solution {longest[1]} tokens",
+        file=sys.stderr)
 
 
 def _audited(sets, folders: dict[str, Folder], knobs, grader) -> dict[str, Split]:
@@ -169,13 +179,16 @@ def _audit(split: str, sets, held_out: dict[str, str], knobs, grader) -> Split:
   """What the audit makes of a split; says on stderr what it finds."""
   # No more of a set comes into the first `limit` problems of a mixture.
   problems = {name: found.problems if knobs.limit == -1 else found.problems[:knobs.limit] for name, found in sets.items()}
-  malformed, left_out, looked_at = {}, set(), []
+  malformed, left_out, looked_at, place = {}, set(), [], {}
   for name, some in problems.items():
-    unsound = audit.unsound(some, name, grader)
+    # A set that was prepared knows its problems by their ids alone.
+    places = [sets[name].places.get(problem.id, (name, problem.id)) for problem in some]
+    place |= {id(problem): "{} row {}".format(*at) for problem, at in zip(some, places)}
+    unsound = audit.unsound(some, places, grader)
     malformed[name] = [*sets[name].malformed, *(str(bad) for _, bad in unsound)]
     left_out |= {_name(problem) for problem, _ in unsound}
     looked_at += [problem for problem in some if not _generated(name) and _name(problem) not in left_out]
-  findings = audit.look(looked_at, held_out, grader)
+  findings = audit.look(looked_at, held_out, grader, imitated=split != "test")
   for line in audit.lines(findings, f"problems {split}", len(looked_at), knobs.leave_out):
     print(line, file=sys.stderr)
   odd = {_name(finding.problem): finding for finding in findings if finding.kind in knobs.leave_out}
@@ -185,7 +198,7 @@ def _audit(split: str, sets, held_out: dict[str, str], knobs, grader) -> Split:
                     "(problems.columns.id), or the files other names")
   counts = collections.Counter(f"left out: {finding.kind}" for finding in odd.values())
   return Split(problems, malformed, left_out | odd.keys(),
-               [f"{finding.problem.id}: {finding.kind}: {finding.said}" for finding in odd.values()], dict(counts))
+               [f"{place[id(finding.problem)]}: {finding.kind}: {finding.said}" for finding in odd.values()], dict(counts))
 
 
 def _too_many(split: str, sets, found: Split, max_malformed: int, listed: epath.Path) -> list[str]:
@@ -250,21 +263,35 @@ def _write_split(folder: Folder, split: str, shard: int, examples: Iterator[dict
   """Writes the shards from `shard` on, of the examples from there on, and returns how many there are."""
   if knobs.limit != -1:
     examples = itertools.islice(examples, max(0, knobs.limit - shard * knobs.problems_per_shard))
+  lengths = []
   with metrics.progress(what=f"problems {split}", unit="problem", initial=shard * knobs.problems_per_shard) as bar:
     while some := list(itertools.islice(examples, knobs.problems_per_shard)):
       kept = [e for e in some if (e["id"], e["question"], e["answer"]) not in found.left_out]
+      lengths += map(_lengths, kept)
       arrays, counts = _arrays(kept, knobs, vocabulary)
       counts["malformed"] = 0 if shard else sum(map(len, found.malformed.values()))  # of the files behind the split
       counts |= {} if shard else found.odd_counts
       if counts["too long"] > knobs.max_too_long * len(some):
+        # Of those still to come, too: one who makes room wants to do so once.
+        lengths += [_lengths(e) for e in examples if (e["id"], e["question"], e["answer"]) not in found.left_out]
         raise UserError(
             f"{split}: {counts['too long']} of {len(some)} problems are longer than problems.max_prompt = "
-            f"{knobs.max_prompt} or problems.max_solution = {knobs.max_solution} tokens; "
+            f"{knobs.max_prompt} or problems.max_solution = {knobs.max_solution} tokens ({_longest(lengths)}); "
             f"a share of problems.max_too_long = {knobs.max_too_long} may be left out")
       folder.write_shard(shard, arrays, counts)
       bar.update(len(some))
       shard += 1
   return shard
+
+
+def _lengths(example: dict) -> tuple[int, int]:
+  return len(example["prompt_t"]), len(example["response_t"])
+
+
+def _longest(lengths: list[tuple[int, int]]) -> str:
+  """Of prompts' and solutions' lengths the greatest, and those that 99 % of them do not exceed."""
+  (prompt, solution), (most_prompt, most_solution) = np.percentile(lengths, (100, 99), axis=0, method="inverted_cdf")
+  return f"longest prompt {prompt}, solution {solution}; 99 % are up to {most_prompt} and {most_solution}"
 
 
 def _arrays(examples: list[dict], knobs, vocabulary) -> tuple[dict[str, np.ndarray], dict[str, int]]:

@@ -86,11 +86,15 @@ class Source(NamedTuple):
 
 
 class Read(NamedTuple):
-  """A split of a task: its problems, the rows that are none (in words), and how many of these count against `max_malformed`."""
+  """A split of a task: its problems, the rows that are none (in words), and how many of these count against `max_malformed`.
+
+  places: by a problem's id the file and the row that it is from; of a prepared set nothing.
+  """
 
   problems: list[Problem]
   malformed: list[str]
   counted: int
+  places: Mapping[str, tuple[str, str]]
 
 
 def load(name: str, split: str, source: Source) -> list[Problem]:
@@ -111,9 +115,12 @@ def read(name: str, split: str, source: Source) -> Read:
   if split not in mixture_lib.SPLITS:
     raise UserError(f"split {split!r} is none of {', '.join(mixture_lib.SPLITS)}")
   mixture_lib.check_name(name)
+  places = {}
   if door.is_path(name):
-    with metrics.progress(door.read(name, split, source.columns, source.family), what=f"reading {split}", unit="row", delay=3) as rows:
-      problems, malformed = part(rows)
+    with metrics.progress(door.located(name, split, source.columns, source.family), what=f"reading {split}", unit="row", delay=3) as rows:
+      found = list(rows)
+    problems, malformed = part(row for _, _, row in found)
+    places = {row.id: (path, number) for path, number, row in found if isinstance(row, Problem)}
     if not problems and len(malformed) <= source.max_malformed:
       raise UserError(f"{name} {split}: no problem among {len(malformed)} rows" + (f": {malformed[0]}" if malformed else ""))
     left_out, counted, carved = list(map(str, malformed)), len(malformed), name in source.shared and not door.files_of(name, split)[1]
@@ -123,7 +130,7 @@ def read(name: str, split: str, source: Source) -> Read:
   if carved and split != "test":
     train, validation = _carve(problems, source.validation_size, name)
     problems = train if split == "train" else validation
-  return Read(problems, left_out, counted)
+  return Read(problems, left_out, counted, places)
 
 
 def _prepared(name: str, split: str, source: Source) -> tuple[list[Problem], list[str], bool]:

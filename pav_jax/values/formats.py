@@ -6,7 +6,7 @@ r"""Labels as others write them: one function a format, from a row of a file to 
   math_aps       `q`, and prefixes of solutions with a share each; or `question`, `process`, `label`
 
 A label is a number from 0 to 1: true, 1, "+" are 1, false, 0, "-" are 0, and a
-fraction stays what it is. null is no label. What a label is the mean of only
+fraction stays what it is. null and NaN are no label. What a label is the mean of only
 our own export says (`counts`); elsewhere it counts as one outcome.
 
 PRM800K rates alternatives to a step. The chosen steps are one solution, with a
@@ -233,7 +233,7 @@ def _label(value, field: str) -> float:
   number = _number(value)
   number = {"+": 1.0, "-": 0.0}.get(number) if isinstance(number, str) else number
   if not isinstance(number, (bool, int, float)) or not 0 <= number <= 1:
-    raise Bad(field, f"{str(value)[:40]!r} is no label: a number from 0 to 1, true, false, '+', '-' or null")
+    raise Bad(field, f"{_shown(value)} is no label: a number from 0 to 1, true, false, '+', '-' or null")
   return float(number)
 
 
@@ -244,7 +244,7 @@ def _labels(values: list, field: str) -> list[float]:
 def _count(value, field: str) -> int:
   value = _number(value)
   if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**31:
-    raise Bad(field, f"{str(value)[:40]!r} is no number of outcomes")
+    raise Bad(field, f"{_shown(value)} is no number of outcomes")
   return value
 
 
@@ -253,6 +253,12 @@ def _number(value):
   if not isinstance(value, Number):
     return value
   return int(value) if value.removeprefix("-").isdecimal() else float(value)
+
+
+def _shown(value) -> str:
+  """A number as it is spelt, anything else quoted; cut where it is long."""
+  is_number = isinstance(value, (Number, int, float)) and not isinstance(value, bool)
+  return str(value)[:40] if is_number else repr(str(value)[:40])
 
 
 def _name(row: dict, names: Sequence[str], where: str = "") -> str:

@@ -154,7 +154,7 @@ def run_stage(run: Run):
   home = home_lib.Home(prepared.vocabulary(train), run.made_with("problems/train", "problems").prompt,
                        train.manifest()["facts"].get("steps", "newline"))
   held_out = {_plain(question) for question in prepared.read(run.folder("problems/test")).question_p}
-  counts, malformed = collections.Counter(), []
+  counts, malformed, are = collections.Counter(), [], _are(knobs)
   with metrics.progress(what="labels: reading", unit="row") as bar:
     for row in solutions(knobs):
       bar.update()
@@ -163,15 +163,16 @@ def run_stage(run: Run):
         continue
       found, told = row
       counts += told + collections.Counter({
-          "rows": 1, "solutions read": len(found), "rows without a label": not found,
-          "solutions to questions of problems/test": sum(_plain(x.question) in held_out for x in found)})
-  _tell(counts, malformed, knobs.max_malformed)
-  shards = _write(folder, knobs, home, counts["solutions read"])
+          "rows": 1, f"{are} read": len(found), "rows without a label": not found,
+          f"{are} to questions of problems/test": sum(_plain(x.question) in held_out for x in found)})
+  total = counts[f"{are} read"]
+  _tell(counts, total, malformed, knobs.max_malformed)
+  shards = _write(folder, knobs, home, total)
   made = sum((collections.Counter(files.read_json(folder.path / f"{i:05d}.json")["counts"]) for i in range(shards)), collections.Counter())
   if made["left out"]:
     long = ", ".join(f"{n} for labels.{what}={knobs[what]}" for what in ("max_prompt", "max_response", "max_steps")
                      if (n := made[f"longer than {what}"]))
-    said = f"{made['left out']} of {counts['solutions read']} solutions are too long ({long})"
+    said = f"{made['left out']} of {total} {are} are too long ({long})"
     if not made["solutions"]:
       raise UserError(f"labels: {said}: nothing is left; remove {folder.path} and give larger ones")
     print(f"labels: {said}, and left out", file=sys.stderr)
@@ -190,7 +191,7 @@ def _write(folder: records.Folder, knobs, home, total: int) -> int:
   """Writes the shards that are missing; how many there are."""
   number, shard = {}, 0
   every = (x for row in solutions(knobs) if not isinstance(row, Malformed) for x in row[0])
-  with metrics.progress(what="labels", unit="solution", total=total) as bar:
+  with metrics.progress(what="labels", unit=_are(knobs), total=total) as bar:
     while some := list(itertools.islice(every, knobs.rows_per_shard)):
       problem_b = [number.setdefault(_plain(x.question), len(number)) for x in some]
       if not folder.has_shard(shard):
@@ -202,19 +203,24 @@ def _write(folder: records.Folder, knobs, home, total: int) -> int:
   return shard
 
 
+def _are(knobs) -> str:
+  """What the rows of a format become, in words."""
+  return "prefixes" if knobs.format == "math_aps" else "solutions"
+
+
 def _plain(question: str) -> str:
   """What two spellings of the same question have in common."""
   return " ".join(question.split())
 
 
-def _tell(counts: collections.Counter, malformed: list[Malformed], max_malformed: int):
-  """Says what was read, on stderr; UserError for too many malformed rows, or none that is well."""
+def _tell(counts: collections.Counter, total: int, malformed: list[Malformed], max_malformed: int):
+  """Says what was read, `total` of it with labels, on stderr; UserError for too many malformed rows, or none that is well."""
   more = f"; and {len(malformed) - _TOLD} more" if len(malformed) > _TOLD else ""
   named = "; ".join(map(str, malformed[:_TOLD])) + more
   if len(malformed) > max_malformed:
     raise UserError(f"{len(malformed)} of {counts['rows'] + len(malformed)} rows are malformed, more than labels.max_malformed = "
                     f"{max_malformed}: {named}")
-  if not counts["solutions read"]:
+  if not total:
     raise UserError(f"no label in {counts['rows'] + len(malformed)} rows" + (f": {named}" if named else ""))
   if malformed:
     print(f"labels: {len(malformed)} malformed rows left out: {named}", file=sys.stderr)

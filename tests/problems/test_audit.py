@@ -1,6 +1,7 @@
 """What would poison a run is found, counted and left out as asked: one by one, and by the stage."""
 
 import json
+import re
 
 import pytest
 
@@ -9,6 +10,7 @@ from pav_jax import main
 from pav_jax.errors import UserError
 from pav_jax.grading.grading import Grader
 from pav_jax.problems import audit
+from pav_jax.problems import prepare
 from pav_jax.problems import vocabulary
 from pav_jax.problems.problem import Problem
 from pav_jax.training import records
@@ -50,9 +52,21 @@ def test_answers_against_their_solutions(grader, answer, solution, dataset, wron
 
 def test_references_that_nothing_can_be_compared_with(grader):
   problems = [_problem(1), _problem(2, answer="x = = +"), _problem(3, answer="12 of them, 7 more", dataset="gsm8k"), _problem(4, answer="1/2")]
-  found = audit.unsound(problems, "own.jsonl", grader)
+  found = audit.unsound(problems, [("own.jsonl", str(n)) for n in range(4, 8)], grader)
   assert [problem.id for problem, _ in found] == ["own/2", "own/3"]
-  assert all(str(bad).startswith(f"own.jsonl row {problem.id}, field answer: the reference ") for problem, bad in found)
+  assert [str(bad).partition(": the reference ")[0] for _, bad in found] == [f"own.jsonl row {n}, field answer" for n in (5, 6)]
+
+
+def test_problems_without_a_solution(grader):
+  problems = [_problem(1, solution="It is 4."), _problem(2, "And now?"), _problem(3, "And then?", solution=" \n")]
+  found = audit.look(problems, {}, grader, imitated=True)
+  assert [(f.kind, f.problem.id, f.said) for f in found] == [("unsolved", "own/2", "'And now?'"), ("unsolved", "own/3", "'And then?'")]
+  assert not audit.look(problems, {}, grader)
+  said = "of 3 have no solution, and stage sft needs one (kept"
+  assert audit.lines(found, "problems train", 3, ()) == [
+      f"problems train: 2 {said}; problems.leave_out=unsolved leaves them out); first own/2: 'And now?'"]
+  # Questions and answers alone are enough for RL.
+  assert audit.lines([*found, found[0]], "problems train", 3, ()) == [f"problems train: 3 {said}); first own/2: 'And now?'"]
 
 
 def test_a_line_a_kind():
@@ -60,6 +74,12 @@ def test_a_line_a_kind():
   assert audit.lines(found, "problems train", 9, ("leak",)) == [
       "problems train: 1 of 9 questions occur before (kept; problems.leave_out=duplicate leaves them out); first own/4: own/1 asks the same",
       "problems train: 2 of 9 questions are held out, too (left out); first own/3: it is in test"]
+
+
+def test_the_longest_is_told():
+  """148 of 150 are not 99 %, and 149 are; each length by itself."""
+  lengths = [(5, 150 - n) for n in range(149)] + [(61, 1)]
+  assert prepare._longest(lengths) == "longest prompt 61, solution 150; 99 % are up to 5 and 149"
 
 
 def _row(number, **changes):
@@ -103,16 +123,18 @@ def test_the_stage_tells_before_it_makes_anything(poisoned, capsys):
     main.run(_config(poisoned, **{"problems.max_malformed": 1}), poisoned / "run")
   said = str(caught.value)
   assert "train: 2 of 14 rows are malformed, more than max_malformed = 1: " in said and "\n" not in said
-  assert "train.jsonl row 9, field answer: 'proof' is no answer; " in said and "row train/10, field answer: the reference " in said
+  assert "train.jsonl row 9, field answer: 'proof' is no answer; " in said and "train.jsonl row 10, field answer: the reference " in said
   listed = (poisoned / "run/problems/train/left_out.txt").read_text().splitlines()
   assert len(listed) == 2 and said.endswith(f"all of them: {poisoned}/run/problems/train/left_out.txt")
   assert not list((poisoned / "run/problems").glob("**/*.npz"))
   capsys.readouterr()
   main.run(_config(poisoned, **{"problems.max_malformed": 2}), poisoned / "run")
-  lines = [line for line in capsys.readouterr().err.replace("\r", "\n").splitlines() if "problems train: " in line or "left out: " in line]
+  said = capsys.readouterr()
+  lines = [line for line in said.err.replace("\r", "\n").splitlines() if "problems train: " in line or "left out: " in line]
   kept = lambda kind: f"(kept; problems.leave_out={kind} leaves them out)"
-  assert lines[-1].startswith(f"{poisoned}/{{split}}.jsonl train: 2 rows left out: ")
-  for line, said in zip(lines[:-1], (
+  *lines, malformed, done = lines
+  assert malformed.startswith(f"{poisoned}/{{split}}.jsonl train: 2 rows left out: ") and not said.out
+  for line, said in zip(lines, (
       f"1 of 12 answers contradict their own solution {kept('contradiction')}; first train/11: the answer is '7', the solution marks '20'",
       f"1 of 12 questions occur before {kept('duplicate')}; first train/12: train/1 asks the same",
       f"2 of 12 questions are held out, too {kept('leak')}; first train/8: it is in validation",
@@ -121,6 +143,8 @@ def test_the_stage_tells_before_it_makes_anything(poisoned, capsys):
     assert line.startswith(f"problems train: {said}")
   folder = records.Folder(poisoned / "run/problems/train")
   assert (folder.manifest()["counts"]["malformed"], folder.manifest()["counts"]["problems"]) == (2, 12)
+  longest = [folder.read()[f"{name}_length_p"].max() for name in ("prompt", "solution")]
+  assert done == "problems train: 12 kept, 2 left out; longest prompt {}, solution {} tokens".format(*longest)
   assert not (folder.read()["solution_pt"] == vocabulary.load(folder.path / "vocabulary.model").scoring_id).any()
 
 
@@ -132,12 +156,31 @@ def test_kinds_are_left_out(poisoned):
       "malformed": 2, "problems": 8, "too long": 0, "tokens": 0, "left out: leak": 2, "left out: duplicate": 1, "left out: contradiction": 1}
   before = folder.read()
   assert before["id_p"].tolist() == [f"train/{n}" for n in (*range(1, 8), 14)]
-  assert len((folder.path / "left_out.txt").read_text().splitlines()) == 6
+  # Every row by its file and its number there.
+  listed = [line.split(": ")[0].split(", ")[0] for line in (folder.path / "left_out.txt").read_text().splitlines()]
+  assert listed == [f"{poisoned}/train.jsonl row {n}" for n in (9, 10, 8, 12, 13, 11)]
   # A shard that is lost is made again alike: what is left out shifts nothing.
   for name in ("manifest.json", "00001.json", "00001.npz"):
     (folder.path / name).unlink()
   main.run(config, poisoned / "run")
   assert all((before[name] == x).all() for name, x in folder.read().items())
+
+
+def test_what_has_no_room_or_no_solution(poisoned, capsys):
+  """The longest of all shards is told; the test split needs no solutions."""
+  _write(poisoned, "train", [*map(_row, range(1, 7)), _row(7, solution="", question="What is seven and seven, and seven?")])
+  _write(poisoned, "test", [_row(20, solution="")])
+  with pytest.raises(UserError) as caught:
+    main.run(_config(poisoned, **{"problems.max_solution": 2}), poisoned / "run")
+  longest = re.fullmatch(r"train: 4 of 4 problems are longer than problems.max_prompt = 64 or problems.max_solution = 2 tokens "
+                         r"\(longest prompt (\d+), solution (\d+); 99 % are up to \1 and \2\); a share of .*", str(caught.value))
+  capsys.readouterr()
+  room = {"problems.max_prompt": int(longest[1]), "problems.max_solution": int(longest[2])}
+  main.run(_config(poisoned, **room), poisoned / "run")
+  said = capsys.readouterr().err
+  assert f"problems train: 7 kept, 0 left out; longest prompt {longest[1]}, solution {longest[2]} tokens\n" in said
+  assert "problems train: 1 of 7 have no solution, and stage sft needs one (kept; problems.leave_out=unsolved leaves them out); first train/7: " in said
+  assert "problems test: 1 kept, 0 left out; " in said and said.count("have no solution") == 1
 
 
 def test_one_file_is_parted_and_two_are_not(poisoned, tmp_path):

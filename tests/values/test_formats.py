@@ -166,7 +166,8 @@ APS = {"q": Q, "states": [{"state": "a", "mcs": 0.5}]}
 
 @pytest.mark.parametrize("name, row, field, reason", [
     ("trl", changed(TRL, labels=[True]), "labels", "1 for 2 completions"),
-    ("trl", changed(TRL, labels=[True, 1.5]), "labels[1]", "'1.5' is no label"),
+    ("trl", changed(TRL, labels=[True, 1.5]), "labels[1]", "1.5 is no label"),
+    ("trl", changed(TRL, labels=[True, "1.5"]), "labels[1]", "'1.5' is no label"),
     ("trl", changed(TRL, labels=[True, "good"]), "labels[1]", "'good' is no label"),
     ("trl", changed(TRL, labels=[True, [1]]), "labels[1]", "is no label"),
     ("trl", changed(TRL, labels="+-"), "labels", "not a list"), ("trl", changed(TRL, labels=...), "labels", "missing"),
@@ -174,7 +175,7 @@ APS = {"q": Q, "states": [{"state": "a", "mcs": 0.5}]}
     ("trl", changed(TRL, completions=["\n", "b"]), "completions", "step 1 of 1 is empty"),
     ("trl", changed(TRL, completions=["a", 3]), "completions[1]", "not a string"),
     ("trl", changed(TRL, prompt=...), "prompt", "missing"), ("trl", changed(TRL, prompt=" "), "", "its question is empty"),
-    ("trl", changed(TRL, counts=[1]), "counts", "1 for 2 labels"), ("trl", changed(TRL, counts=[1, 2.5]), "counts[1]", "'2.5' is no number"),
+    ("trl", changed(TRL, counts=[1]), "counts", "1 for 2 labels"), ("trl", changed(TRL, counts=[1, 2.5]), "counts[1]", "2.5 is no number"),
     ("trl", changed(TRL, ended=1), "ended", "neither true nor false"), ("trl", changed(TRL, prompt="\ud800?"), "prompt", "half a surrogate"),
     ("prm800k", {"question": {"problem": Q}}, "label", "missing"), ("prm800k", {"question": {"problem": Q}, "label": {}}, "label.steps", "missing"), ("prm800k", {"question": Q}, "question", "not an object"),
     ("prm800k", prm(step(("a", 2))), "label.steps[0].completions[0].rating", "2 is none of -1, 0, 1"),
@@ -191,7 +192,7 @@ APS = {"q": Q, "states": [{"state": "a", "mcs": 0.5}]}
     ("math_aps", {"answer": "9"}, "", "none of the fields q, question, problem, prompt in it; there are answer"),
     ("math_aps", {"an\nswer\x1b[2J": "9"}, "", r"there are an\nswer\x1b[2J"),
     ("math_aps", {"q": Q}, "", "none of the fields solution_prefix"), ("math_aps", changed(APS, states=[{"state": "a"}]), "states[0]", "none of the fields mc_value"),
-    ("math_aps", changed(APS, states=[{"state": "a", "mcs": -1}]), "states[0].mcs", "'-1' is no label"),
+    ("math_aps", changed(APS, states=[{"state": "a", "mcs": -1}]), "states[0].mcs", "-1 is no label"),
     ("math_aps", {"q": Q, "process": "a ки b ки", "label": ["+"]}, "label", "1 for 2 steps"),
     ("math_aps", {"q": Q, "steps": ["a", ""], "label": 1}, "steps", "step 2 of 2 is empty"),
     ("math_aps", {"q": Q, "reasoning_steps": {"text": Q, "mc_value": 1, "children": [{"text": "", "mc_value": 1}]}}, "reasoning_steps.children[0].text", "is empty"),

@@ -199,9 +199,10 @@ def test_a_file_without_labels(root, tmp_path, name, content, said):
   assert "\n" not in str(caught.value)
 
 
-def test_bare_questions_alone(root, tmp_path):
+def test_bare_questions_alone(root, tmp_path, capsys):
   path = lines(tmp_path / "a.jsonl", [{"q": f"Ann has {n}", "states": [{"state": "", "mcs": n / 4}]} for n in range(4)])
   found = run_in(root, path, tmp_path, **{"labels.format": "math_aps"})
+  assert "labels: 4 rows, 4 prefixes read" in capsys.readouterr().err
   np.testing.assert_array_equal(found.q_bz, [[0], [0.25], [0.5], [0.75]])
   rows = train.value_rows(taught.others(found), found.q_bz, found.count_bz)
   np.testing.assert_array_equal(rows.position_bz[:, 0], found.prompt_length_b - 1)

@@ -64,6 +64,12 @@ def files_of(name: str, split: str) -> tuple[list[epath.Path], bool]:
 def read(name: str, split: str, columns: columns_lib.Columns = columns_lib.Columns(),
          family: str = "math") -> Iterator[Problem | Malformed]:
   """The problems of a split and the rows that are none. Raises UserError where a column is missing from all rows."""
+  return (found for _, _, found in located(name, split, columns, family))
+
+
+def located(name: str, split: str, columns: columns_lib.Columns = columns_lib.Columns(),
+            family: str = "math") -> Iterator[tuple[str, str, Problem | Malformed]]:
+  """`read`, each behind the file that it is in and its row there, counted from 1."""
   paths, _ = files_of(name, split)
   first = files.path(name.replace("{split}", split))
   stem = first.name.split(".")[0] if first == paths[0] else f"{first.name}/{split}"
@@ -79,9 +85,9 @@ def read(name: str, split: str, columns: columns_lib.Columns = columns_lib.Colum
         if problem.id in seen:
           raise fields.Bad("id", f"{problem.id} is in row {seen[problem.id]} already")
         seen[problem.id] = row
-        yield problem
+        yield str(path), row, problem
       except fields.Bad as bad:
-        yield Malformed(str(path), row, *bad.args)
+        yield str(path), row, Malformed(str(path), row, *bad.args)
   if not there and (names := list(dict.fromkeys(name for path in paths for name in _format(path).columns(path)))):
     needed, asked = columns.missing(names)
     if needed:
