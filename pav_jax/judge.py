@@ -63,6 +63,7 @@ def load(flags: argparse.Namespace) -> Verifier:
   from pav_jax import library
   from pav_jax.verifiers import given as given_values
   model = library.load(flags.verifier, vocabulary=flags.vocabulary, prompt=flags.prompt, steps=flags.steps)
+  library.of_kind(model, "q")
   rows = lambda cases: [(model.home.prompt_t(case.question), library.given_of(model.home, case.steps, ended=True)) for case in cases]
   def values(pairs, bar):
     prompts, responses = zip(*pairs)

@@ -31,12 +31,16 @@ PROVER_KINDS = ("q", "advantage")
 
 
 class Model(NamedTuple):
-  """A policy or a verifier on this process's devices: its network (arch), parameters, texts (home) and mesh."""
+  """A policy or a verifier on this process's devices: its network (arch), parameters, texts (home) and mesh.
+
+  kind: 'policy', or what a verifier says (orm, q, advantage); '' of a checkpoint that does not tell.
+  """
 
   arch: architecture.Architecture
   params: object
   home: home_lib.Home
   mesh: object
+  kind: str
 
 
 class Response(NamedTuple):
@@ -85,7 +89,7 @@ def load(checkpoint: str, *, vocabulary: str = "", prompt: str = "", steps: str 
   # Of a checkpoint of ours only logit_chunk is read; an official one embeds Gemma's vocabulary.
   section = ml_collections.ConfigDict({"size": size, "vocab_size": 256_128, "param_dtype": "float32", "dtype": "float32",
                                        "logit_chunk": 128})
-  return Model(*architecture.restore(checkpoint, section, home.vocabulary, mesh), home, mesh)
+  return Model(*architecture.restore(checkpoint, section, home.vocabulary, mesh), home, mesh, architecture.kind_of(checkpoint))
 
 
 def sample(policy: Model, questions: Sequence[str], n: int = 1, *, max_new: int, temperature: float = 1.0, top_k: int = 0,
@@ -96,6 +100,7 @@ def sample(policy: Model, questions: Sequence[str], n: int = 1, *, max_new: int,
   together. What is drawn hangs on seed, the question's place and the response's.
   """
   _models(policy=policy)
+  of_kind(policy, "policy")
   questions = _texts("questions", questions)
   sampling = _sampling(temperature, top_k, top_p)
   _at_least_one(n=n, max_new=max_new, rows=rows)
@@ -125,8 +130,9 @@ def score_steps(verifier: Model, questions: Sequence[str], steps: Sequence[Seque
   questions = _texts("questions", questions)
   steps = [x if isinstance(x, str) else _texts(f"steps[{i}]", x) for i, x in enumerate(_list("steps", steps, len(questions)))]
   for i, some in enumerate(steps):
-    _each(str.strip, "a text with something in it", **(
-        {f"steps[{i}]": some} if isinstance(some, str) else {f"steps[{i}][{j}]": x for j, x in enumerate(some)}))
+    if isinstance(some, str):
+      continue  # a response that says nothing, as a policy may draw it, is its end alone
+    _each(str.strip, "a text with something in it", **{f"steps[{i}][{j}]": x for j, x in enumerate(some)})
     if not some:
       raise UserError(f"steps[{i}] has no step")
   ended = _ended(ended, len(questions))
@@ -149,6 +155,8 @@ def how_of(prover: Model | None, kind: str, k: float) -> beam.Prover:
   _numbers(prover_k=k)
   if not 0 < k < float("inf"):
     raise UserError(f"prover_k {k} is not above 0")
+  if prover is not None:
+    of_kind(prover, kind)
   return beam.Prover("best_of_k" if prover is None else kind, k)
 
 
@@ -159,6 +167,7 @@ def score_given(verifier: Model, prompts: list[np.ndarray], given: list[given_li
   UserError for a row of more than `verifiers.given.LONGEST` tokens, which would take all memory.
   """
   _check_alpha(alpha)
+  of_kind(verifier, "q")
   _at_least_one(rows=rows)
   for row, (prompt_t, one) in enumerate(zip(prompts, given, strict=True)):
     if (count := len(prompt_t) + len(one.token_t)) > values_lib.LONGEST:
@@ -185,6 +194,8 @@ def beam_search(policy: Model, verifier: Model, questions: Sequence[str], *, max
   together. alpha and prover: as in `score_steps`; alpha 0 is the beam by Q^pi.
   """
   _models(policy=policy, verifier=verifier, prover=prover)
+  of_kind(policy, "policy")
+  of_kind(verifier, "q")
   questions = _texts("questions", questions)
   sampling = _sampling(temperature, top_k, top_p)
   how = how_of(prover, prover_kind, prover_k)
@@ -255,6 +266,13 @@ def _each(fits: Callable[[object], object], what: str, **arguments):
 
 def _models(*, prover: Model | None = None, **models: Model):
   _each(lambda x: isinstance(x, Model), "a Model, as pav_jax.load gives", **models, **({} if prover is None else {"prover": prover}))
+
+
+def of_kind(model: Model, wanted: str):
+  """UserError for a model that says it is of another kind."""
+  if model.kind not in ("", wanted):
+    name = lambda kind: "a policy" if kind == "policy" else f"a verifier of kind {kind}"
+    raise UserError(f"{name(wanted)} is needed, and a checkpoint of {name(model.kind)} is given")
 
 
 def _whole(**arguments: int):

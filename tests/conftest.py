@@ -2,8 +2,11 @@
 
 import os
 import pathlib
+import signal
 
 import pytest
+
+from pav_jax.training.preemption import NOTICE
 
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -38,6 +41,16 @@ def bucket():
   with Bucket() as found:
     os.environ.update(found.environment)  # for good: clients are kept as long as the process lives
     yield found
+
+
+@pytest.fixture(autouse=True)
+def signals():
+  """A command that a test calls in this process listens to signals; the next test knows nothing of what it heard."""
+  handlers, heard = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}, vars(NOTICE).copy()
+  yield
+  vars(NOTICE).update(heard)
+  for number, handler in handlers.items():
+    signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ TEXTS = [f"Q: Ann has {i} mod 40. 1: Ann +{i % 9} Bob *{i % 7}\n1: +{i % 9} = {i
 
 
 def run(path: pathlib.Path, steps: str = "newline") -> pathlib.Path:
-  """Fills the path as a workdir: problems/test, sft/best, verifier/q/best, other/best (another q)."""
+  """Fills the path as a workdir: problems/test, sft/best, verifier/q/best, other/best (another verifier, which does not say its kind)."""
   folder = records.Folder(path / "problems" / "test")
   vocabulary = vocabulary_lib.train(TEXTS, 400, folder.path / "vocabulary.model")
   folder.start("problems/test", {"seed": 0, "problems": {"prompt": PROMPT, "steps": steps}}, {})
@@ -27,7 +27,7 @@ def run(path: pathlib.Path, steps: str = "newline") -> pathlib.Path:
   for seed, name in enumerate(("sft", "verifier/q", "other")):
     # Twice as far from 0 as they are born: scores that differ.
     params = jax.tree.map(lambda x: 2 * x, arch.network.init(jax.random.key(seed)))
-    save(path / name / "best", params, arch.meta("policy" if name == "sft" else "q"))
+    save(path / name / "best", params, arch.meta({"sft": "policy", "verifier/q": "q"}.get(name, "")))
   return path
 
 

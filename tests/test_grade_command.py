@@ -38,13 +38,10 @@ def test_no_such_file(tmp_path, capsys):
 
 
 def test_interrupted_in_its_work(tmp_path, monkeypatch, capsys):
-  path, before = tmp_path / "rows.jsonl", signal.getsignal(signal.SIGINT)
+  path = tmp_path / "rows.jsonl"
   path.write_text(json.dumps(ROW) + "\n")
   monkeypatch.setattr(grading.Grader, "grade", lambda *_: os.kill(os.getpid(), signal.SIGINT))
-  try:
-    assert grade.main([str(path)]) == 130
-  finally:
-    signal.signal(signal.SIGINT, before)
+  assert grade.main([str(path)]) == 130
   assert capsys.readouterr().err.endswith(f"interrupted: {tmp_path}/rows.graded.jsonl was not written; grading begins anew\n")
   assert not (tmp_path / "rows.graded.jsonl").exists()
 

@@ -8,7 +8,7 @@ import pytest
 
 from pav_jax import judge
 from pav_jax.problems.given import Given
-from pav_jax.training.preemption import NOTICE
+from pav_jax.training.preemption import Preempted
 
 LABELS = {"gsm8k": (0, 1, 2, -1, -1), "math": (2, -1)}
 
@@ -150,7 +150,7 @@ def test_a_stopped_run_goes_on_and_another_verifiers_values_are_refused(files, p
   seen = []
   def stops(case):
     if len(seen) == 6:
-      raise NOTICE.left("")
+      raise Preempted("")
     seen.append(case)
     return oracle(case)
   plant(stops)

@@ -125,7 +125,6 @@ SCORE, SAMPLE, BEAM = "score", "sample", "beam"
     (SCORE, {"steps": [["a", 3]]}, r"steps\[0\]\[1\] is not a string, but int 3"),
     (SCORE, {"steps": [[]]}, r"steps\[0\] has no step"),
     (SCORE, {"steps": [["a", " \n"]]}, r"steps\[0\]\[1\] is not a text with something in it, but str ' \\n'"),
-    (SCORE, {"steps": [""]}, r"steps\[0\] is not a text with something in it"),
     (SCORE, {"ended": [True, False]}, "there are 2 ended for 1 questions"),
     (SCORE, {"ended": ["no"]}, r"ended\[0\] is not True or False, but str 'no'"),
     (SCORE, {"ended": None}, "ended is not a list"),
@@ -187,3 +186,15 @@ def test_a_final_newline_and_other_line_ends_change_nothing(verifier):
                                                 [text, text + "\n", text.replace("\n", "\r\n")])
   for one in (newline, windows):
     np.testing.assert_allclose(one.q_z, plain.q_z, atol=1e-6)
+
+
+def test_a_policy_is_no_verifier_and_a_verifier_no_policy(policy, verifier):
+  """Their score heads, or their steps, have learnt nothing: numbers would come all the same."""
+  with pytest.raises(UserError, match="a verifier of kind q is needed, and a checkpoint of a policy is given"):
+    pav_jax.score_steps(policy, ["q"], [["a"]])
+  with pytest.raises(UserError, match="a policy is needed, and a checkpoint of a verifier of kind q is given"):
+    pav_jax.sample(verifier, ["q"], max_new=2)
+  with pytest.raises(UserError, match="kind advantage is needed"):
+    pav_jax.score_steps(verifier, ["q"], [["a"]], prover=verifier, prover_kind="advantage")
+  unknown = verifier._replace(kind="")  # of a checkpoint from before it was told
+  assert pav_jax.score_steps(unknown, ["q"], [["a"]])[0].q_z.shape == (2,)

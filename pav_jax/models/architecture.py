@@ -143,12 +143,9 @@ def restore(path: str, section, vocabulary, mesh):
   return arch, load(path, arch, mesh)
 
 
-def check_kind(path: str, wanted: str):
-  """UserError for a checkpoint of another kind (`Architecture.meta`); one that does not say its kind is taken."""
-  kind = "policy" if is_official(path) else checkpoint.read_meta(path).get("kind", wanted)
-  if kind != wanted:
-    name = lambda kind: "a policy" if kind == "policy" else f"a verifier of kind {kind}"
-    raise UserError(f"checkpoint {path} is {name(kind)}, where {name(wanted)} is needed")
+def kind_of(path: str) -> str:
+  """Of which kind a checkpoint is (`Architecture.meta`); '' where it does not say, as none did in the beginning."""
+  return "policy" if is_official(path) else checkpoint.read_meta(path).get("kind", "")
 
 
 def is_official(path: str) -> bool:
