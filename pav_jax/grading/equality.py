@@ -158,7 +158,7 @@ def _brackets(a: list, b: list) -> bool:
 
 
 def _intervals(a: list, b: list) -> bool:
-  if b[0] != "intervals" or len(a[1]) != len(b[1]):
+  if b[0] != "intervals" or len(a[1]) != len(b[1]) or a[2:] and b[2:] and a[2] != b[2]:
     return False
   left = list(b[1])
   for part in a[1]:

@@ -12,7 +12,7 @@ sets, intervals, matrices, relations, units) and gives what is left to
   ["list" | "set", items]          in any order; a set has each item once
   ["tuple", items]                 in order
   ["bracket", open, close, [a, b]] a pair that may be an interval
-  ["intervals", [[a, closed, b, closed], …]]
+  ["intervals", [[a, closed, b, closed], …]], and behind them the name where `x > 3` says it
   ["matrix", rows]
   ["named", name, reading, zero]   `x = 5`; zero as in "equation", null where there is none
   ["equation", zero]               the values of left - right at fixed points, as a ray
@@ -96,7 +96,7 @@ def read(text: str, depth: int = 0) -> list:
 def _alternatives(readings: list[list]) -> list:
   """What 'or' makes of them: a union of intervals, else a set."""
   if all(reading[0] == "intervals" for reading in readings):
-    return ["intervals", [part for reading in readings for part in reading[1]]]
+    return intervals.either(readings)
   items = []
   for reading in readings:
     items += reading[1] if reading[0] in ("list", "set") else [reading]
@@ -217,7 +217,7 @@ def _inequality(sides: list[str], relations: list[str], depth: int) -> list:
   lone = len(place) == 1 and not set(relations) - {"<", ">", "<=", ">=", "!="}
   if lone and len(sides) == 2 and "!=" in relations:
     value = read(sides[1 - place[0]], depth + 1)
-    return ["intervals", [[["number", "-inf"], False, value, False], [value, False, ["number", "inf"], False]]]
+    return ["intervals", [[["number", "-inf"], False, value, False], [value, False, ["number", "inf"], False]], _compact(sides[place[0]])]
   if lone and "!=" not in relations and (len(sides) == 2 or len(sides) == 3 and place == [1]):
     low, high = [["number", "-inf"], False], [["number", "inf"], False]
     for i, side in enumerate(sides):
@@ -229,7 +229,7 @@ def _inequality(sides: list[str], relations: list[str], depth: int) -> list:
           low = bound
         else:
           high = bound
-    return ["intervals", [[*low, *high]]]
+    return ["intervals", [[*low, *high]], _compact(sides[place[0]])]
   if not set(relations) <= _FLIPPED.keys():
     raise Unreadable("these relations")
   single = []

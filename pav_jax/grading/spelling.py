@@ -9,6 +9,7 @@ Answers come from `answers`, at most a few thousand characters long.
 import re
 
 _LETTERS = str.maketrans({
+    **{chr(0xFF10 + i): str(i) for i in range(10)},  # full width
     "\u2212": "-", "\u2013": "-", "\u2010": "-", "\u2011": "-", "\uff0d": "-", "\ufe63": "-", "≈": r"\approx ", "∠": r"\angle ", "ℝ": r"\mathbb{R}",
     "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}", "“": "", "”": "", "π": r"\pi ", "∞": r"\infty ", "√": r"\sqrt ", "∪": r"\cup ", "∅": r"\emptyset ",
     "°": r"^\circ ",
@@ -51,7 +52,7 @@ _REWRITES = tuple(
         (r"\\rbrack(?![a-zA-Z])", "]"),
         (r"\\[lr]?[vV]ert(?![a-zA-Z])", "|"),
         (r"\\(?:varnothing|oslash)(?![a-zA-Z])|\\\{\s*\\\}", r"\\emptyset"),
-        (r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))|\\degree(?![a-zA-Z])|\\textdegree(?![a-zA-Z])", r"^\\circ "),
+        (r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))|\\deg(?:ree)?(?![a-zA-Z])|\\textdegree(?![a-zA-Z])", r"^\\circ "),
         (r"\s?\\?%", r"\\%"),
         (r"\\(?:textcolor|colorbox)\s*\{[^{}]*\}|\\color\s*\{[^{}]*\}", ""),
         (r"\\(?:mathrm|operatorname|text|mathit)\s*\{\s*([ie])\s*\}", r"\1"),
