@@ -99,7 +99,7 @@ _SIDE_BY_SIDE = re.compile(r"(?<![\d_^.])\d++(?:\.\d+)?\s+[\d.]")
 _MEANINGLESS = re.compile(r"\\%|(?<!\d)\s+|\s+(?!\d)")
 _EDGES = ",;: "
 _WORDS = re.compile(r"\(?\s*\\text\s*\{[^{}\w]*\w[^{}]*\}\s*\)?")
-_PLAIN_WORDS = re.compile(r"\(?[a-zA-Z](?:[a-zA-Z]|[ .'-](?=[a-zA-Z])){3,}\)?")
+_PLAIN_WORDS = re.compile(r"\(?[a-zA-Z](?:[a-zA-Z]|[ .'-](?=[a-zA-Z])){3,}\)?|(?i:yes|no|odd)")
 _PLURAL = re.compile(r"(?<=[a-z]{3})s(?![a-z])")
 _TIME = re.compile(r"\d:\d\d")
 CHOICE_AND_VALUE = re.compile(r"(?:\\text\s*\{)?\s*\(?([A-H])\)\s*\}?\s*[:.]?\s*((?<![A-H])[^\s}].*)")
