@@ -25,6 +25,7 @@ from pav_jax import errors
 from pav_jax.grading import answers
 from pav_jax.grading.grading import REASONS
 from pav_jax.grading.grading import Grader
+from pav_jax.problems import fields
 from pav_jax.training import files
 from pav_jax.training.preemption import NOTICE
 from pav_jax.training.preemption import Preempted
@@ -80,14 +81,9 @@ def _grade_block(block: list[tuple[int, bytes]], grader: Grader) -> Iterator[tup
 
 def _parse_row(line: bytes) -> tuple[dict, str]:
   """A row and what is wrong with it."""
-  try:
-    row = json.loads(line.decode("utf-8-sig"))
-  except UnicodeDecodeError as error:
-    return {}, f"not UTF-8 at byte {error.start}"
-  except (ValueError, RecursionError) as error:
-    return {}, f"not JSON: {error}"
-  if not isinstance(row, dict):
-    return {}, f"not an object but {type(row).__name__}"
+  row, fault = fields.plain_row(line)
+  if fault:
+    return row, fault
   for field in ("reference", "response", "dataset"):
     if field not in row:
       return row, f"field {field!r}: missing"

@@ -36,6 +36,7 @@ import tqdm
 
 from pav_jax import library
 from pav_jax.errors import UserError
+from pav_jax.problems import fields
 from pav_jax.problems import given as given_lib
 from pav_jax.problems import home as home_lib
 from pav_jax.problems import steps as steps_lib
@@ -162,15 +163,9 @@ def _written(row: dict, given: given_lib.Given, scores: library.Scores, how: How
 
 def parse_row(line: bytes, prefix: str = "") -> tuple[dict, str]:
   """A row and what is wrong with it, '' for nothing; prefix: of the names of the fields that scoring adds."""
-  try:
-    row = json.loads(line.decode("utf-8-sig"))
-    json.dumps(row)  # what is nested too deeply to be written again
-  except UnicodeDecodeError as error:
-    return {}, f"not UTF-8 at byte {error.start}"
-  except (ValueError, RecursionError) as error:
-    return {}, f"not JSON: {error}"
-  if not isinstance(row, dict):
-    return {}, f"not an object but {type(row).__name__}"
+  row, fault = fields.plain_row(line)
+  if fault:
+    return row, fault
   taken = next((name for name in ("q", "advantage", "effective_reward", "error") if prefix + name in row), None)
   if taken is not None:
     return {name: x for name, x in row.items() if name != prefix + "error"}, (

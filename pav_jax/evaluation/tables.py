@@ -105,7 +105,7 @@ def is_oracle(method: str) -> bool:
 
 def is_choice(method: str) -> bool:
   """Whether it is the search of another method with another final choice."""
-  return method.endswith(("_by_effective", "_by_prover"))
+  return method.endswith(tuple(_SUFFIXES)) and not is_oracle(method)
 
 
 def samples_of(arrays: Mapping[str, np.ndarray]) -> Samples:

@@ -20,6 +20,7 @@ _LETTERS = str.maketrans({
 })  # fmt: skip
 # A letter that no keyboard has stands for a dollar that is money, so that the others can go as signs of formulas.
 DOLLAR = "\uff04"
+_STYLE = (r"\\(?:mathbf|boldsymbol|bm|mathit|mathsf|mathtt|mathcal|mathnormal|boxed|fbox|underline)\s*\{((?:[^{}]|\{[^{}]*\})*)\}", r" \1 ")
 # In this order; each is one published normalisation of MATH answers or a gap found in its references.
 _REWRITES = tuple(
     (re.compile(pattern), replacement)
@@ -58,8 +59,8 @@ _REWRITES = tuple(
         (r"\\(?:mathrm|operatorname|text|mathit)\s*\{\s*([ie])\s*\}", r"\1"),
         (r"(?<![\d}/])(?<![\d}/] )\\(?:mathrm|text)\s*\{\s*([a-zA-Z])\s*\}", r"\1"),
         (r"\\(?:[mh]box|text(?:normal|bf|rm|it|sf|tt|up|sc)|emph|mathrm|operatorname)\s*\*?\s*\{", r"\\text{"),
-        (r"\\(?:mathbf|boldsymbol|bm|mathit|mathsf|mathtt|mathcal|mathnormal|boxed|fbox|underline)\s*\{((?:[^{}]|\{[^{}]*\})*)\}", r" \1 "),
-        (r"\\(?:mathbf|boldsymbol|bm|mathit|mathsf|mathtt|mathcal|mathnormal|boxed|fbox|underline)\s*\{((?:[^{}]|\{[^{}]*\})*)\}", r" \1 "),  # one in another
+        _STYLE,
+        _STYLE,  # one in another
         (r"\\text\s*\{\s*\}", ""),
         (r"\\text\s*\{\s*(\(?[A-H]\)?(?:\s*,\s*\(?[A-H]\)?)+)\s*\}", r"\1"),
         (r"\\text\s*\{[,\s]*and[,\s]*\}|(?<=[\s\d)}\]])and(?=[\s\\(-])(?![^{}]*\})", ","),

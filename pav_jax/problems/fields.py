@@ -35,6 +35,18 @@ def decode_object(content: bytes) -> dict:
   return found
 
 
+def plain_row(line: bytes) -> tuple[dict, str]:
+  """(the JSON object of a line, in JSON's own types, what is wrong with it or ''); {} for what is none."""
+  try:
+    row = json.loads(line.decode("utf-8-sig"))
+    json.dumps(row)  # what is nested too deeply to be written again
+  except UnicodeDecodeError as error:
+    return {}, f"not UTF-8 at byte {error.start}"
+  except (ValueError, RecursionError) as error:
+    return {}, f"not JSON: {error}"
+  return (row, "") if isinstance(row, dict) else ({}, f"not an object but {type(row).__name__}")
+
+
 def text(fields: Mapping, name: str, default: str | None = None, *, number: bool = False) -> str:
   """Field `name`, a string; `default` where it is missing or null. Bad where there is neither, and for any other type.
 

@@ -210,7 +210,7 @@ def _beam(run: Run, players: Players, grader, cell, bar):
   arrays = {"method_p": np.full(count, method), "width_p": np.full(count, width), "seed_p": np.full(count, seed),
             "alpha_p": np.full(count, alpha), "prover_p": np.full(count, kind if alpha else ""),
             "right_p": right[:, 0], "passed_p": right[:, 1:].any(axis=1)}
-  for by in ("effective", "prover"):  # the same search, another final choice; "prover" says something where that is a Q
+  for by in beam.CHOICES[1:]:  # the same search, another final choice; "prover" says something where that is a Q
     arrays[f"right_by_{by}_p"] = np.take_along_axis(right[:, 1:], beam.chosen(found, by)[:, None], axis=1)[:, 0]
   arrays |= found.cost._asdict()
   return arrays, {"searches": count, "unanswered": int((found.length_p == 0).sum()), "rounds": found.rounds}

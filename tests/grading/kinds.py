@@ -1,5 +1,11 @@
 r"""Pairs of answers to MATH problems, by kind: (what, equal pairs, different pairs). All of our own making."""
 
+
+def boxed(answer: str) -> str:
+  """A response that states the answer."""
+  return rf"So the answer is $\boxed{{{answer}}}$."
+
+
 # fmt: off
 KINDS = [
     ("mixed",

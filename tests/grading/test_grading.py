@@ -14,20 +14,11 @@ from pav_jax import grade
 from pav_jax.grading import answers
 from pav_jax.grading import grading
 from pav_jax.grading import workers
+from tests.grading import kinds
 
 ROOT = pathlib.Path(__file__).parents[2]
 CORRECT, INCORRECT, UNGRADABLE = grading.Verdict.CORRECT, grading.Verdict.INCORRECT, grading.Verdict.UNGRADABLE
 SLOW = r"9^{9^{9^9}}"
-
-
-@pytest.fixture(scope="module", name="grader")
-def _grader():
-  with grading.Grader(num_workers=2, timeout_s=20) as grader:
-    yield grader
-
-
-def _boxed(answer):
-  return rf"So the answer is $\boxed{{{answer}}}$."
 
 
 def test_grading_knows_which_responses_ended(grader):
@@ -68,7 +59,7 @@ def test_a_long_reference_is_called_long(grader):
 
 def test_a_reference_that_accepts_either_gives_no_answer_that_right(grader):
   reference = r"$\boxed{(0,0)}$ and $\boxed{(1,1)}$. (Either point is an acceptable answer.)"
-  responses = [_boxed(x) for x in ("(0,0)", "(1,1)", "(1,1),(0,0)", "(2,2)")] + [reference]
+  responses = [kinds.boxed(x) for x in ("(0,0)", "(1,1)", "(1,1),(0,0)", "(2,2)")] + [reference]
   grades = grader.grade([reference] * 5, responses, "math")
   assert [grade.verdict for grade in grades] == [CORRECT, CORRECT, CORRECT, INCORRECT, CORRECT]
   assert grader.grade(["(0,0)", "(1,1)"], [reference] * 2, "math")[0].verdict == INCORRECT
@@ -144,15 +135,15 @@ def test_each_distinct_answer_is_read_once(monkeypatch):
   grades = grader.grade(["72"] * 4, ["#### 72", "#### 72.0", "#### 73", "no"], "gsm8k")
   assert [grade.verdict for grade in grades] == [CORRECT, CORRECT, INCORRECT, UNGRADABLE]
   half = r"\frac{1}{2}"
-  grades = grader.grade([half] * 3, [_boxed(half), _boxed("2/4"), _boxed(r"\text{half}")], "math")
+  grades = grader.grade([half] * 3, [kinds.boxed(half), kinds.boxed("2/4"), kinds.boxed(r"\text{half}")], "math")
   assert [grade.verdict for grade in grades] == [CORRECT, CORRECT, INCORRECT]
   assert not asked
-  grades = grader.grade([half] * 3000, [_boxed(half), _boxed("x"), _boxed("2^{-1}")] * 1000, "math")
+  grades = grader.grade([half] * 3000, [kinds.boxed(half), kinds.boxed("x"), kinds.boxed("2^{-1}")] * 1000, "math")
   assert [grade.verdict for grade in grades] == [CORRECT, INCORRECT, CORRECT] * 1000
   assert sorted(asked) == ["2^{-1}", "x"]
   # Nor does another reference make it read again.
-  assert grader.grade(["x"], [_boxed("2^{-1}")], "math")[0].verdict == INCORRECT
-  assert grader.grade(["0.5"] * 10, [_boxed("2^{-1}")] * 10, "gsm8k") == [(CORRECT, "2^{-1}", "")] * 10
+  assert grader.grade(["x"], [kinds.boxed("2^{-1}")], "math")[0].verdict == INCORRECT
+  assert grader.grade(["0.5"] * 10, [kinds.boxed("2^{-1}")] * 10, "gsm8k") == [(CORRECT, "2^{-1}", "")] * 10
   assert sorted(asked) == ["2^{-1}", "x"]
 
 
@@ -160,7 +151,7 @@ HALVES = [r"\frac{1}{2}", "3", r"\frac12", "0.5", "3", r"\dfrac{1}{2}", "1/2"]
 
 
 def test_answers_of_one_value_are_one_class(grader):
-  grades = grader.grade([r"\frac{1}{2}"] * 8, [*map(_boxed, HALVES), "no idea"], "math")
+  grades = grader.grade([r"\frac{1}{2}"] * 8, [*map(kinds.boxed, HALVES), "no idea"], "math")
   found, counts = grader.classes(grades, "math", [0] * 8)
   assert found == [0, 1, 0, 0, 1, 0, 0, -1]
   # All halves are one reading: it is compared with the other one, once.
@@ -173,7 +164,7 @@ def test_answers_of_one_value_are_one_class(grader):
 
 def _answers(grader, stated, reference="7"):
   """Their classes and the counts."""
-  grades = grader.grade([reference] * len(stated), [_boxed(a) for a in stated], "math")
+  grades = grader.grade([reference] * len(stated), [kinds.boxed(a) for a in stated], "math")
   return grader.classes(grades, "math", [0] * len(stated))
 
 
@@ -208,7 +199,7 @@ def test_what_could_not_be_read_is_equal_to_itself_alone(monkeypatch):
 
 def test_grades_keep_the_order_of_the_rows(grader):
   pairs = [(str(a), f"{b}+1") for a, b in itertools.product(range(6), range(6))]
-  grades = grader.grade([a for a, _ in pairs], [_boxed(b) for _, b in pairs], "math")
+  grades = grader.grade([a for a, _ in pairs], [kinds.boxed(b) for _, b in pairs], "math")
   assert [grade.verdict == CORRECT for grade in grades] == [int(a) == int(b[0]) + 1 for a, b in pairs]
   assert grader.grade([], [], "math") == []
   with pytest.raises(ValueError):

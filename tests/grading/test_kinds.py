@@ -10,12 +10,6 @@ CORRECT = grading.Verdict.CORRECT
 KINDS = kinds.KINDS + [(what, equal, different) for what, _, equal, different in conventions.CONVENTIONS]
 
 
-@pytest.fixture(scope="module", name="grader")
-def _grader():
-  with grading.Grader(num_workers=2, timeout_s=20) as grader:
-    yield grader
-
-
 def _grades(grader, pairs, form, dataset):
   """Verdicts of all pairs, in both directions."""
   pairs = [*pairs, *(pair[::-1] for pair in pairs)]

@@ -17,21 +17,12 @@ from pav_jax.grading import answers
 from pav_jax.grading import boxes
 from pav_jax.grading import grading
 from pav_jax.grading import structure
+from tests.grading import kinds
 
 ROOT = pathlib.Path(__file__).parents[2]
 DATA = pathlib.Path(os.environ.get("PAV_JAX_DATA", ROOT.parent / "shared" / "data"))
 CORRECT, INCORRECT, UNGRADABLE = grading.Verdict.CORRECT, grading.Verdict.INCORRECT, grading.Verdict.UNGRADABLE
 NO_ANSWER = {"train/number_theory/7115.json", "train/number_theory/7117.json"}  # their boxes are empty
-
-
-@pytest.fixture(scope="module", name="grader")
-def _grader():
-  with grading.Grader(num_workers=2, timeout_s=20) as grader:
-    yield grader
-
-
-def _boxed(answer):
-  return rf"So the answer is $\boxed{{{answer}}}$."
 
 
 def _file(name):
@@ -70,7 +61,7 @@ def test_math_500_agrees_with_itself(grader):
     assert [gold for gold, grade in zip(golds, grades) if grade.verdict != CORRECT] == []
   grades = grader.grade([row["solution"] for row in rows], [row["solution"] for row in rows], "math")
   assert {grade.verdict for grade in grades} == {CORRECT}
-  grades = grader.grade(golds, [_boxed(_perturbed(gold)) for gold in golds], "math")
+  grades = grader.grade(golds, [kinds.boxed(_perturbed(gold)) for gold in golds], "math")
   assert [gold for gold, grade in zip(golds, grades) if grade.verdict == CORRECT] == []
 
 
@@ -115,7 +106,7 @@ def test_every_reference_of_math_equals_itself_in_a_second_spelling(grader, solu
   spelt = {name: (answer, respell(answer)) for name, answer in stated.items() if answer and boxes.OR_ELSE not in answer}
   spelt = {name: both for name, both in spelt.items() if both[0] != both[1]}
   assert len(spelt) >= least
-  grades = grader.grade([answer for answer, _ in spelt.values()], [_boxed(other) for _, other in spelt.values()], "math")
+  grades = grader.grade([answer for answer, _ in spelt.values()], [kinds.boxed(other) for _, other in spelt.values()], "math")
   assert [(name, *both, grade.reason) for (name, both), grade in zip(spelt.items(), grades) if grade.verdict != CORRECT] == []
 
 
