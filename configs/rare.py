@@ -7,7 +7,7 @@ a right answer; the prover solves a few times as many of the same problems. Twel
   for stage in problems sft rollouts values verifier; do
     python -m pav_jax.main --config=configs/rare.py:prover --config.stage=$stage --workdir=runs/rare/prover; done
   python -m pav_jax.main --config=configs/rare.py:policy --workdir=runs/rare/policy \
-    --config.vocabulary.path=runs/rare/prover/problems/vocabulary.model --config.search.prover_checkpoint=runs/rare/prover/verifier/q/best
+    --config.vocabulary.path=runs/rare/prover/problems/vocabulary.model --config.search.provers.prover=runs/rare/prover/verifier/q/best
 
 Another training: --config.seed=1 in both, and other folders. The report has the beams by Q^pi, with best-of-4 of it and with
 the prover's A^mu, each with the final choice by Q^pi, by the effective reward and by the prover's Q (docs/results/search.md).
@@ -31,5 +31,5 @@ def get_config(who: str):
   config.vocabulary.size = config.policy.vocab_size = config.verifier.model.vocab_size = 400
   config.verifier.every_token = True
   if who == "policy":
-    config.search.update(dict(provers=("best_of_k", "q"), widths=(4, 8)))
+    config.search.update(dict(arms=("q_beam", "pav_beam", "pav_beam@prover"), widths=(4, 8)))
   return config

@@ -24,6 +24,7 @@ from pav_jax.rollouts import collect
 from pav_jax.rollouts import jobs as jobs_lib
 from pav_jax.rollouts import sampling as sampling_lib
 from pav_jax.search import beam
+from pav_jax.search import ranking
 from pav_jax.training import mesh as mesh_lib
 from pav_jax.verifiers import given as values_lib
 
@@ -148,7 +149,7 @@ def given_of(home: home_lib.Home, steps: Sequence[str] | str, ended: bool) -> gi
   return given_lib.tokens(steps, home.vocabulary, separator=given_lib.separator_of(home.steps), ended=ended)
 
 
-def how_of(prover: Model | None, kind: str, k: float) -> beam.Prover:
+def how_of(prover: Model | None, kind: str, k: float) -> ranking.Prover:
   """Whose advantages are added; UserError for a prover that means nothing."""
   if kind not in PROVER_KINDS:
     raise UserError(f"prover_kind {kind!r} is none of {', '.join(PROVER_KINDS)}")
@@ -157,11 +158,11 @@ def how_of(prover: Model | None, kind: str, k: float) -> beam.Prover:
     raise UserError(f"prover_k {k} is not above 0")
   if prover is not None:
     of_kind(prover, kind)
-  return beam.Prover("best_of_k" if prover is None else kind, k)
+  return ranking.Prover("best_of_k" if prover is None else kind, k)
 
 
 def score_given(verifier: Model, prompts: list[np.ndarray], given: list[given_lib.Given], *, prover: Model | None,
-                how: beam.Prover, alpha: float, rows: int, bar=None) -> list[Scores]:
+                how: ranking.Prover, alpha: float, rows: int, bar=None) -> list[Scores]:
   """`score_steps` of token ids (prompts with bos, responses with the ends of their steps); bar: one that counts rows.
 
   UserError for a row of more than `verifiers.given.LONGEST` tokens, which would take all memory.
@@ -179,7 +180,8 @@ def score_given(verifier: Model, prompts: list[np.ndarray], given: list[given_li
   for raw_vz in zip(*said):
     raw_zv = np.stack(raw_vz, axis=1)
     steps = raw_zv[1:], raw_zv[:-1], how
-    found.append(Scores(raw_zv[:, 0], beam.step_advantages(*steps), beam.candidate_scores(*steps, alpha)))
+    effective_s = ranking.candidate_scores(raw_zv[1:], raw_zv[:-1], ranking.Ranking("effective", how, alpha))
+    found.append(Scores(raw_zv[:, 0], ranking.step_advantages(*steps), effective_s))
   return found
 
 
@@ -207,12 +209,12 @@ def beam_search(policy: Model, verifier: Model, questions: Sequence[str], *, max
   if not questions:
     return []
   problems = _problems(policy.home, questions)
-  verifiers = [beam.Player(x.arch.network, x.params) for x in (verifier, prover) if x]
+  judges = beam.Judges(*(beam.Player(x.arch.network, x.params) if x else None for x in (verifier, prover)))
   found = beam.search(
-      beam.Player(policy.arch.network, policy.params), verifiers, problems.prompt_pt, problems.prompt_length_p,
-      np.arange(len(questions), dtype=np.int32), _tables(policy), prover=how, alpha=alpha, width=width, candidates=candidates,
-      max_rounds=max_rounds, max_new=max_new, max_step=max_step, sampling=sampling, seed=seed, rows=rows,
-      distinct=False, mesh=policy.mesh)
+      beam.Player(policy.arch.network, policy.params), judges, problems.prompt_pt, problems.prompt_length_p,
+      np.arange(len(questions), dtype=np.int32), _tables(policy),
+      way=beam.Way(ranking.Ranking("effective", how, alpha), width=width, candidates=candidates), max_rounds=max_rounds, max_new=max_new,
+      max_step=max_step, sampling=sampling, seed=seed, rows=rows, mesh=policy.mesh)
   vocabulary = policy.home.vocabulary
   return [Found(vocabulary.decode(token_t[:length]), float(q), bool(token_t[length - 1] == vocabulary.eos_id)) if length else None
           for token_t, length, q in zip(found.token_pt, found.length_p, found.q_p)]

@@ -4,8 +4,9 @@
 
 `config.stage` names what runs: `pipeline` (all of them in order, skipping what
 is done), one of problems, sft, rollouts, values, labels, verifier, search, report;
-`rl`, which goes on from the verifier; `evaluate`, which needs only problems
-and a checkpoint; or `didactic`, a figure of configs/didactic, which needs
+`rl`, which goes on from the verifier; `tune`, the settings of the arms of
+search, which the pipeline has before search if `search.tuned`; `evaluate`,
+which needs only problems and a checkpoint; or `didactic`, a figure of configs/didactic, which needs
 nothing and is these configs' only stage.
 
 Before the first stage begins, the `check` of each has looked at all that can
@@ -58,8 +59,8 @@ STAGES = {
     "search": "pav_jax.search.compare",
     "report": "pav_jax.evaluation.report",
 }
-ALONE = {"rl": ("pav_jax.policy.arms", "pav_jax.evaluation.learning"), "evaluate": ("pav_jax.evaluation.evaluate",),
-         "didactic": ("pav_jax.didactic.stage",)}
+ALONE = {"rl": ("pav_jax.policy.arms", "pav_jax.evaluation.learning"), "tune": ("pav_jax.search.tune",),
+         "evaluate": ("pav_jax.evaluation.evaluate",), "didactic": ("pav_jax.didactic.stage",)}
 # On several hosts the first one does these.
 NO_DEVICE = {"pav_jax.problems.prepare": "problems", "pav_jax.values.imported": "labels", "pav_jax.evaluation.learning": "rl_report"}
 
@@ -143,7 +144,9 @@ def _begin(hosts_spec: str):
 
 def _modules(config) -> list:
   """The modules of config.stage, in order, each with a check and a run_stage."""
-  names = ALONE | {name: (module,) for name, module in STAGES.items()} | {"pipeline": tuple(STAGES.values())}
+  whole = [module for name, module in STAGES.items() for module in
+           (ALONE["tune"] if name == "search" and config.stage == "pipeline" and config.search.tuned else ()) + (module,)]
+  names = ALONE | {name: (module,) for name, module in STAGES.items()} | {"pipeline": whole}
   return [importlib.import_module(name) for name in names[config.stage]]
 
 

@@ -40,7 +40,7 @@ from pav_jax.problems import fields
 from pav_jax.problems import given as given_lib
 from pav_jax.problems import home as home_lib
 from pav_jax.problems import steps as steps_lib
-from pav_jax.search import beam
+from pav_jax.search import ranking
 from pav_jax.training import checkpoint
 from pav_jax.training import files
 from pav_jax.training import metrics
@@ -57,7 +57,7 @@ class How(NamedTuple):
 
   verifier: library.Model
   prover: library.Model | None
-  advantages: beam.Prover
+  advantages: ranking.Prover
   alpha: float
   max_tokens: int
   rows: int

@@ -30,6 +30,7 @@ STAGES = {
     "search": "policy, verifiers, test problems -> best-of-N and beams, and what they cost",
     "report": "all of it -> a page with every figure",
     "rl": "after the verifier: online RL with progress as reward, and its report",
+    "tune": "before search, where search.tuned: every arm's settings on validation problems",
     "evaluate": "a checkpoint by path -> its accuracy, or a verifier's judgement",
     "didactic": "a figure of configs/didactic, by itself",
 }

@@ -63,9 +63,18 @@ def test_every_knob_is_checked(tmp_path):
 
 
 @pytest.mark.parametrize("changes, said", [
-    ({"search.provers": ("foo",)}, "config.search.provers ('foo',): each is one of best_of_k, q, advantage"),
-    ({"search.provers": ("q",)}, "config.search.prover_checkpoint must say whose Q it is"),
-    ({"search.provers": ("advantage",), "verifier.kinds": ("orm", "q")}, "config.search reads the verifier 'advantage'"),
+    ({"search.arms": ("foo",)}, "config.search.arms 'foo': no arm 'foo'; there are q_beam, q_subtrees"),
+    ({"search.arms": ("q_beam", "q_beam")}, "config.search.arms ('q_beam', 'q_beam'): at least one, and each comes once"),
+    ({"search.arms": ("q_beam@prover",)}, "config.search.arms 'q_beam@prover': q_beam has no prover; leave @prover out"),
+    ({"search.arms": ("prover_q_beam",)}, "config.search.arms 'prover_q_beam': whose Q? prover_q_beam@NAME, one of prover, exact"),
+    ({"search.arms": ("pav_beam@",)}, "config.search.arms 'pav_beam@': whose Q?"),
+    ({"search.arms": ("pav_beam@weak",)}, "no prover 'weak' among config.search.provers: prover, exact, advantage"),
+    ({"search.arms": ("pav_beam@prover",)}, "config.search.provers.prover is empty: the path of a verifier of its Q"),
+    ({"search.arms": ("pav_beam@advantage",), "verifier.kinds": ("orm", "q")}, "reads the verifier 'advantage'"),
+    ({"search.arms": ("prover_q_beam@advantage",)}, "a verifier of A says no Q"),
+    ({"search.arms": ("pav_beam@exact",), "problems.test": "gsm8k"}, "exact values are known of arithmetic problems alone, not of gsm8k"),
+    ({"search.settings.alpha": (1.0,)}, "config.search.settings.alpha (1.0,): each knob has as many settings"),
+    ({"search.settings.particle_temperature": (1.0, 0.0, 1.0, 1.0)}, "config.search.settings.particle_temperature"),
     ({"verifier.kinds": ("q",)}, "config.search reads the verifier 'orm'"),
     ({"verifier.kinds": ("orm", "q", "prm")}, "config.verifier.kinds"),
     ({"verifier.kinds": ("advantage", "orm", "q")}, "'q' must stand before 'advantage'"),
@@ -121,10 +130,10 @@ def test_what_rl_refuses(tmp_path, changes, said):
 
 
 def test_what_the_run_makes_itself_need_not_be_there(tmp_path):
-  mine = {"search.prover_checkpoint": str(tmp_path / "verifier/q/best"), "search.provers": ("q",)}
+  mine = {"search.provers.prover": str(tmp_path / "verifier/q/best"), "search.arms": ("pav_beam@prover",)}
   assert not told(tmp_path, ("pipeline",), **mine)
   [line] = told(tmp_path / "other", ("pipeline",), **mine)
-  assert line == f"config.search.prover_checkpoint: checkpoint {tmp_path}/verifier/q/best: no such folder"
+  assert line == f"config.search.provers.prover: checkpoint {tmp_path}/verifier/q/best: no such folder"
 
 
 def _own(tmp_path, **sizes):
@@ -191,5 +200,5 @@ def test_check_says_a_line_and_does_nothing(tmp_path):
   done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
   assert (done.returncode, done.stdout) == (0, "all is well: nothing keeps stage pipeline from starting\n"), done.stderr
   assert not (tmp_path / "run").exists()
-  done = subprocess.run([*command[:-2], "--check", "--config.search.provers=foo"], cwd=ROOT, capture_output=True, text=True, timeout=120)
-  assert done.returncode == 2 and done.stderr.startswith("error: config.search.provers ('foo',)"), done.stderr
+  done = subprocess.run([*command[:-2], "--check", "--config.search.arms=foo"], cwd=ROOT, capture_output=True, text=True, timeout=120)
+  assert done.returncode == 2 and done.stderr.startswith("error: config.search.arms 'foo'"), done.stderr

@@ -27,7 +27,7 @@ def command(*arguments, cwd=ROOT):
     ([QUICK, "--config.sft.nosuch=3"], "no key sft.nosuch"),
     ([QUICK, "--config.nosuch.steps=3"], "no key nosuch.steps"),
     ([QUICK, "--config.search.alfa=0.3"], "no key search.alfa; did you mean --config.search.alpha?"),
-    ([QUICK, "--config.prover_checkpoint=x"], "did you mean --config.search.prover_checkpoint?"),
+    ([QUICK, "--config.lookahead_temperature=x"], "did you mean --config.search.lookahead_temperature?"),
     ([QUICK, "--config.sft.steps=3"], "did you mean --config.sft.num_steps?"),
     ([QUICK, '--config.vocabulary={"size":400}'], "--config.vocabulary is a section: give its keys one by one, as --config.vocabulary.path="),
     ([QUICK, "--config.arithmetic=3"], "--config.arithmetic is a section: give its keys one by one, as --config.arithmetic.dials."),

@@ -39,7 +39,7 @@ def miniature(**changes):
       "rollouts.problems_per_shard": 4, "monte_carlo.n_mc": 4, "monte_carlo.max_steps": 4, "monte_carlo.rows": 8,
       "monte_carlo.responses_per_shard": 4, "verifier.kinds": targets.KINDS, "verifier.valid_fraction": 0.25, "search.num_problems": 4,
       "search.num_seeds": 1, "search.max_n": 4, "search.widths": (1, 2), "search.rows": 12,
-      "search.max_rounds": 3, "search.provers": ("best_of_k", "advantage"), "evaluate.num_problems": 4, "evaluate.n": 2,
+      "search.max_rounds": 3, "search.arms": ("q_beam", "pav_beam", "pav_beam@advantage"), "evaluate.num_problems": 4, "evaluate.n": 2,
       "evaluate.rows": 8, "report.bootstrap_draws": 50, **changes})
   config.lock()
   return config
@@ -61,7 +61,7 @@ def test_the_report_has_a_row_per_method_and_n(done):
   report = json.loads((done / "report" / "report.json").read_text())
   rows = {(row["method"], row["n"]): row for row in report["search"]}
   for method, ns in (("pass_at_n", (1, 2, 4)), ("majority", (1, 2, 4)), ("orm_best_of_n", (1, 2, 4)),
-                     ("q_beam", (1, 2)), ("pav_beam", (1, 2)), ("pav_beam_advantage", (1, 2))):
+                     ("q_beam", (1, 2)), ("pav_beam", (1, 2)), ("pav_beam@advantage", (1, 2))):
     for n in ns:
       row = rows[method, n]
       assert 0 <= row["low"] <= row["accuracy"] <= row["high"] <= 1

@@ -13,6 +13,7 @@ from pav_jax import score
 from pav_jax.rollouts import jobs
 from pav_jax.rollouts import sampling
 from pav_jax.search import beam
+from pav_jax.search import ranking
 from pav_jax.values import equations
 from pav_jax.verifiers import given as given_lib
 from tests import made as made_lib
@@ -36,11 +37,12 @@ def call(made, tmp_path):
 def test_scores_are_those_of_search(call, made, monkeypatch):
   """The texts that a beam wrote, given as lists of steps: Q, A and the effective reward of each step as the beam had them."""
   q, other = (library.load(str(made / name)) for name in ("verifier/q/best", "other/best"))
-  vocabulary, prompt_t, rounds, real = q.home.vocabulary, q.home.prompt_t(QUESTION), [], beam.candidate_scores
-  def spy(raw_rv, parent_rv, prover, alpha):
-    rounds.append((raw_rv[0], parent_rv[0], beam.step_advantages(raw_rv, parent_rv, prover)[0], real(raw_rv, parent_rv, prover, alpha)[0]))
-    return real(raw_rv, parent_rv, prover, alpha)
-  monkeypatch.setattr(beam, "candidate_scores", spy)
+  vocabulary, prompt_t, rounds, real = q.home.vocabulary, q.home.prompt_t(QUESTION), [], ranking.candidate_scores
+  def spy(raw_rv, parent_rv, rank, rng):
+    score_r = real(raw_rv, parent_rv, rank, rng)
+    rounds.append((raw_rv[0], parent_rv[0], ranking.step_advantages(raw_rv, parent_rv, rank.prover)[0], score_r[0]))
+    return score_r
+  monkeypatch.setattr(ranking, "candidate_scores", spy)
   chances = np.full((800, 400), -60.0, np.float32)
   chances[400:] = 0
   for token in (*vocabulary.encode("Ann +5 8"), *vocabulary.encode("\n"), vocabulary.eos_id):
@@ -49,9 +51,10 @@ def test_scores_are_those_of_search(call, made, monkeypatch):
   chances[newline, [newline, vocabulary.eos_id]] = -60  # no line without a word
   policy = beam.Player(fakes.chain(400), {"logit_dv": chances, "score_d": np.zeros(800, np.float32)})
   found = beam.search(
-      policy, [beam.Player(x.arch.network, x.params) for x in (q, other)], prompt_t[None], np.array([len(prompt_t)], np.int32),
-      np.array([0], np.int32), jobs.token_tables(vocabulary, 400), prover=beam.Prover("q"), alpha=0.7, width=1, candidates=1,
-      max_rounds=60, max_new=60, max_step=60, sampling=sampling.Sampling(), seed=1, rows=1, distinct=False)
+      policy, beam.Judges(*(beam.Player(x.arch.network, x.params) for x in (q, other))), prompt_t[None], np.array([len(prompt_t)], np.int32),
+      np.array([0], np.int32), jobs.token_tables(vocabulary, 400),
+      way=beam.Way(ranking.Ranking("effective", ranking.Prover("q"), 0.7), width=1, candidates=1), max_rounds=60, max_new=60,
+      max_step=60, sampling=sampling.Sampling(), seed=1, rows=1)
   monkeypatch.undo()
   token_t = found.token_pt[0, :found.length_p[0]]
   steps = vocabulary.decode(token_t).split("\n")

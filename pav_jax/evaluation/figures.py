@@ -6,6 +6,7 @@ dark; colours are Okabe and Ito's, and no line is told by colour alone.
 
 import io
 import re
+import zlib
 
 import matplotlib
 import numpy as np
@@ -23,6 +24,8 @@ _COLOURS = {
     "pass_at_n": _INK, "majority": "#CC79A7", "weighted_vote": "#56B4E9", "orm_best_of_n": _BLUE,
     "q_best_of_n": "#009E73", "q_beam": "#009E73", "pav_best_of_n": "#D55E00", "pav_beam": "#D55E00",
     "pav_beam_q": "#E69F00", "pav_beam_advantage": "#A6761D"}
+# Of other arms of search, by their names.
+_MORE = ("#E69F00", "#A6761D", "#332288", "#CC79A7", "#56B4E9", "#117733", "#AA4499", "#888833", "#999999")
 _SETTINGS = {
     "svg.fonttype": "none", "font.size": 9, "axes.edgecolor": _INK, "axes.labelcolor": _INK, "text.color": _INK,
     "xtick.color": _INK, "ytick.color": _INK, "axes.spines.top": False, "axes.spines.right": False,
@@ -55,9 +58,9 @@ def _axes(width: float, height: float, columns: int = 1):
 
 def _style(method: str) -> dict:
   """Beams solid, independent samples dashed, oracles dotted."""
-  base = method.removesuffix("_pass")
-  style = ":" if tables.is_oracle(method) else "-" if "beam" in method else "--"
-  return {"color": _COLOURS.get(base, "#999999"), "linestyle": style, "marker": "s" if "beam" in method else "o",
+  base, sampled = method.removesuffix("_pass"), method in (*tables.INDEPENDENT, *tables.READINGS)
+  style = ":" if tables.is_oracle(method) else "--" if sampled else "-"
+  return {"color": _COLOURS.get(base, _MORE[zlib.crc32(base.encode()) % len(_MORE)]), "linestyle": style, "marker": "o" if sampled else "s",
           "linewidth": 1.1 if tables.is_oracle(method) else 1.8, "markersize": 2.5 if tables.is_oracle(method) else 4}
 
 

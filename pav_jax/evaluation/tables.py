@@ -31,12 +31,17 @@ READINGS = ("q_best_of_n", *(f"pav_{how}_best_of_n" for how in best_of_n.RERANKS
 _NAMES = {
     "pass_at_n": "Pass@N", "majority": "majority of N", "weighted_vote": "ORM-weighted vote of N",
     "orm_best_of_n": "ORM best-of-N", "q_best_of_n": "Q best-of-N", "pav_best_of_n": "PAV best-of-N",
-    "q_beam": "Q beam", "pav_beam": "PAV beam",
+    "q_beam": "Q beam", "q_subtrees": "Q subtrees", "q_lookahead": "Q lookahead", "pav_beam": "PAV beam",
+    "pav_subtrees": "PAV subtrees", "pav_lookahead": "PAV lookahead", "prover_q_beam": "prover's Q beam",
+    "prover_q_subtrees": "prover's Q subtrees", "prover_a_beam": "prover's A beam", "prover_a_subtrees": "prover's A subtrees",
+    "particles": "particles", "prover_particles": "particles by the prover's Q", "particles_progress": "particles by progress",
+    "random_beam": "beam with dealt advantages", "constant_beam": "beam of equal scores",
     **{f"pav_{how}_best_of_n": f"PAV best-of-N by the {how} reward" for how in best_of_n.RERANKS}}
 
 
 # Of a beam: what is taken of all that it has finished, if not the one with the highest Q^pi.
-_SUFFIXES = {"_pass": "any finished", "_by_effective": "chosen by the effective reward", "_by_prover": "chosen by the prover's Q"}
+_SUFFIXES = {"_pass": "any finished", "_by_q": "chosen by Q", "_by_effective": "chosen by the effective reward",
+             "_by_prover": "chosen by the prover's Q", "_by_draw": "drawn at random"}
 
 
 class Samples(NamedTuple):
@@ -90,17 +95,18 @@ class Cell(NamedTuple):
 def name_of(method: str, n: int | None = None) -> str:
   """What people call it: 'ORM best-of-12', 'PAV beam of 4'; without n as the legend of a figure."""
   suffix = next((suffix for suffix in _SUFFIXES if method.endswith(suffix)), "")
-  base = method.removesuffix(suffix)
-  kind = base.removeprefix("pav_beam_")
-  name = _NAMES.get(base) or (f"PAV beam ({kind})" if kind != base else base)
+  base, at, prover = method.removesuffix(suffix).partition("@")
+  if base.startswith("pav_beam_"):  # as PAV beams were called before provers had names
+    base, at, prover = "pav_beam", "@", base.removeprefix("pav_beam_")
+  name = _NAMES.get(base, base) + (f" ({prover})" if at else "")
   if n is not None:
-    name = f"{name} of {n}" if "beam" in base else name.replace("N", str(n))
+    name = name.replace("N", str(n)) if base in (*INDEPENDENT, *READINGS) else f"{name} of {n}"
   return f"{name}, {_SUFFIXES[suffix]}" if suffix else name
 
 
 def is_oracle(method: str) -> bool:
-  """Whether it needs the reference answer to choose: a bound, no method one could use."""
-  return method == "pass_at_n" or method.endswith("_pass")
+  """Whether it needs the reference answer to choose, or exact values: a bound, no method one could use."""
+  return method == "pass_at_n" or method.endswith("_pass") or "@exact" in method
 
 
 def is_choice(method: str) -> bool:
@@ -126,7 +132,7 @@ def samples_of(arrays: Mapping[str, np.ndarray]) -> Samples:
 
 def beam_cells(arrays: Mapping[str, np.ndarray]) -> list[Cell]:
   """The records of search/beams: a cell per method and width, and for each METHOD_pass, the oracle over what it finished, and
-  METHOD_by_effective and METHOD_by_prover, other final choices of the same search. Runs from before these do without."""
+  METHOD_by_CHOICE, other final choices of the same search. Runs from before these do without."""
   found, method_p, width_p = [], arrays["method_p"].astype(str), arrays["width_p"]
   for method in dict.fromkeys(method_p.tolist()):
     for width in np.unique(width_p[method_p == method]).tolist():
@@ -136,8 +142,10 @@ def beam_cells(arrays: Mapping[str, np.ndarray]) -> list[Cell]:
       costs = Costs(*(float(arrays[key][index].mean()) for key in (
           "prompt_p", "generated_p", "scored_p", "policy_flops_p", "verifier_flops_p")))
       prover = str(arrays["prover_p"][index[0]]) if "prover_p" in arrays else ""
-      choices = [("_by_effective", "right_by_effective_p")] * bool(prover) + [("_by_prover", "right_by_prover_p")] * (prover == "q")
-      for suffix, key in (("", "right_p"), ("_pass", "passed_p"), *choices):
+      there = {"_by_effective": bool(prover), "_by_prover": prover == "q"}  # of the first records, which are of bools
+      choices = [(suffix, f"right{suffix}_p") for suffix in _SUFFIXES if f"right{suffix}_p" in arrays]
+      meant = lambda suffix, key: there.get(suffix) if arrays[key].dtype == bool else np.isfinite(arrays[key][index]).all()
+      for suffix, key in (("", "right_p"), ("_pass", "passed_p"), *(x for x in choices if meant(*x))):
         found.append(Cell(method + suffix, width, arrays[key][index].reshape(seeds, -1).T.astype(float), costs))
   return found
 
@@ -225,8 +233,8 @@ class Search:
             for method in READINGS for n in self._powers() if n > 1]
 
   def pav_beams(self) -> list[tuple[str, int]]:
-    """(method, width) of every PAV beam."""
-    return [(m, n) for m, n in self.beams if m.startswith("pav_beam") and not m.endswith(tuple(_SUFFIXES))]
+    """(method, width) of every PAV beam that one could use."""
+    return [(m, n) for m, n in self.beams if m.startswith("pav_beam") and not is_oracle(m) and not m.endswith(tuple(_SUFFIXES))]
 
   def difference(self, first: tuple[str, int], second: tuple[str, int]) -> dict:
     """Accuracy of the first less that of the second on the same problems, with its interval."""

@@ -35,7 +35,7 @@ from pav_jax.problems import text
 from pav_jax.rollouts import collect
 from pav_jax.rollouts import engine
 from pav_jax.rollouts import jobs as jobs_lib
-from pav_jax.search import beam
+from pav_jax.search import lanes as lanes_lib
 from pav_jax.training import fit
 from pav_jax.training import mesh as mesh_lib
 from pav_jax.verifiers import score
@@ -265,26 +265,27 @@ def _beams(nets: tuple[Net, Net], config, mesh, stored) -> list[Program]:
   knobs = config.search
   networks, params = tuple(net.network for net in nets), [_decoded(nets[0]), _decoded(nets[1], scoring=True)]
   parts, width, slots = mesh_lib.num_parts(mesh), max(knobs.widths), config.problems.max_prompt + config.rollouts.max_new
-  own = beam.lanes_of(knobs.rows, knobs.candidates, width, parts)
+  own = lanes_lib.lanes_of(knobs.rows, knobs.candidates, width, parts)
   lanes, rows, at_once = own * parts, own * parts * knobs.candidates, -(-own // (4 * width)) * parts
   prefixes = [_placed(jax.eval_shape(lambda p, n=n: engine.blank(n, p, lanes, slots), p), mesh) for n, p in zip(networks, params)]
   ids = lambda *shape: _rows(mesh, *shape, dtype=jnp.int32)
-  begin = lambda: beam.admit.lower(
+  begin = lambda: lanes_lib.admit.lower(
       networks, params, prefixes, ids(at_once, config.problems.max_prompt), ids(at_once), ids(at_once * width), ids(at_once * width), mesh=mesh)
   keys = jax.ShapeDtypeStruct((rows,), jax.random.key(0).dtype, sharding=NamedSharding(mesh, mesh_lib.ROWS))
-  step = dict(candidates=knobs.candidates, max_step=knobs.max_step, sampling=collect.sampling_of(knobs), mesh=mesh)
+  sampling = collect.sampling_of(knobs)
+  step = dict(candidates=knobs.candidates, max_step=knobs.max_step, lookahead=0, sampling=sampling, ahead=sampling, mesh=mesh)
   arguments = (networks, params, prefixes, *[ids(lanes)] * 4, keys, _tokens(nets[0].config, mesh))
-  caches = _placed(jax.eval_shape(functools.partial(beam.expand, networks, **step), *arguments[1:])[3], mesh)
+  caches = _placed(jax.eval_shape(functools.partial(lanes_lib.expand, networks, **step), *arguments[1:])[3], mesh)
   forward = lambda count, at, new, logits: sum(
       count * size.forward_flops(net.config, at, at + new, logits if net is nets[0] else 0) for net in nets)
   weights = sum(_weights(net, mesh) for net in nets)
   kept = sum(bytes_on_a_chip(prefix) for prefix in prefixes)
   return [
       Program(f"search: prefill of {at_once}", begin, (params, prefixes), stored, float(forward(at_once, 0, config.problems.max_prompt, 0)), weights),
-      Program(f"search: step of {rows} candidates", lambda: beam.expand.lower(*arguments, **step), (params, prefixes), stored,
+      Program(f"search: step of {rows} candidates", lambda: lanes_lib.expand.lower(*arguments, **step), (params, prefixes), stored,
               float(forward(rows, slots // 2, knobs.max_step, knobs.max_step)), (knobs.max_step + 1) * _weights(nets[0], mesh)
               + _weights(nets[1], mesh) + (knobs.max_step + 1) * bytes_on_a_chip(prefixes[0]) + bytes_on_a_chip(prefixes[1])),
-      Program("search: candidates become items", lambda: beam.commit.lower(prefixes, caches, ids(lanes), mesh=mesh), (prefixes, caches),
+      Program("search: candidates become items", lambda: lanes_lib.commit.lower(prefixes, caches, ids(lanes), mesh=mesh), (prefixes, caches),
               stored | {"decoding copies": params}, 0.0, 2.0 * kept)]
 
 

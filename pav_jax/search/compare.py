@@ -5,9 +5,8 @@
      them with the ORM and the Q verifier, each prompt read once.
      Pass@N, votes and best-of-N for every N come from these (best_of_n.py).
      A PAV can rerank in several ways: all are kept, `pav_rerank` heads the tables.
-  2. For each seed and width run the beam by Q^pi and, for every prover named,
-     the beam by Q^pi + alpha A^mu (beam.py); grade the chosen response and all
-     that finished.
+  2. For each seed and width run every arm of `search.arms` (arms.py, beam.py);
+     grade the chosen response and all that finished.
   3. Write what was right and what it cost, per problem; accuracies and
      intervals are computed from these records alone.
 """
@@ -15,19 +14,15 @@
 from etils import epath
 import numpy as np
 
-from pav_jax import errors
 from pav_jax.errors import UserError
 from pav_jax.grading import grading
-from pav_jax.models import architecture
-from pav_jax.problems import mixture
-from pav_jax.problems import prepare
-from pav_jax.problems import prepared
 from pav_jax.rollouts import collect
-from pav_jax.rollouts import jobs as jobs_lib
-from pav_jax.rollouts import sampling as sampling_lib
-from pav_jax.search import beam
+from pav_jax.search import arms
 from pav_jax.search import best_of_n
 from pav_jax.search import ledger
+from pav_jax.search import players as players_lib
+from pav_jax.search import tune
+from pav_jax.search.players import Players
 from pav_jax.training import hosts
 from pav_jax.training import metrics
 from pav_jax.training import run as run_lib
@@ -36,70 +31,21 @@ from pav_jax.values import equations
 from pav_jax.values import monte_carlo
 from pav_jax.verifiers import score
 
-PROVERS = ("best_of_k", "q", "advantage")
-
-
 def check(config, root: epath.Path | None = None):
   """UserError for what means nothing in the section search, or names what is not there; root: the workdir, if there is one."""
-  knobs, where = config.search, "config.search"
-  errors.one_of(mixture.SPLITS, knobs, where, "split")
-  prepare.check_count(config, root, where, "num_problems", knobs.split)
-  errors.at_least(1, knobs, where, "num_seeds", "max_n", "candidates", "prover_k", "max_rounds", "max_step", "rows")
-  errors.at_least(0, knobs, where, "alpha")
-  errors.one_of(best_of_n.RERANKS, knobs, where, "pav_rerank")
-  sampling_lib.check(knobs, where)
-  if not knobs.widths or min(knobs.widths) < 1:
-    raise UserError(f"{where}.widths {tuple(knobs.widths)}: one beam at least, each of width 1 or more")
-  if knobs.rows < max(knobs.widths) * knobs.candidates:
-    raise UserError(f"{where}.rows {knobs.rows} do not hold a beam of {max(knobs.widths)} with {knobs.candidates} candidates each")
-  if knobs.max_step > config.rollouts.max_new:
-    raise UserError(f"{where}.max_step {knobs.max_step} is more than a whole response has, config.rollouts.max_new {config.rollouts.max_new}")
-  provers, kinds = tuple(knobs.provers), config.verifier.kinds
-  if set(provers) - set(PROVERS) or not provers or len(set(provers)) < len(provers):
-    raise UserError(f"{where}.provers {provers}: each is one of {', '.join(PROVERS)}, and comes once")
-  if "q" in provers and not knobs.prover_checkpoint:
-    raise UserError(f"{where}.provers names 'q': {where}.prover_checkpoint must say whose Q it is")
-  for kind in ("orm", "q", *["advantage"] * ("advantage" in provers and not knobs.prover_checkpoint)):
-    if kind not in kinds:
-      raise UserError(f"{where} reads the verifier {kind!r}, which config.verifier.kinds {tuple(kinds)} does not name")
-  for name in ("policy_checkpoint", "prover_checkpoint"):
-    architecture.check_checkpoint(knobs[name], f"{where}.{name}", root)
-  grading.check(config.grading)
-
-
-class Players:
-  """Everybody the stage needs: the policy, the verifiers by kind, vocabulary, problems, tables."""
-
-  def __init__(self, run: Run):
-    knobs = run.config.search
-    folder = run.folder(f"problems/{knobs.split}")
-    self.problems = prepared.read(folder, knobs.num_problems)
-    self.vocabulary = prepared.vocabulary(folder)
-    self.arch, params = architecture.restore(
-        knobs.policy_checkpoint or str(run.folder("sft").path / "best"), run.config.policy, self.vocabulary, run.mesh)
-    self.policy = beam.Player(self.arch.network, params)
-    self.tokens = jobs_lib.token_tables(self.vocabulary, self.arch.config.vocab_size)
-    paths = {kind: str(run.folder("verifier").path / kind / "best") for kind in ("orm", "q")}
-    if "advantage" in knobs.provers:
-      paths["advantage"] = knobs.prover_checkpoint or str(run.folder("verifier").path / "advantage" / "best")
-    if "q" in knobs.provers:
-      paths["prover"] = knobs.prover_checkpoint
-    self.verifiers = {}
-    for name, path in paths.items():
-      arch, params = architecture.restore(path, run.config.verifier.model, self.vocabulary, run.mesh)
-      self.verifiers[name] = beam.Player(arch.network, params)
+  players_lib.check(config, root)
 
 
 def run_stage(run: Run):
   """search: problems, sft, verifier -> search/samples, search/beams."""
   knobs = run.config.search
-  inputs = [f"problems/{knobs.split}", "sft", "verifier"]
+  inputs = [f"problems/{knobs.split}", "sft", "verifier"] + ["search/tuning"] * knobs.tuned
   samples, samples_done = run.start("search/samples", sections=["policy", "search", "grading"], inputs=inputs)
   beams, beams_done = run.start("search/beams", sections=["policy", "search", "grading"], inputs=inputs)
   if samples_done and beams_done:
     _doubt(run, samples)
     return
-  players = Players(run)
+  players = Players(run, knobs.split, knobs.num_problems)
   with grading.Grader(run.config.grading.workers, run.config.grading.timeout_s) as grader:
     if not samples_done:
       _all_samples(run, players, grader, samples)
@@ -131,7 +77,7 @@ def _samples(run: Run, players: Players, grader, seed: int, bar):
   problem_p = np.arange(len(problems.id_p), dtype=np.int32)
   rollouts = collect.sample(
       players.arch, players.policy.params, problems, problem_p, knobs.max_n, tokens=players.tokens,
-      sampling=collect.sampling_of(knobs), seed=_seed(run, seed, 0), rows=knobs.rows,
+      sampling=collect.sampling_of(knobs), seed=players_lib.seed_of(run, seed, 0), rows=knobs.rows,
       max_new=run.config.rollouts.max_new, mesh=run.mesh, bar=bar)
   grades = collect.grades_of(rollouts, problems, players.vocabulary, grader)
   rollouts, counts = collect.with_grades(rollouts, grades)
@@ -166,56 +112,30 @@ def _samples(run: Run, players: Players, grader, seed: int, bar):
   return arrays, counts
 
 
-def cells(knobs) -> list[tuple[str, str, float, int, int]]:
-  """(method, prover kind, alpha, width, seed) of every beam search the config asks for, in order."""
-  methods = [("q_beam", "best_of_k", 0.0)]
-  for i, kind in enumerate(knobs.provers):
-    methods.append(("pav_beam" if i == 0 else f"pav_beam_{kind}", kind, knobs.alpha))
-  return [(*method, width, seed) for seed in range(knobs.num_seeds) for width in knobs.widths for method in methods]
+def cells(knobs) -> list[tuple[str, int, int]]:
+  """(arm, width, seed) of every search the config asks for, in order."""
+  return [(arm, width, seed) for seed in range(knobs.num_seeds) for width in knobs.widths for arm in knobs.arms]
 
 
 def _all_beams(run: Run, players: Players, grader, folder):
   knobs, count = run.config.search, len(players.problems.id_p)
-  todo = cells(knobs)
+  todo, tuned = cells(knobs), _tuned(run)
   with metrics.progress(what="search: beams", unit="problem", total=len(todo) * count) as bar:
-    for shard in range(len(todo)):
+    for shard, (arm, width, seed) in enumerate(todo):
       if folder.has_shard(shard):
         bar.update(count)
         continue
-      folder.write_shard(shard, *_beam(run, players, grader, todo[shard], bar))
-  folder.finish(len(todo))
+      folder.write_shard(shard, *players_lib.searched(run, players, grader, arm, arms.settings_of(arm, knobs, tuned.get(arm)), width, seed, bar))
+  folder.finish(len(todo), {"label tokens": players.label_tokens})
 
 
-def _beam(run: Run, players: Players, grader, cell, bar):
-  """(arrays with a row per problem, counts) of one beam search."""
-  method, kind, alpha, width, seed = cell
-  knobs, problems = run.config.search, players.problems
-  verifiers = [players.verifiers["q"]]
-  if alpha and kind != "best_of_k":
-    verifiers.append(players.verifiers["prover" if kind == "q" else "advantage"])
-  found = beam.search(
-      players.policy, verifiers, problems.prompt_pt, problems.prompt_length_p,
-      np.arange(len(problems.id_p), dtype=np.int32), players.tokens, prover=beam.Prover(kind, knobs.prover_k),
-      alpha=alpha, width=width, candidates=knobs.candidates, max_rounds=knobs.max_rounds,
-      max_new=run.config.rollouts.max_new, max_step=knobs.max_step, sampling=collect.sampling_of(knobs),
-      seed=_seed(run, seed, width), rows=knobs.rows, distinct=knobs.distinct, mesh=run.mesh, bar=bar)
-  count = len(problems.id_p)
-  lengths = np.concatenate([found.length_p[:, None], found.pool_length_pk], axis=1)
-  responses = np.concatenate([found.token_pt[:, None], found.pool_token_pkt], axis=1)
-  texts = [players.vocabulary.decode(t[:n]) for row_t, row_n in zip(responses, lengths) for t, n in zip(row_t, row_n)]
-  each = lambda x_p: [str(x) for x in np.repeat(x_p, lengths.shape[1])]
-  last = np.take_along_axis(responses, np.maximum(lengths - 1, 0)[..., None], axis=2)
-  grades = grader.grade(each(problems.answer_p), texts, each(problems.dataset_p), (last == players.vocabulary.eos_id).ravel())
-  right = np.array([g.verdict == grading.Verdict.CORRECT for g in grades]).reshape(lengths.shape) & (lengths > 0)
-  arrays = {"method_p": np.full(count, method), "width_p": np.full(count, width), "seed_p": np.full(count, seed),
-            "alpha_p": np.full(count, alpha), "prover_p": np.full(count, kind if alpha else ""),
-            "right_p": right[:, 0], "passed_p": right[:, 1:].any(axis=1)}
-  for by in beam.CHOICES[1:]:  # the same search, another final choice; "prover" says something where that is a Q
-    arrays[f"right_by_{by}_p"] = np.take_along_axis(right[:, 1:], beam.chosen(found, by)[:, None], axis=1)[:, 0]
-  arrays |= found.cost._asdict()
-  return arrays, {"searches": count, "unanswered": int((found.length_p == 0).sum()), "rounds": found.rounds}
-
-
-def _seed(run: Run, seed: int, purpose: int) -> int:
-  """The randomness of a seed; both beams of a width share theirs, so that they differ in the score alone."""
-  return int(np.random.SeedSequence([run.config.seed, 11, seed, purpose]).generate_state(1)[0] >> 1)
+def _tuned(run: Run) -> dict[str, float]:
+  """Arm -> setting, as the stage `tune` has chosen; {} unless `search.tuned`. UserError where an arm has none."""
+  knobs = run.config.search
+  if not knobs.tuned:
+    return {}
+  folder = run.folder("search/tuning")
+  found = tune.choices(tune.summary(folder.read()))
+  if missing := [arm for arm in knobs.arms if arm not in found]:
+    raise UserError(f"config.search.tuned: {folder.path} has no {', '.join(missing)}: remove it, and run stage tune again")
+  return found

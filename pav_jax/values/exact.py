@@ -31,6 +31,16 @@ def values(question_b, lines: list[list[str]], width: int, dials: arithmetic.Ari
   return exact_bz
 
 
+def value(question: str, text: str, whole: bool, dials: arithmetic.Arithmetic) -> float:
+  """Q of a response so far: what it is after the last line; 0 if one is nothing that the demonstrator could write there.
+
+  whole: the last line is at its end; if not, it is left out of account.
+  """
+  lines = text.split("\n")
+  lines = [line for line in (lines if whole else lines[:-1]) if line.strip()]
+  return float(np.nan_to_num(arithmetic.exact_values(arithmetic.parse(question, dials), lines)[-1]))
+
+
 def first_wrong(question_b, lines: list[list[str]], dials: arithmetic.Arithmetic) -> np.ndarray:
   """int (b,): index of each response's first wrong step; -1 without one, also where it stops early.
 

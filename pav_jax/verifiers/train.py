@@ -156,10 +156,10 @@ def check_labels(knobs, labels, seeds):
     if labels.n_mc < knobs.prover_k:
       raise UserError(f"verifier.kinds: no label of 'advantage' without bias, best-of-{knobs.prover_k}, from monte_carlo.n_mc="
                       f"{labels.n_mc} continuations: n_mc={knobs.prover_k} at least, or leave it out: "
-                      "search.provers=best_of_k takes the same from a learnt q")
+                      "search.arms=pav_beam takes the same from a learnt q")
     if labels.strategy == "adaptive":
       raise UserError("verifier.kinds: no label of 'advantage' without bias from monte_carlo.strategy=adaptive, whose plain means "
-                      "are biased: another strategy, or leave it out: search.provers=best_of_k takes the same from a learnt q")
+                      "are biased: another strategy, or leave it out: search.arms=pav_beam takes the same from a learnt q")
 
 
 def run_stage(run: Run):

@@ -45,7 +45,7 @@ CHANGES = {
     "problems.max_prompt": 40, "problems.max_solution": 24, "grading.workers": 1, "verifier.kinds": ("orm", "q"),
     "sft.num_steps": 30, "sft.batch_size": 16, "sft.eval_every": 5, "sft.save_every": 5, "sft.warmup_steps": 5, "sft.peak_lr": 1e-2,
     "rollouts.num_problems": 24, "rollouts.problems_per_shard": 3, "monte_carlo.responses_per_shard": 8,
-    "search.num_seeds": 2, "search.widths": (1,), "search.provers": ("best_of_k",), "rft.num_steps": 12, "rft.batch_size": 4, "rft.eval_every": 3, "rft.save_every": 2, "rft.warmup_steps": 1,
+    "search.num_seeds": 2, "search.widths": (1,), "rft.num_steps": 12, "rft.batch_size": 4, "rft.eval_every": 3, "rft.save_every": 2, "rft.warmup_steps": 1,
     "rft.log_every": 1, "rft.valid_fraction": 0.3,
     **{f"rl.{name}": x for name, x in {
         "num_steps": 6, "batch_size": 2, "warmup_steps": 1, "eval_every": 2, "save_every": 2, "group": 2, "rows": 4, "share": 2,

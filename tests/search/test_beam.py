@@ -21,7 +21,10 @@ from pav_jax.rollouts import engine
 from pav_jax.rollouts import jobs
 from pav_jax.rollouts import sampling as sampling_lib
 from pav_jax.search import beam
+from pav_jax.search import keep
+from pav_jax.search import lanes
 from pav_jax.search import ledger
+from pav_jax.search import ranking
 from pav_jax.training import mesh as mesh_lib
 from pav_jax.verifiers import score
 
@@ -104,17 +107,18 @@ def _plainly(p, name, prover, alpha, width, candidates, max_rounds, distinct, ru
 
 
 def _search(prover, alpha, verifiers, width=2, candidates=2, max_rounds=9, rows=12, distinct=True, name_p=(5, 6, 7),
-            rule=fakes.VOCABULARY.step_rule):
+            rule=fakes.VOCABULARY.step_rule, by="effective", **way):
+  """verifiers: Q^pi's, and the prover's if there is one."""
   return beam.search(
-      POLICY, verifiers, PROMPT_PT, PROMPT_LENGTH_P, np.array(name_p, np.int32), _tokens(rule), prover=prover, alpha=alpha,
-      width=width, candidates=candidates, max_rounds=max_rounds, max_new=MAX_NEW, max_step=MAX_STEP, sampling=PLAIN,
-      seed=SEED, rows=rows, distinct=distinct)
+      POLICY, beam.Judges(*verifiers), PROMPT_PT, PROMPT_LENGTH_P, np.array(name_p, np.int32), _tokens(rule),
+      way=beam.Way(ranking.Ranking(by, prover, alpha), width=width, candidates=candidates, distinct=distinct, **way),
+      max_rounds=max_rounds, max_new=MAX_NEW, max_step=MAX_STEP, sampling=PLAIN, seed=SEED, rows=rows)
 
 
 @pytest.mark.parametrize("prover, alpha, distinct, rows, steps_end", [
-    (beam.Prover(), 0.0, True, 12, "newline"), (beam.Prover("best_of_k", 4), 0.7, False, 12, "newline"),
-    (beam.Prover("best_of_k", 4), 0.7, True, 5, "newline"), (beam.Prover("q"), 2.0, True, 12, "newline"),
-    (beam.Prover("advantage"), 2.0, True, 12, "newline"), (beam.Prover("best_of_k", 4), 0.7, False, 12, "blank")])
+    (ranking.Prover(), 0.0, True, 12, "newline"), (ranking.Prover("best_of_k", 4), 0.7, False, 12, "newline"),
+    (ranking.Prover("best_of_k", 4), 0.7, True, 5, "newline"), (ranking.Prover("q"), 2.0, True, 12, "newline"),
+    (ranking.Prover("advantage"), 2.0, True, 12, "newline"), (ranking.Prover("best_of_k", 4), 0.7, False, 12, "blank")])
 def test_search_is_what_it_says(prover, alpha, distinct, rows, steps_end):
   verifiers, rule = [Q] if prover.kind == "best_of_k" else [Q, MU], steps.rule_of(steps_end, fakes.VOCABULARY.pieces, EOS)
   found = _search(prover, alpha, verifiers, rows=rows, distinct=distinct, rule=rule)
@@ -137,16 +141,16 @@ def test_search_is_what_it_says(prover, alpha, distinct, rows, steps_end):
 
 def test_the_set_score_decides():
   """Regression: a search whose setting changes nothing, or that scores by something else than what is set."""
-  pools = [_search(beam.Prover(kind), alpha, [Q, MU]).pool_token_pkt.tolist()
+  pools = [_search(ranking.Prover(kind), alpha, [Q, MU]).pool_token_pkt.tolist()
            for kind, alpha in (("best_of_k", 0.0), ("q", 2.0), ("advantage", 2.0))]
   assert pools[0] != pools[1] != pools[2] != pools[0]
 
 
-@pytest.mark.parametrize("prover, verifiers", [(beam.Prover("q"), [Q, MU]), (beam.Prover("best_of_k", 4), [Q])])
+@pytest.mark.parametrize("prover, verifiers", [(ranking.Prover("q"), [Q, MU]), (ranking.Prover("best_of_k", 4), [Q])])
 def test_what_is_kept_of_the_finished_makes_other_choices(prover, verifiers):
   """The verifiers' values at their ends and the effective reward of their last steps, in plain numpy."""
   found = _search(prover, 2.0, verifiers)
-  values = lambda tokens: np.array([[_q(player, tokens) for player in verifiers]])
+  values = lambda tokens: np.array([[*(_q(player, tokens) for player in verifiers), *[np.nan] * (2 - len(verifiers))]])
   for p in range(3):
     prompt = list(PROMPT_PT[p, :PROMPT_LENGTH_P[p]])
     for k, length in enumerate(found.pool_length_pk[p]):
@@ -157,17 +161,19 @@ def test_what_is_kept_of_the_finished_makes_other_choices(prover, verifiers):
       np.testing.assert_allclose(found.pool_raw_pkv[p, k], values(prompt + tokens)[0], atol=1e-5)
       # A step that is cut at MAX_STEP goes on as the next one: the parent is a place of these.
       parents = [prompt + tokens[:n] for n in range(max(0, length - MAX_STEP), length)]
-      want = [beam.candidate_scores(values(prompt + tokens), values(parent), prover, 2.0)[0] for parent in parents]
+      rank = ranking.Ranking("effective", prover, 2.0)
+      want = [ranking.candidate_scores(values(prompt + tokens), values(parent), rank)[0] for parent in parents]
       assert np.abs(np.array(want) - found.pool_score_pk[p, k]).min() < 1e-5
   q_p, effective_p, mu_p = (beam.chosen(found, by) for by in beam.CHOICES)
   at = np.arange(3)
   np.testing.assert_array_equal(found.pool_token_pkt[at, q_p], found.token_pt)
   np.testing.assert_array_equal(found.pool_score_pk[at, effective_p], found.pool_score_pk.max(axis=1))
-  np.testing.assert_array_equal(found.pool_raw_pkv[at, mu_p, -1], found.pool_raw_pkv[..., -1].max(axis=1))
+  if len(verifiers) > 1:
+    np.testing.assert_array_equal(found.pool_raw_pkv[at, mu_p, 1], found.pool_raw_pkv[..., 1].max(axis=1))
 
 
 def test_rounds_end():
-  found = _search(beam.Prover(), 0.0, [Q], max_rounds=1)
+  found = _search(ranking.Prover(), 0.0, [Q], max_rounds=1)
   assert found.rounds == 1
   open_p = found.length_p == 0
   assert open_p.any() and (found.q_p[open_p] == -1).all() and (found.pool_length_pk[open_p] == 0).all()
@@ -176,7 +182,7 @@ def test_rounds_end():
 
 def test_rows_that_hold_no_beam():
   with pytest.raises(UserError, match="3 rows are too few for a beam of 2 with 2 candidates"):
-    _search(beam.Prover(), 0.0, [Q], rows=3)
+    _search(ranking.Prover(), 0.0, [Q], rows=3)
 
 
 def test_one_beam_with_one_candidate_is_plain_sampling():
@@ -192,9 +198,9 @@ def test_one_beam_with_one_candidate_is_plain_sampling():
   walk([], 1.0)
   count = 1000
   found = beam.search(
-      beam.Player(fakes.CHAIN, fakes.chain_params(rows)), [Q], np.tile([[BOS, C]], (count, 1)).astype(np.int32),
-      np.full(count, 2, np.int32), np.arange(count, dtype=np.int32), fakes.TOKENS, prover=beam.Prover(), alpha=0.0, width=1,
-      candidates=1, max_rounds=20, max_new=6, max_step=3, sampling=PLAIN, seed=0, rows=count, distinct=True)
+      beam.Player(fakes.CHAIN, fakes.chain_params(rows)), beam.Judges(Q), np.tile([[BOS, C]], (count, 1)).astype(np.int32),
+      np.full(count, 2, np.int32), np.arange(count, dtype=np.int32), fakes.TOKENS, way=beam.Way(width=1, candidates=1),
+      max_rounds=20, max_new=6, max_step=3, sampling=PLAIN, seed=0, rows=count)
   responses = [tuple(t[:n].tolist()) for t, n in zip(found.token_pt, found.length_p)]
   assert set(responses) <= set(want)
   for response, p in want.items():
@@ -208,23 +214,24 @@ def test_scores_of_the_papers_example():
   parent_r = np.array([0.6, 0.6, 0.6, 0.3, 0.3, 0.3])
   want_r = [0.525, 0.45, 0.75, 0.60, 0.375, 0.225]
   both = lambda x_r, y_r: np.stack([x_r, y_r], axis=1)
-  score = lambda raw_rv, parent_rv, prover, alpha=0.5: beam.candidate_scores(raw_rv, parent_rv, prover, alpha)
-  np.testing.assert_allclose(score(q_r[:, None], parent_r[:, None], beam.Prover("best_of_k", 1)), want_r)
-  np.testing.assert_allclose(score(both(q_r, q_r), both(0 * q_r, parent_r), beam.Prover("q")), want_r)
-  np.testing.assert_allclose(score(both(q_r, (1 + q_r - parent_r) / 2), both(q_r, q_r), beam.Prover("advantage")), want_r)
-  np.testing.assert_array_equal(score(q_r[:, None], parent_r[:, None], beam.Prover(), 0.0), q_r)
-  np.testing.assert_allclose(score(q_r[:1, None], parent_r[:1, None], beam.Prover("best_of_k", 2)),
+  score = lambda raw_rv, parent_rv, prover, alpha=0.5: ranking.candidate_scores(
+      raw_rv, parent_rv, ranking.Ranking("effective", prover, alpha))
+  np.testing.assert_allclose(score(q_r[:, None], parent_r[:, None], ranking.Prover("best_of_k", 1)), want_r)
+  np.testing.assert_allclose(score(both(q_r, q_r), both(0 * q_r, parent_r), ranking.Prover("q")), want_r)
+  np.testing.assert_allclose(score(both(q_r, (1 + q_r - parent_r) / 2), both(q_r, q_r), ranking.Prover("advantage")), want_r)
+  np.testing.assert_array_equal(score(q_r[:, None], parent_r[:, None], ranking.Prover(), 0.0), q_r)
+  np.testing.assert_allclose(score(q_r[:1, None], parent_r[:1, None], ranking.Prover("best_of_k", 2)),
                              [0.55 + 0.5 * (0.7975 - 0.84)])
-  np.testing.assert_array_equal(beam.keep_best(np.array(want_r), 2, None), [2, 3])
+  np.testing.assert_array_equal(keep.best(np.array(want_r), 2, None), [2, 3])
 
 
-def test_keep_best():
+def test_the_best_are_kept():
   score_c = np.array([0.3, 0.9, 0.9, 0.5, 0.9])
-  np.testing.assert_array_equal(beam.keep_best(score_c, 3, None), [1, 2, 4])
-  np.testing.assert_array_equal(beam.keep_best(score_c, 3, list("abbcb")), [1, 3, 0])
-  np.testing.assert_array_equal(beam.keep_best(score_c, 4, list("abbcb")), [1, 3, 0, 2])
-  np.testing.assert_array_equal(beam.keep_best(score_c, 9, list("abcde")), [1, 2, 4, 3, 0])
-  assert len(beam.keep_best(score_c, 0, None)) == 0
+  np.testing.assert_array_equal(keep.best(score_c, 3, None), [1, 2, 4])
+  np.testing.assert_array_equal(keep.best(score_c, 3, list("abbcb")), [1, 3, 0])
+  np.testing.assert_array_equal(keep.best(score_c, 4, list("abbcb")), [1, 3, 0, 2])
+  np.testing.assert_array_equal(keep.best(score_c, 9, list("abcde")), [1, 2, 4, 3, 0])
+  assert len(keep.best(score_c, 0, None)) == 0
 
 
 def test_a_step_cut_at_its_limit_ends_at_the_next_newline():
@@ -232,10 +239,9 @@ def test_a_step_cut_at_its_limit_ends_at_the_next_newline():
   rows = {C: {A: 1}, A: {A: 0.5, NL: 0.5}, NL: {RIGHT: 1}, RIGHT: {EOS: 1}}
   count = 64
   found = beam.search(
-      beam.Player(fakes.CHAIN, fakes.chain_params(rows)), [Q], np.tile([[BOS, C]], (count, 1)).astype(np.int32),
-      np.full(count, 2, np.int32), np.arange(count, dtype=np.int32), fakes.TOKENS, prover=beam.Prover(), alpha=0.0,
-      width=1, candidates=1, max_rounds=2, max_new=12, max_step=3, sampling=PLAIN, seed=0, rows=count,
-      distinct=False)
+      beam.Player(fakes.CHAIN, fakes.chain_params(rows)), beam.Judges(Q), np.tile([[BOS, C]], (count, 1)).astype(np.int32),
+      np.full(count, 2, np.int32), np.arange(count, dtype=np.int32), fakes.TOKENS, way=beam.Way(width=1, candidates=1),
+      max_rounds=2, max_new=12, max_step=3, sampling=PLAIN, seed=0, rows=count)
   # Two rounds are enough for a line of up to two letters and the answer; three letters are cut, and the newline that
   # follows ends the second round.
   answered = [list(t[:n]) for t, n in zip(found.token_pt, found.length_p) if n]
@@ -273,9 +279,9 @@ def many_beams(mesh=None):
     return beam.Player(network, params if mesh is None else jax.device_put(params, layout))
   policy, judge = player(), player()
   prompt_pt, length_p = rng.integers(NL + 1, fakes.SIZE, (9, 4)).astype(np.int32), rng.integers(2, 5, 9).astype(np.int32)
-  found = beam.search(policy, [judge], prompt_pt, length_p, np.arange(9, dtype=np.int32), jobs.token_tables(fakes.VOCABULARY, 12),
-                      prover=beam.Prover(), alpha=0.5, width=2, candidates=2, max_rounds=4, max_new=MAX_NEW, max_step=MAX_STEP,
-                      sampling=PLAIN, seed=1, rows=24, distinct=True, mesh=mesh)
+  found = beam.search(policy, beam.Judges(judge), prompt_pt, length_p, np.arange(9, dtype=np.int32),
+                      jobs.token_tables(fakes.VOCABULARY, 12), way=beam.Way(width=2, candidates=2, distinct=True), max_rounds=4,
+                      max_new=MAX_NEW, max_step=MAX_STEP, sampling=PLAIN, seed=1, rows=24, mesh=mesh)
   row_b = np.flatnonzero(found.length_p)
   end_bz = np.stack([np.full(len(row_b), -1), found.length_p[row_b] - 1], axis=1)
   return found, score.score_responses(network, judge.params, prompt_pt, length_p, row_b, found.token_pt[row_b], found.length_p[row_b],
@@ -284,15 +290,15 @@ def many_beams(mesh=None):
 
 def write_sharded(path):
   """What the process of eight devices runs; a beam's lanes must lie on their part of the mesh alone."""
-  expand, seen = beam.expand, []
+  expand, seen = lanes.expand, []
   def watched(networks, params, prefixes, *rest, **options):
     seen.append([x.size / max(shard.data.size for shard in x.addressable_shards) for x in jax.tree.leaves(prefixes)])
     return expand(networks, params, prefixes, *rest, **options)
-  beam.expand = watched
+  lanes.expand = watched
   try:
     found, score_bz = many_beams(mesh_lib.make_mesh(data=2, fsdp=2, model=2))
   finally:
-    beam.expand = expand
+    lanes.expand = expand
   assert seen and all(parts == 8 for call in seen for parts in call), seen
   np.savez(path, score_bz=score_bz, **{name: x for name, x in found._asdict().items() if name != "cost"})
 
@@ -310,7 +316,7 @@ def test_eight_devices_find_what_one_finds(tmp_path):
 def test_beams_begin_on_parts_in_turn():
   """Two lanes a beam; part 0 has room for one, part 1 for none, part 2 for two; three beams are to begin, two a part at most."""
   free = [np.array([0, 3]), np.array([1]), np.array([0, 1, 2, 3])]
-  problem_jb, lane_jbw = beam._begin(free, 7, 3, 2, 2, absent=9)
+  problem_jb, lane_jbw = lanes.begin(free, 7, 3, 2, 2, absent=9)
   assert problem_jb.tolist() == [[7, -1], [-1, -1], [8, 9]]
   assert lane_jbw.tolist() == [[[0, 3], [9, 9]], [[9, 9], [9, 9]], [[0, 1], [2, 3]]]
   assert [len(mine_i) for mine_i in free] == [0, 1, 0]
@@ -318,6 +324,6 @@ def test_beams_begin_on_parts_in_turn():
 
 def test_every_part_has_room_for_a_beam():
   """The paper's widest beam (128 of 3 candidates) on a slice: 768 rows are 256 lanes, 16 on each of 16 parts."""
-  assert beam.lanes_of(768, 3, 128, 1) == 256 and beam.lanes_of(768, 3, 8, 16) == 16 and beam.lanes_of(768, 3, 128, 16) == 128
+  assert lanes.lanes_of(768, 3, 128, 1) == 256 and lanes.lanes_of(768, 3, 8, 16) == 16 and lanes.lanes_of(768, 3, 128, 16) == 128
   with pytest.raises(UserError, match="768 rows are too few for a beam of 257"):
-    beam.lanes_of(768, 3, 257, 1)
+    lanes.lanes_of(768, 3, 257, 1)

@@ -10,9 +10,11 @@ import fakes
 from fakes import A, B, BOS, EOS, NL, PAD, RIGHT, WRONG
 from pav_jax.grading import grading
 from pav_jax.problems import prepared
+from pav_jax.search import arms
 from pav_jax.search import beam
 from pav_jax.search import best_of_n
 from pav_jax.search import compare
+from pav_jax.search import players as players_lib
 from pav_jax.values import equations
 
 # Lines of a and b, an answer in the end or on the way; EOS is rare enough that some run out of tokens.
@@ -43,7 +45,9 @@ def stage():
   players = types.SimpleNamespace(
       problems=problems, vocabulary=fakes.VOCABULARY, arch=types.SimpleNamespace(network=fakes.CHAIN), tokens=fakes.TOKENS,
       policy=beam.Player(fakes.CHAIN, params),
-      verifiers={"orm": beam.Player(fakes.CHAIN, fakes.random_chain(1)), "q": beam.Player(fakes.CHAIN, fakes.random_chain(2))})
+      verifiers={name: beam.Player(fakes.CHAIN, fakes.random_chain(n)) for n, name in enumerate(("orm", "q", "strong"), start=1)},
+      kinds={"": "best_of_k", "strong": "q"})
+  players.judges = types.MethodType(players_lib.Players.judges, players)
   with Watched() as grader:
     yield types.SimpleNamespace(config=config, mesh=None), players, grader
 
@@ -72,7 +76,7 @@ def test_samples_are_graded_once_and_keep_every_reading(stage):
 
 def test_a_beam_knows_which_of_its_responses_ended(stage):
   run, players, grader = stage
-  arrays, _ = compare._beam(run, players, grader, ("q_beam", "best_of_k", 0.0, 4, 0), None)
+  arrays, _ = _searched(stage, "q_beam", 4)
   (responses, ended), = grader.asked
   tokens = lambda text: text.replace("#### 7", "r").replace("#### 3", "w")
   # Shorter than the budget and not empty: it met EOS.
@@ -80,3 +84,43 @@ def test_a_beam_knows_which_of_its_responses_ended(stage):
   for text, over in zip(responses, ended):
     assert over == (0 < len(tokens(text)) < 8) or len(tokens(text)) in (0, 7)
   assert True in ended and False in ended
+
+
+def _searched(stage, arm, width=2, value=None):
+  run, players, grader = stage
+  return players_lib.searched(run, players, grader, arm, arms.settings_of(arm, run.config.search, value), width, 0, None)
+
+
+def test_only_who_is_read_is_paid_for(stage):
+  """Tokens read by verifiers a token drawn: two where Q^pi and a prover of its own are read; none where all scores are alike."""
+  for arm, readers in (("q_beam", 1), ("pav_beam", 1), ("pav_beam@strong", 2), ("prover_q_beam@strong", 1), ("prover_a_beam@strong", 1),
+                       ("prover_a_beam", 1), ("random_beam@strong", 2), ("constant_beam", 0)):
+    arrays, _ = _searched(stage, arm)
+    np.testing.assert_array_equal(arrays["scored_p"], readers * (arrays["generated_p"] + arrays["prompt_p"]), err_msg=arm)
+    assert (arrays["verifier_flops_p"] > 0).all() == (readers > 0)
+  plain, _ = _searched(stage, "pav_beam@strong", value=0.0)  # with alpha 0 no prover is asked
+  np.testing.assert_array_equal(plain["scored_p"], plain["generated_p"] + plain["prompt_p"])
+
+
+def test_final_choices_are_those_of_whom_was_read(stage):
+  """NaN where nobody says it, or where it is the answer itself."""
+  for arm, choices in (("q_beam", []), ("pav_beam", ["effective"]), ("pav_beam@strong", ["effective", "prover"]),
+                       ("prover_q_beam@strong", []), ("prover_a_beam@strong", ["effective"]), ("constant_beam", [])):
+    arrays, _ = _searched(stage, arm)
+    there = [by for by in ("q", "effective", "prover", "draw") if not np.isnan(arrays[f"right_by_{by}_p"]).any()]
+    assert there == choices, arm
+    assert arrays["method_p"].tolist() == [arm] * 2
+
+
+def test_alpha_0_is_the_beam_by_q(stage):
+  q, pav = _searched(stage, "q_beam")[0], _searched(stage, "pav_beam", value=0.0)[0]
+  for name in ("right_p", "passed_p", "generated_p", "verifier_flops_p"):
+    np.testing.assert_array_equal(q[name], pav[name])
+
+
+def test_an_arm_draws_as_many_steps_a_round_as_the_others():
+  knobs = default.get_config().search
+  places = lambda arm, value=None, width=4: arms.places(width, arms.settings_of(arm, knobs, value), knobs.candidates)
+  assert [places("q_beam", c) for c in (1, 2, 3, 4, 6, 12, 24)] == [12, 6, 4, 3, 2, 1, 1]
+  assert places("pav_beam", 7.0) == 4
+  assert places("particles") == 12 and places("q_lookahead", 1) == 2 and places("q_lookahead", 0) == 4

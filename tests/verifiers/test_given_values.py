@@ -14,6 +14,7 @@ from pav_jax.problems import steps
 from pav_jax.problems.given import Given
 from pav_jax.rollouts import sampling as sampling_lib
 from pav_jax.search import beam
+from pav_jax.search import ranking
 from pav_jax.training import mesh as mesh_lib
 from pav_jax.verifiers import given
 from pav_jax.verifiers import score
@@ -29,18 +30,18 @@ def _given(token_t, *ends):
 def test_equal_to_what_search_reads_of_the_same_tokens(monkeypatch):
   """A beam of one with one candidate: what the verifier said of every step it took, and of the prompt."""
   seen = []  # each round's (parent's, candidate's) sigmoid
-  def spy(raw_rv, parent_rv, prover, alpha):
+  def spy(raw_rv, parent_rv, rank, rng):
     seen.append((parent_rv[:, 0].copy(), raw_rv[:, 0].copy()))
     return raw_rv[:, 0]
-  monkeypatch.setattr(beam, "candidate_scores", spy)
+  monkeypatch.setattr(ranking, "candidate_scores", spy)
   policy = fakes.chain_params({token: {A: 0.3, B: 0.3, NL: 0.3, EOS: 0.1} for token in (A, B, C, NL)})
   steps_read = 0
   for p, prompt_t in enumerate(PROMPTS):
     seen.clear()
     found = beam.search(
-        beam.Player(fakes.CHAIN, policy), [beam.Player(fakes.GEMMA, PARAMS)], prompt_t[None], np.array([len(prompt_t)], np.int32),
-        np.array([p], np.int32), fakes.TOKENS, prover=beam.Prover(), alpha=0.0, width=1, candidates=1, max_rounds=30, max_new=24,
-        max_step=24, sampling=sampling_lib.Sampling(), seed=2, rows=1, distinct=False)
+        beam.Player(fakes.CHAIN, policy), beam.Judges(beam.Player(fakes.GEMMA, PARAMS)), prompt_t[None], np.array([len(prompt_t)], np.int32),
+        np.array([p], np.int32), fakes.TOKENS, way=beam.Way(width=1, candidates=1), max_rounds=30, max_new=24,
+        max_step=24, sampling=sampling_lib.Sampling(), seed=2, rows=1)
     token_t = found.token_pt[0, :found.length_p[0]]
     want = [seen[0][0][0], *(raw_r[0] for _, raw_r in seen)]
     values, = given.values(ARCH, PARAMS, [prompt_t], [_given(token_t, *steps.step_ends(token_t, fakes.VOCABULARY.step_rule))],
