@@ -10,7 +10,7 @@ them without slips, restatements and early answers.
      demonstrator would: from there on a response counts as wrong. `share` says how much stays in the tree.
   4. `values` is Q^pi at every node by backup (Eq. 1), `visits` the chance that pi comes there.
   5. A prover's Q at the nodes is `demonstrator`'s, exact for any dials, or what a verifier says of the responses'
-     prefixes (`at_nodes`); `distinguishability` and `alignment` set it against pi.
+     prefixes (`at_nodes`); `terms` sets its advantages against pi.
 
 Nodes u of a problem p: node 0 is the bare prompt, parents stand before their children. c counts the lines that may
 follow a node. Row p is row p of the problems given.
@@ -69,6 +69,19 @@ def count(walk: arithmetic.Walk, state: arithmetic.State) -> int:
   return 1 if state.answered else sum(count(walk, after) for _, _, after in arithmetic.outcomes(walk, state))
 
 
+def check(dials: arithmetic.Arithmetic, limit: int = LIMIT):
+  """UserError where problems under these dials may have more than `limit` responses."""
+  for other in ("+3", "*3"):
+    days = (arithmetic.Day("+1", other, "", False),) * dials.max_length
+    _refuse(arithmetic.Walk(0, days, dials), limit, f"problems of arithmetic.dials.max_length {dials.max_length} have")
+
+
+def _refuse(walk: arithmetic.Walk, limit: int, who: str):
+  if (size := count(walk, arithmetic.start_state(walk))) > limit:
+    raise UserError(f"exact tree: {who} {size} responses that the demonstrator could write, more than {limit}: "
+                    "fewer days, or slip, restate and give_up of 0")
+
+
 def build(question_p: Sequence[str], dials: arithmetic.Arithmetic, limit: int = LIMIT) -> Trees:
   """The trees of these problems under a demonstrator with these dials.
 
@@ -76,9 +89,7 @@ def build(question_p: Sequence[str], dials: arithmetic.Arithmetic, limit: int = 
   """
   walks = tuple(arithmetic.parse(str(question), dials) for question in question_p)
   for p, walk in enumerate(walks):
-    if (size := count(walk, arithmetic.start_state(walk))) > limit:
-      raise UserError(f"exact tree: problem {p} has {size} responses that the demonstrator could write, more than {limit}: "
-                      "fewer days, slip, restate and give_up of 0, or a larger limit")
+    _refuse(walk, limit, f"problem {p} has")
   found = [_nodes(walk) for walk in walks]
   size = max(len(states) for states, *_ in found)
   width = max(len(child_c) for *_, children in found for child_c in children)
@@ -242,11 +253,26 @@ def advantages(trees: Trees, q_pu: np.ndarray) -> np.ndarray:
   return np.where(trees.child_puc >= 0, _children(trees, q_pu) - q_pu[:, :, None], 0.0)
 
 
-def distinguishability(trees: Trees, pi: Policy, q_mu_pu: np.ndarray) -> np.ndarray:
-  """float64 (p,): `equations.distinguishability` of the prover with these values, summed over the steps of a response."""
-  return equations.distinguishability(pi.visit_pu, pi.line_puc, advantages(trees, q_mu_pu))
+class Terms(NamedTuple):
+  """Of a prover on each problem, float64 (p,), summed over the steps of a response: the terms of Theorem 3.1, and Var[A^pi] beside them."""
+
+  distinguishability_p: np.ndarray
+  alignment_p: np.ndarray
+  variance_pi_p: np.ndarray
 
 
-def alignment(trees: Trees, pi: Policy, q_mu_pu: np.ndarray) -> np.ndarray:
-  """float64 (p,): `equations.alignment` of the prover with these values, summed over the steps of a response."""
-  return equations.alignment(pi.visit_pu, pi.line_puc, advantages(trees, q_mu_pu), pi.advantage_puc)
+def terms(pi: Policy, advantage_puc: np.ndarray) -> Terms:
+  """Of a prover whose A^mu of every line is given; it may be off by a number at each node."""
+  of = functools.partial(equations.distinguishability, pi.visit_pu, pi.line_puc)
+  return Terms(of(advantage_puc), equations.alignment(pi.visit_pu, pi.line_puc, advantage_puc, pi.advantage_puc), of(pi.advantage_puc))
+
+
+def best_of_candidates(chance_puc: np.ndarray, score_puc: np.ndarray, n: int) -> np.ndarray:
+  """Chances of the policy that draws n lines from pi at every node and goes on with the one of the highest score: a beam of one.
+
+  A line that is not in the tree scores below all that are; lines of one score share their chance as pi does.
+  """
+  other_pu1 = np.maximum(1 - chance_puc.sum(axis=2, keepdims=True), 0)
+  than_pucc = lambda holds: (chance_puc[:, :, None, :] * holds(score_puc[:, :, None, :], score_puc[:, :, :, None])).sum(axis=3)
+  below_puc, like_puc = other_pu1 + than_pucc(np.less), than_pucc(np.equal)
+  return chance_puc * ((below_puc + like_puc) ** n - below_puc**n) / np.where(like_puc > 0, like_puc, 1)

@@ -34,6 +34,10 @@ def vocabulary(tmp_path_factory):
   return vocabulary_lib.train(texts, 340, tmp_path_factory.mktemp("vocabulary") / "vocabulary.model")
 
 
+def terms(trees, pi, q_mu_pu):
+  return exact_tree.terms(pi, exact_tree.advantages(trees, q_mu_pu))
+
+
 def of_demonstrator(trees, dials):
   """Its chances, line by line."""
   chance_puc = np.zeros(trees.child_puc.shape)
@@ -58,9 +62,9 @@ def test_two_days_by_hand():
   best_of_2 = equations.best_of_k(pi.q_pu, 2)
   np.testing.assert_allclose(exact_tree.advantages(trees, best_of_2)[0, :2], [[0.1024, -0.5376], [0.36, -0.64]])
   # At the prompt .8 * .128² + .2 * .512², then .8 (.4 * .6² + .6 * .4²).
-  np.testing.assert_allclose(exact_tree.distinguishability(trees, pi, best_of_2), [0.065536 + 0.192])
+  np.testing.assert_allclose(terms(trees, pi, best_of_2).distinguishability_p, [0.065536 + 0.192])
   # A^pi is .08, -.32 and .6, -.4.
-  np.testing.assert_allclose(exact_tree.alignment(trees, pi, best_of_2), [0.04096 + 0.192])
+  np.testing.assert_allclose(terms(trees, pi, best_of_2).alignment_p, [0.04096 + 0.192])
 
 
 def test_a_policy_that_leaves_the_tree_is_wrong_there():
@@ -74,7 +78,7 @@ def test_a_policy_that_leaves_the_tree_is_wrong_there():
   np.testing.assert_allclose(pi.share_p, [0.5 * (0.2 + 0.8 * 0.9)])
   np.testing.assert_allclose(pi.line_puc[0, :2], [[0.8, 0.2], [0.4, 0.6]])
   # Of the lines that are there: .072, -.288 at the prompt; .6, -.4 where .4 of the responses come by.
-  np.testing.assert_allclose(exact_tree.distinguishability(trees, pi, pi.q_pu), [0.8 * 0.072**2 + 0.2 * 0.288**2 + 0.4 * 0.24])
+  np.testing.assert_allclose(terms(trees, pi, pi.q_pu).distinguishability_p, [0.8 * 0.072**2 + 0.2 * 0.288**2 + 0.4 * 0.24])
 
 
 @pytest.mark.parametrize("dials", [ALL_ON, arithmetic.Arithmetic(min_length=5, max_length=6, modulus=31)])
@@ -113,13 +117,13 @@ def test_what_a_prover_says_that_says_nothing_and_that_is_the_policy():
   trees = exact_tree.build(questions(dials, 5), dials)
   pi = exact_tree.policy(trees, 0.9 * of_demonstrator(trees, dials))
   constant_pu = np.where(np.isnan(pi.q_pu), np.nan, 0.37)
-  np.testing.assert_array_equal(exact_tree.distinguishability(trees, pi, constant_pu), 0)
-  np.testing.assert_array_equal(exact_tree.alignment(trees, pi, constant_pu), 0)
-  same = exact_tree.distinguishability(trees, pi, pi.q_pu)
+  np.testing.assert_array_equal(terms(trees, pi, constant_pu).distinguishability_p, 0)
+  np.testing.assert_array_equal(terms(trees, pi, constant_pu).alignment_p, 0)
+  same = terms(trees, pi, pi.q_pu).distinguishability_p
   assert same.min() > 1e-3
-  np.testing.assert_allclose(exact_tree.alignment(trees, pi, pi.q_pu), same, rtol=1e-12)
-  np.testing.assert_allclose(exact_tree.alignment(trees, pi, 0.5 - 2 * pi.q_pu), -2 * same, rtol=1e-12)
-  np.testing.assert_allclose(exact_tree.distinguishability(trees, pi, 0.5 - 2 * pi.q_pu), 4 * same, rtol=1e-12)
+  np.testing.assert_allclose(terms(trees, pi, pi.q_pu).alignment_p, same, rtol=1e-12)
+  np.testing.assert_allclose(terms(trees, pi, 0.5 - 2 * pi.q_pu).alignment_p, -2 * same, rtol=1e-12)
+  np.testing.assert_allclose(terms(trees, pi, 0.5 - 2 * pi.q_pu).distinguishability_p, 4 * same, rtol=1e-12)
 
 
 @pytest.mark.parametrize("k", [2, 4, 8])
@@ -127,11 +131,11 @@ def test_best_of_k_tells_k_squared_as_much_apart_while_kq_is_small(k):
   """Remark 3.1: values brought to a thousandth, as Q^pi = O(1/K) has it; not so where they are large, and of many tries nothing is left."""
   trees = exact_tree.build(questions(DIALS, 20), DIALS)
   pi = exact_tree.policy(trees, of_demonstrator(trees, DIALS))
-  ratio = lambda q_pu: (exact_tree.distinguishability(trees, pi, equations.best_of_k(q_pu, k)).sum()
-                        / exact_tree.distinguishability(trees, pi, q_pu).sum())
+  ratio = lambda q_pu: (terms(trees, pi, equations.best_of_k(q_pu, k)).distinguishability_p.sum()
+                        / terms(trees, pi, q_pu).distinguishability_p.sum())
   assert ratio(1e-3 * pi.q_pu) == pytest.approx(k**2, rel=0.02)
   assert ratio(pi.q_pu) < 0.75 * k**2
-  assert exact_tree.distinguishability(trees, pi, equations.best_of_k(0.5 + pi.q_pu / 2, 100)).max() < 1e-12
+  assert terms(trees, pi, equations.best_of_k(0.5 + pi.q_pu / 2, 100)).distinguishability_p.max() < 1e-12
 
 
 def test_alignment_is_what_a_step_that_way_gains():
@@ -144,7 +148,31 @@ def test_alignment_is_what_a_step_that_way_gains():
     new_puc = chance_puc * np.exp(eta * exact_tree.advantages(trees, q_mu_pu))
     new_puc /= np.maximum(new_puc.sum(axis=2, keepdims=True), 1e-12)
     return exact_tree.values(trees, new_puc)[:, 0]
-  np.testing.assert_allclose((gain(1e-4) - gain(-1e-4)) / 2e-4, exact_tree.alignment(trees, pi, q_mu_pu), atol=1e-8)
+  np.testing.assert_allclose((gain(1e-4) - gain(-1e-4)) / 2e-4, terms(trees, pi, q_mu_pu).alignment_p, atol=1e-8)
+
+
+def test_the_best_of_candidates_by_hand():
+  """At the prompt .5 and .2 in the tree, .3 outside of it; the second line scores higher, then both alike."""
+  chance_puc = np.array([[[0.5, 0.2]]])
+  np.testing.assert_allclose(exact_tree.best_of_candidates(chance_puc, np.array([[[1.0, 2.0]]]), 3), [[[0.8**3 - 0.3**3, 1 - 0.8**3]]])
+  np.testing.assert_allclose(exact_tree.best_of_candidates(chance_puc, np.array([[[1.0, 1.0]]]), 3)[0, 0], (1 - 0.3**3) / 0.7 * chance_puc[0, 0])
+  np.testing.assert_allclose(exact_tree.best_of_candidates(chance_puc, np.array([[[1.0, 2.0]]]), 1), chance_puc)
+
+
+def test_the_best_of_candidates_is_what_drawing_them_gives():
+  trees = exact_tree.build([TEXT], DIALS)
+  chance_puc = of_demonstrator(trees, DIALS)
+  score_puc = exact_tree.advantages(trees, np.where(np.isnan(trees.right_pu), 0.1, trees.right_pu))  # sees nothing before the end
+  score_puc[0, 1] = 0.3, -0.3
+  accuracy = exact_tree.values(trees, exact_tree.best_of_candidates(chance_puc, score_puc, 3))[0, 0]
+  rng, right, tries = np.random.default_rng(0), 0, 20_000
+  for _ in range(tries):
+    u = 0
+    while trees.child_puc[0, u, 0] >= 0:
+      drawn = rng.choice(2, 3, p=chance_puc[0, u])
+      u = trees.child_puc[0, u, drawn[score_puc[0, u, drawn].argmax()]]
+    right += trees.right_pu[0, u]
+  assert accuracy == pytest.approx(0.8 * (1 - 0.6**3)) and abs(right / tries - accuracy) < 4 * np.sqrt(accuracy * (1 - accuracy) / tries)
 
 
 def _problems(texts, vocabulary) -> prepared.Problems:
@@ -191,6 +219,9 @@ def test_trees_that_are_too_large_and_lines_that_are_no_steps(vocabulary):
     exact_tree.build(questions(long, 2), long, limit=100)
   assert "\n" not in str(told.value)
   exact_tree.build(questions(long, 2), long, limit=128)
+  with pytest.raises(UserError, match="max_length 7 have 128 responses"):
+    exact_tree.check(dataclasses.replace(long, noise=0.0), limit=100)
+  exact_tree.check(long, limit=128)
   by_blank = vocabulary_lib.load(vocabulary.path, "blank")
   with pytest.raises(UserError, match="a line is not a step by problems.steps"):
     exact_tree.responses(exact_tree.build([TEXT], DIALS), by_blank)
