@@ -104,5 +104,7 @@ def get_config() -> ml_collections.ConfigDict:
       "evaluate": {
           "checkpoint": "", "verifier": "", "kind": "q", "split": "test", "num_problems": -1, "n": 8,
           "temperature": 1.0, "top_k": 0, "top_p": 1.0, "rows": 512},
-      "report": {"responses": 4, "bootstrap_draws": 2000, "calibration_bins": 10},
+      # Provers by theory (pav_jax/evaluation/provers.py): of how many problems the trees, 0 for none; demonstrators with other dials
+      # beside the run's own, as "prover: noise=.1 lure=.4", the truth of the verifier of that name.
+      "report": {"responses": 4, "bootstrap_draws": 2000, "calibration_bins": 10, "tree_problems": 0, "demonstrators": ()},
   })

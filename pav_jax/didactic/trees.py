@@ -20,6 +20,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pav_jax.values import equations
+
 
 class Terms(NamedTuple):
   """Float (x,) each: sums over the nodes counted, weighed by the chance that pi comes there.
@@ -82,8 +84,7 @@ def advantages(q: list[np.ndarray], v: list[np.ndarray]) -> list[np.ndarray]:
 
 def best_of_k(q: list[np.ndarray], v: list[np.ndarray], k: float) -> list[np.ndarray]:
   """A of best-of-k over pi: values are 1 - (1 - V)^k in every node (Eq. 30), advantages their differences."""
-  tried = lambda x: 1 - (1 - x) ** k
-  return advantages([tried(x) for x in q], [tried(x) for x in v])
+  return advantages([equations.best_of_k(x, k) for x in q], [equations.best_of_k(x, k) for x in v])
 
 
 def step(policy: list[np.ndarray], reward: list[np.ndarray], eta: float) -> list[np.ndarray]:
@@ -106,6 +107,5 @@ def terms(policy: list[np.ndarray], a_pi: list[np.ndarray], a_mu: list[np.ndarra
   """The three expectations over the first `levels` levels: 1 has rho at the root, the tree's depth sums over h."""
   found = np.zeros((3, len(policy[0])))
   for pi, d_xo, p, m in list(zip(policy, visits(policy), a_pi, a_mu))[:levels]:
-    mean = lambda x_xoa, pi=pi: (pi * x_xoa).sum(axis=-1)
-    found += [(d_xo * x_xo).sum(axis=-1) for x_xo in (mean(p * p), mean(m * m) - mean(m) ** 2, mean(p * m))]
+    found += [equations.distinguishability(d_xo, pi, p), equations.distinguishability(d_xo, pi, m), equations.alignment(d_xo, pi, m, p)]
   return Terms(*found)

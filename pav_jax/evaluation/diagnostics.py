@@ -8,7 +8,8 @@
      rank the steps of a response, right against wrong (AUC).
   4. There the first wrong step is known, too: how often do the Q verifier and the
      exact values find it, read in three ways (judging.py)?
-  5. Monte Carlo labels of the tabular demonstrator itself, graded as any
+  5. With `report.tree_problems`, distinguishability and alignment of every prover (provers.py).
+  6. Monte Carlo labels of the tabular demonstrator itself, graded as any
      other, against its exact values: is the estimator unbiased?
 """
 
@@ -18,6 +19,7 @@ import numpy as np
 
 from pav_jax.evaluation import intervals
 from pav_jax.evaluation import judging
+from pav_jax.evaluation import provers
 from pav_jax.grading import grading
 from pav_jax.models import architecture
 from pav_jax.problems import arithmetic
@@ -91,6 +93,8 @@ def diagnose(run: Run) -> dict:
     found["exact"] = {"steps the demonstrator could not write": float(
         np.isnan(exact_bz[end_bz > -2]).mean()), "policy": float(right_b.mean()),
                       "demonstrator": float(exact_bz[:, 0].mean())}
+  if run.config.report.tree_problems:
+    found["provers"] = provers.diagnose(run)
   found["calibration"], found["step_auc"] = {}, {}
   for kind in run.config.verifier.kinds:
     score_bz = verifier_scores(run, str(run.folder("verifier").path / kind / "best"), problems, rollouts, end_bz,

@@ -169,6 +169,51 @@ def pass_figure(rows: dict[str, list[dict]]) -> str:
   return _svg(figure, "pass at n")
 
 
+_PREDICTED = {"distinguishability": "E Var[A^μ], over Q's", "alignment": "E[A^μ A^π], over Q's", "pull": "alignment / √distinguishability, over Q's",
+              "chosen": "exact accuracy, best line of C, over Q's"}
+
+
+def provers_figure(rows: list[dict]) -> str:
+  """Alignment against distinguishability of every prover and ranking; dotted: the largest pull there is, alignment / √distinguishability."""
+  figure, (axis,) = _axes(6.4, 4.2)
+  shown = [r for r in rows if r["distinguishability"]["value"] > 0]
+  colours = {"verifier": _BLUE, "exact values": "#009E73", "ranking": "#D55E00"}
+  for by, colour in colours.items():
+    mine = [r for r in shown if r["by"] == by]
+    for r, mark in zip(mine, "osD^vP*X<>dhp" * len(mine)):
+      axis.plot(r["distinguishability"]["value"], r["alignment"]["value"], mark, color=colour, label=f"{r['prover']}, {by}")
+  at = np.linspace(0, axis.get_xlim()[1], 50)
+  axis.plot(at, max((r["pull"]["value"] for r in shown), default=0.0) * np.sqrt(at), color=_INK, linewidth=0.6, linestyle=":")
+  axis.axhline(0, color=_INK, linewidth=0.6)
+  axis.set(xlabel="distinguishability E Var[A^μ]", ylabel="alignment E[A^μ A^π]")
+  if shown:
+    axis.legend(frameon=False, fontsize=7)
+  return _svg(figure, "provers")
+
+
+def prediction_figure(points: list[dict], y: str = "gain") -> str:
+  """What beams gained over the Q beam (`gain`, with intervals, or `any`) against what theory said of their ranking (evaluation/provers.py):
+  a panel per predictor, a colour per setting, a mark per method."""
+  figure, axes = _axes(2.7 * len(_PREDICTED) + 0.3, 3.1, len(_PREDICTED))
+  settings, methods = (list(dict.fromkeys(p[key] for p in points)) for key in ("setting", "method"))
+  colours = [_BLUE, "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#A6761D", _INK]
+  for axis, (key, name) in zip(axes, _PREDICTED.items()):
+    axis.axhline(0, color=_INK, linewidth=0.6)
+    for p in points:
+      colour, mark = colours[settings.index(p["setting"]) % len(colours)], "osD^vPX*"[methods.index(p["method"]) % 8]
+      if y == "gain":
+        axis.plot([p[key]] * 2, [p["low"], p["high"]], color=colour, linewidth=0.7, alpha=0.6)
+      axis.plot(p[key], p[y], mark, color=colour, markersize=4 if p["width"] == min(q["width"] for q in points) else 6)
+    axis.set_xlabel(name)
+  axes[0].set_ylabel("accuracy over the Q beam" if y == "gain" else "any finished right, over the Q beam")
+  for i, setting in enumerate(settings):
+    axes[0].plot([], [], "o", color=colours[i % len(colours)], label=setting)
+  for i, method in enumerate(methods):
+    axes[0].plot([], [], "osD^vPX*"[i % 8], color=_INK, label=tables.name_of(method))
+  axes[0].legend(frameon=False, fontsize=7)
+  return _svg(figure, f"{y} against what theory says")
+
+
 def reliability_figure(calibration: dict[str, dict]) -> str:
   """What happened against what each verifier said, a panel per verifier; a dot's area is its share of the prefixes."""
   figure, axes = _axes(3.1 * len(calibration) + 0.3, 3.1, len(calibration))

@@ -194,11 +194,13 @@ def _diagnostics(report: Mapping, figures: Mapping) -> Markup:
   if "reliability" in figures:
     parts.append(_figure(figures["reliability"], "Reliability: dots on the dotted diagonal say what happens. The "
                          "area of a dot is its bin's share of the prefixes; error is the mean distance."))
-  shown = {name: value for name, value in found.items() if name not in ("calibration", "examples", "first_wrong")}
+  shown = {name: value for name, value in found.items() if name not in ("calibration", "examples", "first_wrong", "provers")}
   scalars = {name: value for name, value in shown.items() if not isinstance(value, (Mapping, list))}
   for name, values in {**{n: v for n, v in shown.items() if isinstance(v, Mapping)}, "others": scalars}.items():
     if values:
       parts += [element("h3", name.replace("_", " ")), table(["", "value"], flat(values).items())]
+  if found.get("provers"):
+    parts.append(_provers(found["provers"], figures))
   if found.get("first_wrong"):
     parts.append(_first_wrong(found["first_wrong"]))
   if found.get("examples"):
@@ -209,11 +211,31 @@ def _diagnostics(report: Mapping, figures: Mapping) -> Markup:
   return join([*parts, _origin(report, "sft", "verifier", f"problems/{report['split']}")])
 
 
+def _measured(row: Mapping, name: str) -> Markup | None:
+  """A figure over its interval, None where the row has none."""
+  return row.get(name) and element("td", join([element("b", number(row[name]["value"])), element("small", f"[{number(row[name]['low'])}, {number(row[name]['high'])}]")]))
+
+
+def _provers(found: Mapping, figures: Mapping) -> Markup:
+  """What theory says of every prover, and of what every beam ranks by."""
+  names = ("distinguishability", "alignment", "pull", "correlation", "own", "chosen")
+  return join([
+      element("h3", "Provers by theory"),
+      element("p", (
+          f"All {found['responses']} responses that the demonstrator could write to {found['problems']} problems, read by the policy: "
+          f"{number(found['share'])} of its responses are among them, and {number(found['accuracy'])} of all it writes are right, exactly. Distinguishability "
+          "is E Var[A^μ], alignment E[A^μ A^π], both summed over steps; pull, alignment over the root of distinguishability, is what Q^π gains where "
+          "lines are chosen by this prover, per deviation; correlation is of A^μ with A^π, own of A^μ with what the prover would say without error; "
+          f"chosen is the accuracy where each line is the best of {found['candidates']} by this prover.")),
+      table(["prover", "by", "beam", *names], [[r["prover"], r["by"], tables.name_of(r["method"]) if "method" in r else "", *(_measured(r, n) for n in names)]
+                                              for r in found["rows"]]),
+      *([_figure(figures["provers"], "Alignment against distinguishability; dotted: the largest pull.")] if "provers" in figures else [])])
+
+
 def _first_wrong(found: Mapping) -> Markup:
   """One line per verifier and reading."""
-  measure = lambda x: element("td", join([element("b", number(x["value"])), element("small", f"[{number(x['low'])}, {number(x['high'])}]")]))
   reading = {"q": "Q < τ", "advantage": "A < τ", "progress": "Q / Q before < τ"}
-  rows = [[r["values"], reading[r["reading"]], r["tau"], r["cases"], r["erroneous"], *(measure(r[m]) for m in ("acc_erroneous", "acc_correct", "f1"))]
+  rows = [[r["values"], reading[r["reading"]], r["tau"], r["cases"], r["erroneous"], *(_measured(r, m) for m in ("acc_erroneous", "acc_correct", "f1"))]
           for r in found["rows"]]
   return join([
       element("h3", "The first wrong step"),

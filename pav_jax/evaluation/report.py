@@ -26,8 +26,10 @@ from pav_jax.errors import UserError
 from pav_jax.evaluation import diagnostics
 from pav_jax.evaluation import figures
 from pav_jax.evaluation import page
+from pav_jax.evaluation import provers
 from pav_jax.evaluation import tables
 from pav_jax.evaluation import verdicts
+from pav_jax.problems import prepare
 from pav_jax.training import files
 from pav_jax.training import hosts
 from pav_jax.training import metrics
@@ -38,6 +40,9 @@ from pav_jax.training.run import Run
 def check(config, root: epath.Path | None = None):
   """UserError for what means nothing in the section report."""
   errors.at_least(1, config.report, "config.report", "responses", "bootstrap_draws", "calibration_bins")
+  if config.report.tree_problems:
+    prepare.check_count(config, root, "config.report", "tree_problems", config.search.split)
+  provers.check(config)
 
 
 def run_stage(run: Run):
@@ -134,6 +139,8 @@ def draw(report: dict, curves_of: dict[str, list[dict]]) -> dict[str, str]:
     found["curves"] = figures.curves_figure(curves_of)
   if report["diagnostics"].get("calibration"):
     found["reliability"] = figures.reliability_figure(report["diagnostics"]["calibration"])
+  if report["diagnostics"].get("provers"):
+    found["provers"] = figures.provers_figure(report["diagnostics"]["provers"]["rows"])
   return found
 
 

@@ -42,6 +42,26 @@ def effective_reward(q_pi, advantage_mu, alpha: float):
   return q_pi + alpha * advantage_mu
 
 
+def distinguishability(visit_xs, policy_xsa, advantage_mu_xsa):
+  """E_{s ~ d^pi} Var_{a ~ pi}[A^mu(s, a)] (Theorem 3.1): how well the prover tells the policy's steps apart.
+
+  visit: d^pi, the chance that pi comes by state s, so that the sum over states is one over the steps of a response;
+  policy: pi(a|s); an axis of states and one of actions come last, whatever comes before stays. For advantages of pi
+  itself it is what one step of pi's own policy gradient improves. A^mu may be off by a number for each state.
+  """
+  mean_xs1 = (policy_xsa * advantage_mu_xsa).sum(-1)[..., None]
+  return (visit_xs * (policy_xsa * (advantage_mu_xsa - mean_xs1) ** 2).sum(-1)).sum(-1)
+
+
+def alignment(visit_xs, policy_xsa, advantage_mu_xsa, advantage_pi_xsa):
+  """E_{s ~ d^pi} E_{a ~ pi}[A^mu(s, a) A^pi(s, a)] (Theorem 3.1), the arguments as of `distinguishability`.
+
+  To first order it is what a step by exp(eta A^mu) gains, over eta. Where E_{a ~ pi} A^pi is 0 A^mu may be off by a
+  number for each state.
+  """
+  return (visit_xs * (policy_xsa * advantage_mu_xsa * advantage_pi_xsa).sum(-1)).sum(-1)
+
+
 def monte_carlo(successes_bz, continuations_bz):
   """Q-hat = mean Rex over the continuations of a prefix (section 4.2); NaN where there are none."""
   continuations_bz = np.asarray(continuations_bz)
