@@ -13,6 +13,7 @@ COMMANDS = {
     "score": ("pav_jax.score", "Q, A and the effective reward of the steps of solutions in a file"),
     "judge": ("pav_jax.judge", "how good a verifier finds the first wrong step: ProcessBench, PRMBench, MR-MATH"),
     "grade": ("pav_jax.grade", "whether the answers in a file are right"),
+    "trainings": ("pav_jax.trainings", "several trainings of the same settings in one table, with intervals over trainings"),
     "export": ("pav_jax.export", "a run's values as rows that others train on"),
 }
 # Word -> flags of `python -m pav_jax.main` that it stands for, and what it does.
@@ -25,7 +26,7 @@ RUNS = {
 
 def usage() -> str:
   """What there is, in one screen."""
-  lines = [f"  {word:<9}{said}" for word, (_, said) in (RUNS | COMMANDS).items()]
+  lines = [f"  {word:<11}{said}" for word, (_, said) in (RUNS | COMMANDS).items()]
   return "usage: pav_jax COMMAND ...\n\n" + "\n".join(lines) + "\n\npav_jax COMMAND --help says more."
 
 

@@ -109,6 +109,11 @@ def is_oracle(method: str) -> bool:
   return method == "pass_at_n" or method.endswith("_pass") or "@exact" in method
 
 
+def searched_by(method: str) -> str:
+  """The arm whose search it is, whatever the final choice."""
+  return method.removesuffix(next((suffix for suffix in _SUFFIXES if method.endswith(suffix)), ""))
+
+
 def is_choice(method: str) -> bool:
   """Whether it is the search of another method with another final choice."""
   return method.endswith(tuple(_SUFFIXES)) and not is_oracle(method)
