@@ -60,7 +60,8 @@ def _style(method: str) -> dict:
   """Beams solid, independent samples dashed, oracles dotted."""
   base, sampled = method.removesuffix("_pass"), method in (*tables.INDEPENDENT, *tables.READINGS)
   style = ":" if tables.is_oracle(method) else "--" if sampled else "-"
-  return {"color": _COLOURS.get(base, _MORE[zlib.crc32(base.encode()) % len(_MORE)]), "linestyle": style, "marker": "o" if sampled else "s",
+  colour = _COLOURS.get(base, _MORE[zlib.crc32(base.encode()) % len(_MORE)])
+  return {"color": colour, "linestyle": style, "marker": "o" if sampled else "s",
           "linewidth": 1.1 if tables.is_oracle(method) else 1.8, "markersize": 2.5 if tables.is_oracle(method) else 4}
 
 

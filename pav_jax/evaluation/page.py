@@ -91,7 +91,7 @@ def details(summary: str, content) -> Markup:
 
 def render(report: Mapping, figures: Mapping[str, str]) -> str:
   """The page. report: as in report.json, verdicts by heading; figures: SVG by name."""
-  sections = [_verdicts(report), _comparisons(report), _readings(report), _search(report, figures),
+  sections = [_verdicts(report), _arms(report), _comparisons(report), _readings(report), _search(report, figures),
               _diagnostics(report, figures), _training(report, figures), _stages(report), _config(report)]
   first = report["search"][0]
   title = f"pav_jax: search on {report['split']}"
@@ -143,6 +143,35 @@ def _comparisons(report: Mapping) -> Markup:
     parts += [element("h3", tables.name_of(beam)),
               table(["width", "", *(tables.name_of(m) for m in methods)], lines)]
   return join([*parts, _origin(report, "search/samples", "search/beams")])
+
+
+def _arms(report: Mapping) -> Markup:
+  """A line per arm and width with all it costs; then each PAV beam beside the other arms at equal FLOPs."""
+  methods = dict.fromkeys(r["method"] for r in report["arms"]) | dict.fromkeys(r["beam"] for r in report["arms"])
+  columns = ("flops", "tokens", "verifier_tokens", "label_tokens")
+  lines = [[tables.name_of(r["method"]), r["n"], element("td", verdicts.accuracy(r)), *(r[c] for c in columns)]
+           for r in report["search"] if r["method"] in methods]
+  parts = [element("h2", "Arms of search"), element("p", (
+      "What a candidate is ranked by, and how candidates are kept. Costs are means per problem; label tokens, which are paid once, "
+      "are those of all seed responses and continuations behind the verifiers that an arm reads; – where they are not known.")),
+           table(["arm", "width", "accuracy", "FLOPs", "tokens", "tokens that verifiers read", "label tokens"], lines)]
+  others = list(dict.fromkeys(r["method"] for r in report["arms"]))
+  against = []
+  for beam, width in dict.fromkeys((r["beam"], r["width"]) for r in report["arms"]):
+    found = {r["method"]: r for r in report["arms"] if (r["beam"], r["width"]) == (beam, width)}
+    against.append([tables.name_of(beam, width), *(_beside(found.get(m)) for m in others)])
+  parts += [element("p", (
+      "Each PAV beam beside the cheapest width of every other arm that costs at least as many FLOPs: its accuracy, its width "
+      "and × its FLOPs over the beam's, the PAV beam's accuracy less its own. – where no width that was run costs as much.")),
+            table(["", *map(tables.name_of, others)], against)]
+  return join([*parts, _origin(report, "search/beams")]) if report["arms"] else Markup("")
+
+
+def _beside(row: Mapping | None) -> Markup:
+  if row is None or not row["reached"]:
+    return element("td", "–")
+  return element("td", join([element("b", verdicts.accuracy(row).split(" ")[0]), element("small", f"{row['n']}, × {row['ratio']:.2f}"),
+                             element("small", verdicts.points(row))]))
 
 
 def _compared(row: Mapping) -> Markup:

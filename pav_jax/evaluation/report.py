@@ -50,12 +50,13 @@ def run_stage(run: Run):
   start = time.monotonic()
   stages = read_stages(run)
   search = tables.Search(run.folder("search/samples").read(), run.folder("search/beams").read(),
-                         run.config.report.bootstrap_draws)
+                         run.config.report.bootstrap_draws, run.folder("search/beams").manifest()["facts"].get("label tokens"))
   report = {
       "command": command(), "split": run.config.search.split, "seed": run.config.seed,
       "verdicts": verdicts.sentences(search),
       "search": search.rows(), "equal_n": search.comparisons("n"), "equal_flops": search.comparisons("flops"),
-      "equal_tokens": search.comparisons("tokens"), "pav_as_orm": search.readings(), "diagnostics": diagnostics.diagnose(run), "stages": stages,
+      "equal_tokens": search.comparisons("tokens"), "arms": search.against_arms(), "pav_as_orm": search.readings(),
+      "diagnostics": diagnostics.diagnose(run), "stages": stages,
       "versions": records.versions(), "config": json.loads(json.dumps(run.config.to_dict()))}
   report["machine"] = machine(run) | {"seconds for this page": round(time.monotonic() - start, 1)}
   report = finite(report)

@@ -7,11 +7,15 @@
      independent samples at equal FLOPs or tokens: the smallest N whose mean
      cost is at least the beam's, so that a baseline never has less. Where more
      samples are needed than were drawn the row says so and has no accuracy.
-  4. `readings`: PAV as ORM, each way to rerank whole responses by process
+  4. `against_arms`: each PAV beam against every other arm of search at equal
+     FLOPs: the cheapest width that was run whose mean FLOPs are at least the
+     beam's; where none is, the row says so.
+  5. `readings`: PAV as ORM, each way to rerank whole responses by process
      scores against ORM best-of-N, on the same samples.
 
 Costs of N independent samples: each prompt once plus N mean samples; what uses
-no verifier does not pay one. Pure functions on arrays; here s counts seeds.
+no verifier does not pay one. Beside them stands what the labels behind its
+verifiers cost (search/labels.py). Pure functions on arrays; here s counts seeds.
 """
 
 import math
@@ -22,7 +26,9 @@ import numpy as np
 
 from pav_jax.errors import UserError
 from pav_jax.evaluation import intervals
+from pav_jax.search import arms
 from pav_jax.search import best_of_n
+from pav_jax.search import labels
 
 UNVERIFIED = ("pass_at_n", "majority")
 INDEPENDENT = (*UNVERIFIED, "weighted_vote", "orm_best_of_n", "q_best_of_n", "pav_best_of_n")
@@ -42,6 +48,9 @@ _NAMES = {
 # Of a beam: what is taken of all that it has finished, if not the one with the highest Q^pi.
 _SUFFIXES = {"_pass": "any finished", "_by_q": "chosen by Q", "_by_effective": "chosen by the effective reward",
              "_by_prover": "chosen by the prover's Q", "_by_draw": "drawn at random"}
+
+
+_DIFFERENCE = ("difference", "difference_low", "difference_high")
 
 
 class Samples(NamedTuple):
@@ -117,6 +126,17 @@ def searched_by(method: str) -> str:
 def is_choice(method: str) -> bool:
   """Whether it is the search of another method with another final choice."""
   return method.endswith(tuple(_SUFFIXES)) and not is_oracle(method)
+
+
+def verifiers_of(method: str) -> list[str] | None:
+  """Names of the verifiers that a method reads; None of an arm that is no more."""
+  suffix = next((suffix for suffix in _SUFFIXES if method.endswith(suffix)), "")
+  base = method.removesuffix(suffix)
+  if base.partition("@")[0] in arms.ARMS:
+    return arms.readers(base)
+  known = dict.fromkeys(UNVERIFIED, []) | {"weighted_vote": ["orm"], "orm_best_of_n": ["orm"]} | dict.fromkeys(
+      (*READINGS, "pav_best_of_n"), ["q"])
+  return known.get(base)
 
 
 def samples_of(arrays: Mapping[str, np.ndarray]) -> Samples:
@@ -199,9 +219,12 @@ def smallest_n(samples: Samples, method: str, by: str, limit: float) -> int:
 class Search:
   """The records of the search stage, asked for cells, rows and comparisons; each is computed once."""
 
-  def __init__(self, samples: Mapping[str, np.ndarray], beams: Mapping[str, np.ndarray], draws: int):
+  def __init__(self, samples: Mapping[str, np.ndarray], beams: Mapping[str, np.ndarray], draws: int,
+               label_tokens: Mapping[str, Mapping[str, int] | None] | None = None):
+    """label_tokens: of each verifier by its name, as the manifest of search/beams has them (`labels.behind`)."""
     self.samples = samples_of(samples)
     self.draws = draws
+    self._label_tokens = label_tokens or {}
     self.max_n = self.samples.right_spn.shape[2]
     self._cells = {(c.method, c.n): c for c in beam_cells(beams)}
     self.beams = list(self._cells)
@@ -221,8 +244,14 @@ class Search:
       problems, seeds = cell.accuracy_ps.shape
       self._rows[method, n] = {
           "method": method, "n": n, "accuracy": accuracy, "low": low, "high": high, "tokens": cell.costs.tokens,
-          "flops": cell.costs.flops, **cell.costs._asdict(), "problems": problems, "seeds": seeds}
+          "flops": cell.costs.flops, **cell.costs._asdict(), "label_tokens": self.label_tokens(method), "problems": problems,
+          "seeds": seeds}
     return self._rows[method, n]
+
+  def label_tokens(self, method: str) -> int | None:
+    """Tokens of seed responses and continuations behind the verifiers that the method reads; None if they are not known."""
+    names = verifiers_of(method)
+    return None if names is None else labels.together(self._label_tokens, names)
 
   def rows(self) -> list[dict]:
     """A row per method and N = 1, 2, 4, ..., max_n; per beam and width."""
@@ -240,6 +269,25 @@ class Search:
   def pav_beams(self) -> list[tuple[str, int]]:
     """(method, width) of every PAV beam that one could use."""
     return [(m, n) for m, n in self.beams if m.startswith("pav_beam") and not is_oracle(m) and not m.endswith(tuple(_SUFFIXES))]
+
+  def against_arms(self) -> list[dict]:
+    """Every PAV beam beside every other arm at equal FLOPs, and the same beam's other final choices.
+
+    A row is the other's, as in `comparisons`, at the cheapest of its widths that
+    costs at least as much as the beam; `reached` is False where none does.
+    """
+    found = []
+    for beam, width in self.pav_beams():
+      limit = self.cell(beam, width).costs.flops
+      for method in dict.fromkeys(m for m, _ in self.beams if m != beam and not m.endswith("_pass")):
+        enough = [(self.cell(m, n).costs.flops, n) for m, n in self.beams if m == method and self.cell(m, n).costs.flops >= limit]
+        head = {"beam": beam, "width": width, "by": "flops", "method": method, "reached": bool(enough)}
+        row = self.row(method, min(enough)[1]) if enough else {}
+        keys = ("n", "accuracy", "low", "high", "flops", "tokens")
+        against = self.difference((beam, width), (method, row["n"])) if enough else dict.fromkeys(_DIFFERENCE)
+        found.append(head | {k: row.get(k) for k in keys} | {
+            "ratio": row["flops"] / limit if enough else None, "label_tokens": self.label_tokens(method)} | against)
+    return found
 
   def difference(self, first: tuple[str, int], second: tuple[str, int]) -> dict:
     """Accuracy of the first less that of the second on the same problems, with its interval."""
@@ -267,7 +315,7 @@ class Search:
     found = {"beam": beam[0], "width": beam[1], "by": by, "method": method, "n": n}
     if method in INDEPENDENT and n > self.max_n:
       costs = independent_costs(self.samples, method, n)
-      nothing = dict.fromkeys(("accuracy", "low", "high", "difference", "difference_low", "difference_high"))
+      nothing = dict.fromkeys(("accuracy", "low", "high", *_DIFFERENCE))
       return {**found, "reached": False, **nothing, "flops": costs.flops, "tokens": costs.tokens,
               "ratio": getattr(costs, unit) / limit}
     row = self.row(method, n)

@@ -43,18 +43,28 @@ def sentences(search: tables.Search) -> dict[str, list[str]]:
   """Heading -> sentences, what matters most first."""
   rows = {(by, r["beam"], r["width"], r["method"]): r for by in ("flops", "n") for r in search.comparisons(by)}
   beams = search.pav_beams()
+  best = _best_of_each_width(search)
   picked = {(by, beam): {key[3]: r for key, r in rows.items() if key[:3] == (by, *beam)}
             for by in ("flops", "n") for beam in beams}
+  against = {beam: [r for r in search.against_arms() if (r["beam"], r["width"]) == beam] for beam in beams}
   return {
       "PAV beam against ORM best-of-N at equal compute": [
           _equal_compute(search, picked["flops", beam], *beam) for beam in beams],
+      "PAV beam against the other arms of search at equal compute": [
+          _against_arms(search, against[beam], *beam) for beam in beams if against[beam]],
       "PAV beam against whatever else is best at equal compute": [
-          _strongest(picked["flops", beam], *beam) for beam in beams],
-      "The compute that ORM best-of-N needs for the beam's accuracy": [_catching_up(search, *beam) for beam in beams],
-      "At equal N": [_equal_n(picked["n", beam], method, *beam) for beam in beams
+          _strongest(picked["flops", beam], *beam) for beam in best],
+      "The compute that ORM best-of-N needs for the beam's accuracy": [_catching_up(search, *beam) for beam in best],
+      "At equal N": [_equal_n(picked["n", beam], method, *beam) for beam in best
                      for method in ("orm_best_of_n", "majority", "q_beam") if method in picked["n", beam]],
       "PAV as ORM: whole responses reranked by process scores": _pav_as_orm(search),
       "ORM against majority": _orm_against_majority(search)}
+
+
+def _best_of_each_width(search: tables.Search) -> list[tuple[str, int]]:
+  """The PAV beam of the highest accuracy at each width: of the others the tables tell."""
+  beams, accuracy_of = search.pav_beams(), lambda beam: search.cell(*beam).accuracy_ps.mean()
+  return [max((b for b in beams if b[1] == width), key=accuracy_of) for width in dict.fromkeys(n for _, n in beams)]
 
 
 def _share(x: float) -> str:
@@ -75,6 +85,20 @@ def _equal_compute(search: tables.Search, by_flops: dict, beam: str, width: int)
           f"({orm['ratio']:.2f} of the compute): {points(orm)}: {outcome(orm, name)}")
   reached = orm["difference_low"] > 0 and orm["difference"] >= AIM
   return f"{text}; the aim of {100 * AIM:.0f} points is {'reached' if reached else 'not reached'}."
+
+
+def _against_arms(search: tables.Search, rows: list[dict], beam: str, width: int) -> str:
+  """Against the Q beam, and against the best of all arms; that choice is made on these very problems, in the others' favour."""
+  own, name = search.row(beam, width), tables.name_of(beam)
+  usable = [r for r in rows if r["reached"] and not tables.is_oracle(r["method"]) and not r["method"].startswith(f"{beam}_by_")]
+  q = [r for r in usable if r["method"] == "q_beam"]
+  best = [max(usable, key=lambda r: r["accuracy"])] if usable else []
+  start = f"{tables.name_of(beam, width)} {accuracy(own)} at {amount(own['flops'], 'FLOPs')} a problem"
+  against = lambda r: (f"{tables.name_of(r['method'], r['n'])} ({r['ratio']:.2f} of the compute) {accuracy(r)}: {points(r)}: "
+                       f"{outcome(r, name)}")
+  parts = [against(q[0])] if q else ["no Q beam that was run costs as much"] if any(m == "q_beam" for m, _ in search.beams) else []
+  parts += [f"the best of the arms is {against(r)}" for r in best if r not in q]
+  return f"{start}: {'; '.join(parts) or 'no other arm that was run costs as much'}."
 
 
 def _strongest(by_flops: dict, beam: str, width: int) -> str:

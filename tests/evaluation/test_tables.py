@@ -208,3 +208,43 @@ def test_other_final_choices_are_rows_of_their_own():
     assert rows["pav_beam_by_effective", 2]["flops"] == rows["pav_beam", 2]["flops"]
     assert [m for m, _ in search.pav_beams()] == ["pav_beam", "pav_beam"]
   assert tables.name_of("pav_beam_q_by_prover", 8) == "PAV beam (q) of 8, chosen by the prover's Q"
+
+
+def test_choices_of_later_records_are_there_where_they_are_numbers():
+  records = beam_records(methods=("q_beam", "particles_progress@strong"))
+  particles = np.char.startswith(records["method_p"], "particles")
+  nothing = np.full(len(particles), np.nan)
+  records |= {"prover_p": np.where(particles, "strong", ""), "right_by_q_p": nothing, "right_by_prover_p": nothing,
+              "right_by_effective_p": np.where(particles, 0.0, np.nan), "right_by_draw_p": np.where(particles, 0.25, np.nan)}
+  search = tables.Search(sample_records(), records, 200)
+  assert [m for m, n in search.beams if n == 1] == [
+      "q_beam", "q_beam_pass", *(f"particles_progress@strong{x}" for x in ("", "_pass", "_by_effective", "_by_draw"))]
+  assert search.row("particles_progress@strong_by_draw", 2)["accuracy"] == 0.25
+  assert tables.name_of("particles_progress@strong_by_draw", 2) == "particles by progress (strong) of 2, drawn at random"
+  assert [tables.name_of(m, 4) for m in ("q_subtrees", "prover_q_beam@weak", "pav_best_of_n")] == [
+      "Q subtrees of 4", "prover's Q beam (weak) of 4", "PAV best-of-4"]
+
+
+def test_arms_are_set_beside_a_beam_at_no_less_compute():
+  """q_beam costs 35 FLOPs a place, the others by hand: the cheapest width that costs as much, and none if none does."""
+  records = beam_records(widths=(1, 2, 4), methods=("q_beam", "pav_beam@strong", "prover_q_beam@strong", "prover_q_beam@exact"))
+  costs = {"q_beam": 35, "pav_beam@strong": 50, "prover_q_beam@strong": 49, "prover_q_beam@exact": 50}
+  flops_p = np.array([costs[m] * w for m, w in zip(records["method_p"], records["width_p"])])
+  records |= {"policy_flops_p": flops_p - 1.0, "verifier_flops_p": np.ones(len(flops_p)), "right_by_effective_p": np.where(
+      records["method_p"] == "pav_beam@strong", 0.5, np.nan)}
+  labels = {"q": {"pi/rollouts": 100, "pi/values": 20}, "orm": {"pi/rollouts": 100}, "strong": {"mu/rollouts": 7, "mu/values": 3}}
+  search = tables.Search(sample_records(), records, 200, labels)
+  rows = {(r["method"], r["width"]): r for r in search.against_arms()}
+  assert {m: [rows[m, w].get("n") for w in (1, 2, 4)] for m in dict.fromkeys(m for m, _ in rows)} == {
+      "q_beam": [2, 4, None], "pav_beam@strong_by_effective": [1, 2, 4], "prover_q_beam@strong": [2, 4, None],
+      "prover_q_beam@exact": [1, 2, 4]}
+  one = rows["q_beam", 2]
+  assert (one["ratio"], one["difference"], one["reached"]) == (1.4, 0.5, True)
+  assert rows["q_beam", 4] | {"label_tokens": 120, "reached": False, "accuracy": None, "ratio": None} == rows["q_beam", 4]
+  # Shared seed responses count once; the exact values are nobody's labels.
+  wanted = {"majority": 0, "orm_best_of_n": 100, "q_best_of_n": 120, "q_beam": 120, "pav_beam@strong": 130, "pav_beam": 120,
+            "prover_q_beam@strong": 10, "prover_q_beam@exact": 0, "pav_beam@weak": None, "q_beam_pass": 120, "no_arm": None}
+  assert {method: search.label_tokens(method) for method in wanted} == wanted
+  said = verdicts.sentences(search)["PAV beam against the other arms of search at equal compute"]
+  assert len(said) == 3 and "Q beam of 4 (1.40 of the compute) .500 " in said[1] and "no Q beam that was run costs as much" in said[2]
+  assert "exact" not in " ".join(said) and said[1].startswith("PAV beam (strong) of 2 1.000 [1.000, 1.000] at 100 FLOPs a problem: ")
