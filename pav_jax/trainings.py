@@ -25,8 +25,8 @@ _OWN = ("seed", "provers", "policy_checkpoint")
 _STAGES = ("problems/train", "sft", "rollouts", "values", "verifier", "search/samples", "search/beams")
 
 
-def read(path: str) -> tuple[tables.Search, dict, dict]:
-  """(search, what the run is, label tokens) of a run directory; UserError where its search is not finished."""
+def read(path: str) -> tuple[tables.Search, dict]:
+  """(search, what the run is) of a run directory; UserError where its search is not finished."""
   root = files.path(path)
   folders = {name: Folder(root / name, alone=True) for name in _STAGES}
   for name in ("search/samples", "search/beams"):
@@ -39,24 +39,25 @@ def read(path: str) -> tuple[tables.Search, dict, dict]:
   facts = {"workdir": path, "seed": manifest["config"]["seed"], "train_seed": train.get("arithmetic", {}).get("train_seed"),
            "minutes": {name: round(s / 60, 1) for name, s in seconds.items() if s >= 0}, "versions": manifest["versions"],
            "search": manifest["config"]["search"], "dials": train.get("arithmetic", {}).get("dials")}
-  search = tables.Search(folders["search/samples"].read(), folders["search/beams"].read(), draws=1)
-  return search, facts, manifest["facts"].get("label tokens", {})
+  search = tables.Search(folders["search/samples"].read(), folders["search/beams"].read(), draws=1,
+                         label_tokens=manifest["facts"].get("label tokens"))
+  return search, facts
 
 
 def together(paths: Sequence[str]) -> dict:
   """What the file holds. UserError for runs that are not trainings of the same settings."""
   runs = [read(path) for path in paths]
   bare = lambda facts: {key: x for key, x in facts["search"].items() if key not in _OWN}
-  for (_, facts, _), path in zip(runs[1:], paths[1:]):
+  for (_, facts), path in zip(runs[1:], paths[1:]):
     if apart := [key for key in bare(facts) if bare(facts)[key] != bare(runs[0][1]).get(key)]:
       raise UserError(f"{path}: search.{apart[0]} is {facts['search'][apart[0]]!r}, in {paths[0]} {runs[0][1]['search'].get(apart[0])!r}")
-  searches = [search for search, _, _ in runs]
+  searches = [search for search, _ in runs]
   shared = {"search": bare(runs[0][1]), "dials": runs[0][1]["dials"]}
-  own = [{key: x for key, x in facts.items() if key not in shared} for _, facts, _ in runs]
+  own = [{key: x for key, x in facts.items() if key not in shared} for _, facts in runs]
   problems, seeds = searches[0].cell(*searches[0].beams[0]).accuracy_ps.shape
   return {"command": shlex.join(["python", "-m", "pav_jax.trainings", *paths]), "varies": "training seeds, Student's t", "problems": problems,
           "sampling seeds": seeds, "versions": records.versions(), "trainings": own, **shared,
-          **trainings.compare(searches, [tokens for _, _, tokens in runs])}
+          **trainings.compare(searches)}
 
 
 def table(found: dict) -> str:

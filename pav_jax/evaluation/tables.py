@@ -130,10 +130,10 @@ def is_choice(method: str) -> bool:
 
 def verifiers_of(method: str) -> list[str] | None:
   """Names of the verifiers that a method reads; None of an arm that is no more."""
-  suffix = next((suffix for suffix in _SUFFIXES if method.endswith(suffix)), "")
-  base = method.removesuffix(suffix)
+  base = searched_by(method)
+  suffix = method.removeprefix(base)
   if base.partition("@")[0] in arms.ARMS:
-    return arms.readers(base)
+    return list(dict.fromkeys([*["q"] * (suffix == "_by_q"), *arms.readers(base)]))
   known = dict.fromkeys(UNVERIFIED, []) | {"weighted_vote": ["orm"], "orm_best_of_n": ["orm"]} | dict.fromkeys(
       (*READINGS, "pav_best_of_n"), ["q"])
   return known.get(base)
@@ -171,7 +171,11 @@ def beam_cells(arrays: Mapping[str, np.ndarray]) -> list[Cell]:
       choices = [(suffix, f"right{suffix}_p") for suffix in _SUFFIXES if f"right{suffix}_p" in arrays]
       meant = lambda suffix, key: there.get(suffix) if arrays[key].dtype == bool else np.isfinite(arrays[key][index]).all()
       for suffix, key in (("", "right_p"), ("_pass", "passed_p"), *(x for x in choices if meant(*x))):
-        found.append(Cell(method + suffix, width, arrays[key][index].reshape(seeds, -1).T.astype(float), costs))
+        paid = costs
+        if suffix == "_by_q" and "second_flops_p" in arrays:  # where Q^pi has read nothing but what finished (search/players.py)
+          paid = costs._replace(verifier_tokens=costs.verifier_tokens + float(arrays["second_scored_p"][index].mean()),
+                                verifier_flops=costs.verifier_flops + float(arrays["second_flops_p"][index].mean()))
+        found.append(Cell(method + suffix, width, arrays[key][index].reshape(seeds, -1).T.astype(float), paid))
   return found
 
 

@@ -17,7 +17,6 @@ from pav_jax.errors import UserError
 from pav_jax.evaluation import intervals
 from pav_jax.evaluation import tables
 from pav_jax.search import arms
-from pav_jax.search import labels
 
 # Scores of search/ranking.py that hold an advantage.
 PROGRESS = ("effective", "prover_a")
@@ -65,8 +64,8 @@ def rival(searches: Sequence[tables.Search], first: tuple[str, int], other: str,
   return next((n for n in found if there(n) and (by == "n" or _flops(searches, other, n) >= limit)), None)
 
 
-def compare(searches: Sequence[tables.Search], label_tokens: Sequence[Mapping[str, Mapping[str, int] | None]]) -> dict[str, list[dict]]:
-  """`rows` and `differences` of all methods that every training has; label_tokens: of each, verifier -> folder -> tokens.
+def compare(searches: Sequence[tables.Search]) -> dict[str, list[dict]]:
+  """`rows` and `differences` of all methods.
 
   UserError for fewer than two trainings, or where they do not have the same methods.
   """
@@ -77,7 +76,7 @@ def compare(searches: Sequence[tables.Search], label_tokens: Sequence[Mapping[st
     if set(search.beams) != set(beams):
       apart = sorted(set(search.beams) ^ set(beams))[0]
       raise UserError(f"not every run has searched {apart[0]} at width {apart[1]}: the same search.arms and search.widths for all")
-  tokens = lambda method: [labels.together(of, _readers(method)) for of in label_tokens]
+  tokens = lambda method: [search.label_tokens(method) for search in searches]
   powers = [2 ** i for i in range(min(s.max_n for s in searches).bit_length())]
   methods = [*((m, n) for m in tables.INDEPENDENT for n in powers), *beams]
   rows = [row(searches, m, n, tokens(m)) for m, n in methods]
@@ -105,12 +104,3 @@ def sentence(found: Mapping, name: str, other: str) -> str:
 
 def _flops(searches: Sequence[tables.Search], method: str, n: int) -> float:
   return math.fsum(search.cell(method, n).costs.flops for search in searches) / len(searches)
-
-
-def _readers(method: str) -> list[str]:
-  """The verifiers whose labels a method rests on."""
-  if method in tables.UNVERIFIED:
-    return []
-  if method in tables.INDEPENDENT:
-    return ["q" if method.startswith(("q_", "pav_")) else "orm"]
-  return arms.readers(tables.searched_by(method))

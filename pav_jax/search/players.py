@@ -17,9 +17,11 @@ from pav_jax.search import arms
 from pav_jax.search import beam
 from pav_jax.search import best_of_n
 from pav_jax.search import labels
+from pav_jax.search import ledger
 from pav_jax.search import ranking
 from pav_jax.training.run import Run
 from pav_jax.values import exact
+from pav_jax.verifiers import score
 
 
 def check(config, root: epath.Path | None = None):
@@ -119,13 +121,34 @@ def searched(run: Run, players: Players, grader, arm: str, settings: dict, width
             "places_p": np.full(count, places), "setting_p": np.full(count, float(settings[form.knob])),
             "alpha_p": np.full(count, settings["alpha"] if form.score in ("effective", "random") else 0.0),
             "prover_p": np.full(count, named), "right_p": right[:, 0], "passed_p": right[:, 1:].any(axis=1)}
-  arrays |= _other_choices(found, right[:, 1:], judges, rank, form.way) | found.cost._asdict()
+  second, extra = (None, ledger.nothing(count)) if judges.q is not None or rank.by == "constant" else _second_opinion(run, players, found)
+  arrays |= _other_choices(found, right[:, 1:], judges, rank, form.way, second) | found.cost._asdict()
+  arrays |= {"second_scored_p": extra.scored_p, "second_flops_p": extra.verifier_flops_p}
   return arrays, {"searches": count, "unanswered": int((found.length_p == 0).sum()), "rounds": found.rounds}
 
 
-def _other_choices(found: beam.Found, right_pk, judges: beam.Judges, rank: ranking.Ranking, way: str) -> dict[str, np.ndarray]:
+def _second_opinion(run: Run, players: Players, found: beam.Found) -> tuple[np.ndarray, ledger.Cost]:
+  """(Q^pi at the end of all that finished (p, k), -inf where nothing did; its cost): of a search that Q^pi has not steered.
+
+  Who is best of many by one verifier is so by its errors, too; another verifier does not share them.
+  """
+  problems, network, length_pk = players.problems, players.verifiers["q"].network, found.pool_length_pk
+  problem_x, k_x = np.nonzero(length_pk > 0)
+  score_pk = np.full(length_pk.shape, -np.inf)
+  length_x, prompt_x = length_pk[problem_x, k_x], problems.prompt_length_p[problem_x]
+  if len(problem_x):
+    score_pk[problem_x, k_x] = score.score_responses(
+        network, players.verifiers["q"].params, problems.prompt_pt, problems.prompt_length_p, problem_x.astype(np.int32),
+        found.pool_token_pkt[problem_x, k_x], length_x, length_x[:, None] - 1, rows_per_call=run.config.search.rows, mesh=run.mesh)[:, 0]
+  count = len(length_pk)
+  return score_pk, (ledger.prompts(network.flops, problems.prompt_length_p, verifier=True)
+                    + ledger.scored(network.flops, problem_x, prompt_x, length_x, count))
+
+
+def _other_choices(found: beam.Found, right_pk, judges: beam.Judges, rank: ranking.Ranking, way: str, second_pk) -> dict[str, np.ndarray]:
   """right_by_CHOICE_p, float: the same search with another final choice than the usual; NaN where there is no such other one.
 
+  second_pk: what `_second_opinion` says, for the choice by Q^pi where the search has not read it; None where it has.
   right_by_draw_p: the chance that a finished particle drawn at random is right.
   """
   usual = beam.usual_choice(judges, rank.prover)
@@ -136,6 +159,8 @@ def _other_choices(found: beam.Found, right_pk, judges: beam.Judges, rank: ranki
   for by in beam.CHOICES:
     right_p = np.take_along_axis(right_pk, beam.chosen(found, by)[:, None], axis=1)[:, 0].astype(float)
     found_by[f"right_by_{by}_p"] = right_p if there[by] and by != usual else np.full(len(right_p), np.nan)
+  if second_pk is not None:
+    found_by["right_by_q_p"] = np.take_along_axis(right_pk, second_pk.argmax(axis=1)[:, None], axis=1)[:, 0].astype(float)
   drawn_p = right_pk.sum(axis=1) / np.maximum((found.pool_length_pk > 0).sum(axis=1), 1)
   return found_by | {"right_by_draw_p": drawn_p if way == "particles" else np.full(len(drawn_p), np.nan)}
 

@@ -40,7 +40,7 @@ def test_a_row_has_students_interval_over_trainings(searches):
 
 
 def test_differences_are_paired_and_the_other_never_has_less(searches):
-  found = trainings.compare(searches, [{}] * 3)["differences"]
+  found = trainings.compare(searches)["differences"]
   of = {(d["by"], d["width"], d["other"]): d for d in found}
   equal = of["flops", 2, "q_beam"]  # 6 FLOPs: the Q beam of 2 has 4, that of 4 has 8
   assert equal["n"] == 4 and equal["ratio"] == pytest.approx(8 / 6) and equal["by_training"] == pytest.approx([.1, .2, .3])
@@ -63,7 +63,7 @@ def test_who_ranks_by_progress(method, is_one):
 
 
 def test_sentences_say_who_won(searches):
-  of = {(d["by"], d["width"], d["other"]): d for d in trainings.compare(searches, [{}] * 3)["differences"]}
+  of = {(d["by"], d["width"], d["other"]): d for d in trainings.compare(searches)["differences"]}
   said = trainings.sentence(of["flops", 2, "q_beam"], "pav_beam@good", "q_beam")
   assert said == ("PAV beam (good) of 2 less Q beam of 4 (1.33 of its FLOPs): +20.0 points [-4.8, +44.8] over 3 trainings: "
                   "open: the interval holds 0")
@@ -71,11 +71,11 @@ def test_sentences_say_who_won(searches):
 
 def test_one_training_or_another_search_is_refused(searches):
   with pytest.raises(UserError, match="two run directories at least"):
-    trainings.compare(searches[:1], [{}])
+    trainings.compare(searches[:1])
   other = tables.Search(test_tables.sample_records(), beams({"q_beam": {2: .2}, "pav_beam@good": {2: .3}},
                                                             {"q_beam": 2.0, "pav_beam@good": 3.0}, widths=(2,)), draws=1)
   with pytest.raises(UserError, match="not every run has searched pav_beam@good at width 4"):
-    trainings.compare([searches[0], other], [{}] * 2)
+    trainings.compare([searches[0], other])
 
 
 def run(path, seed, share, alpha=0.5):

@@ -8,6 +8,7 @@ import pytest
 from configs import default
 import fakes
 from fakes import A, B, BOS, EOS, NL, PAD, RIGHT, WRONG
+from pav_jax.evaluation import tables
 from pav_jax.grading import grading
 from pav_jax.problems import prepared
 from pav_jax.search import arms
@@ -105,11 +106,35 @@ def test_only_who_is_read_is_paid_for(stage):
 def test_final_choices_are_those_of_whom_was_read(stage):
   """NaN where nobody says it, or where it is the answer itself."""
   for arm, choices in (("q_beam", []), ("pav_beam", ["effective"]), ("pav_beam@strong", ["effective", "prover"]),
-                       ("prover_q_beam@strong", []), ("prover_a_beam@strong", ["effective"]), ("constant_beam", [])):
+                       ("prover_q_beam@strong", ["q"]), ("prover_a_beam@strong", ["q", "effective"]), ("constant_beam", [])):
     arrays, _ = _searched(stage, arm)
     there = [by for by in ("q", "effective", "prover", "draw") if not np.isnan(arrays[f"right_by_{by}_p"]).any()]
     assert there == choices, arm
     assert arrays["method_p"].tolist() == [arm] * 2
+
+
+def test_a_second_opinion_says_what_the_beam_would_have_read(stage, monkeypatch):
+  """Q^pi of the finished, from whole responses, is the beam's own; read are the prompts once and what finished, and no more."""
+  run, players, _ = stage
+  kept, search = [], beam.search
+  monkeypatch.setattr(beam, "search", lambda *args, **kwargs: kept.append(search(*args, **kwargs)) or kept[-1])
+  _searched(stage, "q_beam", 4)
+  (found,) = kept
+  score_pk, cost = players_lib._second_opinion(run, players, found)
+  there_pk = found.pool_length_pk > 0
+  np.testing.assert_allclose(score_pk[there_pk], found.pool_raw_pkv[..., 0][there_pk], rtol=1e-5)
+  assert there_pk.any() and np.isneginf(score_pk[~there_pk]).all()
+  np.testing.assert_array_equal(cost.scored_p, players.problems.prompt_length_p + found.pool_length_pk.sum(axis=1))
+  assert (cost.verifier_flops_p > 0).all() and not cost.policy_flops_p.any()
+
+
+def test_a_second_opinion_is_paid_for(stage):
+  arrays, _ = _searched(stage, "prover_q_beam@strong", 4)
+  cells = {cell.method: cell for cell in tables.beam_cells(arrays)}
+  own, second = cells["prover_q_beam@strong"].costs, cells["prover_q_beam@strong_by_q"].costs
+  assert second.verifier_flops - own.verifier_flops == pytest.approx(arrays["second_flops_p"].mean()) and arrays["second_flops_p"].all()
+  assert tables.verifiers_of("prover_q_beam@strong_by_q") == ["q", "strong"] and tables.verifiers_of("prover_q_beam@strong") == ["strong"]
+  assert not _searched(stage, "pav_beam@strong", 4)[0]["second_flops_p"].any()
 
 
 def test_alpha_0_is_the_beam_by_q(stage):
