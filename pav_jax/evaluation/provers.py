@@ -25,6 +25,8 @@ from pav_jax.evaluation import intervals
 from pav_jax.models import architecture
 from pav_jax.problems import arithmetic
 from pav_jax.problems import prepared
+from pav_jax.search import arms
+from pav_jax.search import tune
 from pav_jax.training import metrics
 from pav_jax.training.run import Run
 from pav_jax.values import equations
@@ -36,6 +38,14 @@ from pav_jax.verifiers import score
 PREDICTORS = ("distinguishability", "alignment", "pull", "chosen")
 # Dials of a demonstrator that leave the problems as they are.
 _OWN = ("noise", "lure", "slip", "restate", "give_up")
+
+
+class Ranking(NamedTuple):
+  """What a method of search ranks by, within a state: Q^pi if `own`, and alpha times the advantage of a prover ('' for none)."""
+
+  prover: str
+  alpha: float
+  own: bool = True
 
 
 class Ground(NamedTuple):
@@ -89,11 +99,11 @@ def row(of: Ground, name: str, advantage_puc: np.ndarray, *, candidates: int, dr
   return {"prover": name, **more} | {key: dict(zip(("value", "low", "high"), map(float, x))) for key, x in zip(names, ends)}
 
 
-def rows(of: Ground, said: Mapping[str, np.ndarray], *, own: str, k: float, alpha: float, demonstrators: Mapping[str, arithmetic.Arithmetic],
-         methods: Mapping[str, str], candidates: int, draws: int) -> list[dict]:
+def rows(of: Ground, said: Mapping[str, np.ndarray], *, own: str, k: float, demonstrators: Mapping[str, arithmetic.Arithmetic],
+         methods: Mapping[str, Ranking], candidates: int, draws: int) -> list[dict]:
   """All rows. said: name -> Q at the nodes (p, u) by a verifier; own: which of them is the verifier of Q^pi; k: of best-of-K, a prover of
   the name 'best_of_k' by it; demonstrators: name -> dials of one, the truth of the verifier of the same name, if there is one;
-  methods: method of search -> the prover whose advantage it adds to Q^pi, alpha times, '' for none."""
+  methods: method of search -> what it ranks by."""
   exact_of = {name: exact_tree.demonstrator(of.trees, dials) for name, dials in demonstrators.items()}
   truth = exact_of | {own: of.pi.q_pu, "best_of_k": equations.best_of_k(of.pi.q_pu, k)}
   said = said | {"best_of_k": equations.best_of_k(said[own], k)}
@@ -104,11 +114,17 @@ def rows(of: Ground, said: Mapping[str, np.ndarray], *, own: str, k: float, alph
     add(name, line(q_pu), own_puc=line(truth[name]) if name in truth else None, by="verifier")
   for name, q_pu in truth.items():
     add(name, line(q_pu), by="exact values")
-  for method, prover in methods.items():
-    if not prover or prover in said:
-      reward_puc = line(said[own]) if not prover else equations.effective_reward(line(said[own]), line(said[prover]), alpha)
-      add(f"{own} + {alpha} {prover}" if prover else own, reward_puc, by="ranking", method=method)
+  for method, rank in methods.items():
+    if not rank.prover or rank.prover in said:
+      name = " + ".join([own] * rank.own + [f"{rank.alpha:g} {rank.prover}" if rank.own else rank.prover] * bool(rank.prover))
+      add(name, _reward(line, said, own, rank), by="ranking", method=method)
   return found
+
+
+def _reward(line, said: Mapping[str, np.ndarray], own: str, rank: Ranking) -> np.ndarray:
+  if not rank.own:  # within a state the prover's Q ranks as its A
+    return line(said[rank.prover])
+  return equations.effective_reward(line(said[own]), line(said[rank.prover]), rank.alpha) if rank.prover else line(said[own])
 
 
 def diagnose(run: Run) -> dict:
@@ -125,18 +141,25 @@ def diagnose(run: Run) -> dict:
           for name, path in checkpoints.items()}
   return {"problems": len(problems.id_p), "responses": len(of.whole.problem_b), "share": float(of.pi.share_p.mean()),
           "accuracy": float(of.pi.q_pu[:, 0].mean()), "k": search.prover_k, "candidates": search.candidates,
-          "rows": rows(of, said, own="q", k=search.prover_k, alpha=search.alpha,
+          "rows": rows(of, said, own="q", k=search.prover_k,
                        demonstrators={"demonstrator": dials} | demonstrators(knobs.demonstrators, dials), methods=methods,
                        candidates=search.candidates, draws=knobs.bootstrap_draws)}
 
 
-def named(run: Run) -> tuple[dict[str, str], dict[str, str]]:
-  """(prover -> checkpoint of its Q, method of search -> prover): whom this run's search reads, the verifier of Q^pi as 'q'."""
+def named(run: Run) -> tuple[dict[str, str], dict[str, Ranking]]:
+  """(prover -> checkpoint of its Q, arm of search -> what it ranks the lines of a state by): whom this run's search reads, the
+  verifier of Q^pi as 'q'. Left out are arms that rank by no verifier of a Q, and those whose way of keeping is another's."""
   search = run.config.search
-  paths = {"q": str(run.folder("verifier").path / "q" / "best")} | ({"prover": search.prover_checkpoint} if "q" in search.provers else {})
-  names = {"q": "prover"}
-  methods = {"q_beam": ""} | {"pav_beam" if i == 0 else f"pav_beam_{kind}": names.get(kind, kind) for i, kind in enumerate(search.provers)}
-  return paths, methods
+  paths = {"q": str(run.folder("verifier").path / "q" / "best")} | {name: path for name, path in dict(search.provers).items() if path}
+  settings = tune.chosen(run)
+  found = {}
+  for name in search.arms:
+    arm, prover = arms.parsed(name)
+    if arm.way != "beam" or arm.knob == "lookahead" or arm.score in ("random", "constant") or prover in arms.SPECIAL:
+      continue
+    alpha = arms.settings_of(name, search, settings.get(name))["alpha"]
+    found[name] = Ranking("" if arm.score == "q" else prover or "best_of_k", alpha, own=arm.score in ("q", "effective"))
+  return paths, found
 
 
 def demonstrators(texts, dials: arithmetic.Arithmetic) -> dict[str, arithmetic.Arithmetic]:

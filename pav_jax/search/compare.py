@@ -14,7 +14,6 @@
 from etils import epath
 import numpy as np
 
-from pav_jax.errors import UserError
 from pav_jax.grading import grading
 from pav_jax.rollouts import collect
 from pav_jax.search import arms
@@ -119,7 +118,7 @@ def cells(knobs) -> list[tuple[str, int, int]]:
 
 def _all_beams(run: Run, players: Players, grader, folder):
   knobs, count = run.config.search, len(players.problems.id_p)
-  todo, tuned = cells(knobs), _tuned(run)
+  todo, tuned = cells(knobs), tune.chosen(run)
   with metrics.progress(what="search: beams", unit="problem", total=len(todo) * count) as bar:
     for shard, (arm, width, seed) in enumerate(todo):
       if folder.has_shard(shard):
@@ -127,15 +126,3 @@ def _all_beams(run: Run, players: Players, grader, folder):
         continue
       folder.write_shard(shard, *players_lib.searched(run, players, grader, arm, arms.settings_of(arm, knobs, tuned.get(arm)), width, seed, bar))
   folder.finish(len(todo), {"label tokens": players.label_tokens})
-
-
-def _tuned(run: Run) -> dict[str, float]:
-  """Arm -> setting, as the stage `tune` has chosen; {} unless `search.tuned`. UserError where an arm has none."""
-  knobs = run.config.search
-  if not knobs.tuned:
-    return {}
-  folder = run.folder("search/tuning")
-  found = tune.choices(tune.summary(folder.read()))
-  if missing := [arm for arm in knobs.arms if arm not in found]:
-    raise UserError(f"config.search.tuned: {folder.path} has no {', '.join(missing)}: remove it, and run stage tune again")
-  return found

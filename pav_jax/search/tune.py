@@ -14,6 +14,7 @@ import json
 from etils import epath
 import numpy as np
 
+from pav_jax.errors import UserError
 from pav_jax.grading import grading
 from pav_jax.search import arms
 from pav_jax.search import players as players_lib
@@ -90,3 +91,15 @@ def choices(results: list[dict]) -> dict[str, float]:
     if row["arm"] not in best or rank > best[row["arm"]][0]:
       best[row["arm"]] = rank, row["setting"]
   return {arm: value for arm, (_, value) in best.items()}
+
+
+def chosen(run: Run) -> dict[str, float]:
+  """Arm -> setting, as this stage has chosen; {} unless `search.tuned`. UserError where an arm has none."""
+  knobs = run.config.search
+  if not knobs.tuned:
+    return {}
+  folder = run.folder("search/tuning")
+  found = choices(summary(folder.read()))
+  if missing := [arm for arm in knobs.arms if arm not in found]:
+    raise UserError(f"config.search.tuned: {folder.path} has no {', '.join(missing)}: remove it, and run stage tune again")
+  return found

@@ -55,12 +55,13 @@ def test_the_rows_of_a_run():
   of = ground([p.question for p in arithmetic.generate(DIALS, 0, 20)])
   better = dataclasses.replace(DIALS, lure=0.2, noise=0.05)
   said = {"q": of.pi.q_pu, "prover": 0.3 + 0.5 * exact_tree.demonstrator(of.trees, better)}
-  found = provers.rows(of, said, own="q", k=4, alpha=0.5, demonstrators={"demonstrator": DIALS, "prover": better},
-                       methods={"q_beam": "", "pav_beam": "best_of_k", "pav_beam_q": "prover", "pav_beam_x": "unread"}, candidates=3, draws=20)
+  found = provers.rows(of, said, own="q", k=4, demonstrators={"demonstrator": DIALS, "prover": better}, candidates=3, draws=20, methods={
+      "q_beam": provers.Ranking("", 0.5), "pav_beam": provers.Ranking("best_of_k", 0.5), "pav_beam@prover": provers.Ranking("prover", 0.5),
+      "prover_a_beam@prover": provers.Ranking("prover", 0.5, own=False), "pav_beam@x": provers.Ranking("unread", 0.5)})
   at = {(r["prover"], r["by"]): r for r in found}
   assert list(at) == [("q", "verifier"), ("prover", "verifier"), ("best_of_k", "verifier"), ("demonstrator", "exact values"),
                       ("prover", "exact values"), ("q", "exact values"), ("best_of_k", "exact values"), ("q", "ranking"),
-                      ("q + 0.5 best_of_k", "ranking"), ("q + 0.5 prover", "ranking")]
+                      ("q + 0.5 best_of_k", "ranking"), ("q + 0.5 prover", "ranking"), ("prover", "ranking")]
   value = lambda name, by, key: at[name, by][key]["value"]
   for name in ("q", "prover", "best_of_k"):
     assert value(name, "verifier", "own") == pytest.approx(1)
@@ -68,7 +69,9 @@ def test_the_rows_of_a_run():
   assert value("prover", "verifier", "distinguishability") == pytest.approx(0.25 * value("prover", "exact values", "distinguishability"))
   assert value("q", "verifier", "correlation") == pytest.approx(1) == pytest.approx(value("demonstrator", "exact values", "correlation"))
   assert value("q", "verifier", "alignment") == pytest.approx(value("q", "verifier", "distinguishability"))
-  assert [at[name, "ranking"]["method"] for name in ("q", "q + 0.5 best_of_k", "q + 0.5 prover")] == ["q_beam", "pav_beam", "pav_beam_q"]
+  assert [at[name, "ranking"]["method"] for name in ("q", "q + 0.5 best_of_k", "q + 0.5 prover")] == ["q_beam", "pav_beam", "pav_beam@prover"]
+  assert at["prover", "ranking"]["method"] == "prover_a_beam@prover"
+  assert value("prover", "ranking", "pull") == value("prover", "verifier", "pull")
   # Alignment is linear in the prover.
   assert value("q + 0.5 prover", "ranking", "alignment") == pytest.approx(
       value("q", "verifier", "alignment") + 0.5 * value("prover", "verifier", "alignment"))
