@@ -101,7 +101,7 @@ def test_without_arguments_a_screen():
     ("config.serch = config.search", "config.serch is no key of a config; did you mean config.search?"),
     ("del config['search']", "config.search is missing: begin with get_config() of configs/default.py"),
     ("del config.search['alpha']", "config.search.alpha is missing"),
-    ("config.search = {'alpha': 0.3}", "config.search.candidates is missing"),
+    ("config.search = {'alpha': 0.3}", "config.search.arms is missing"),
     ("config.search.provers = {'weak': 3}", "config.search.provers.weak is of type int, not str"),
     ("del config['search']; config.search = 3", "config.search is of type int, not section"),
     ("del config['seed']; config.seed = 0.5", "config.seed is of type float, not int"),

@@ -49,7 +49,7 @@ def test_every_arm_has_as_many_settings_and_the_best_is_chosen(run):
   assert {arm: sum(a == arm for a, *_ in asked) for arm in ARMS} == dict.fromkeys(ARMS, 4 * 2)
   assert {width for _, _, width, _ in asked} == {4} and all(type(x) is int for arm, x, *_ in asked if arm in ("q_beam", "q_lookahead"))
   found = json.loads((this.root / "search/tuning/tuning.json").read_text())
-  # All of q_beam's settings and two of alpha's are right on all problems: of equals the first, as they cost the same.
+  # All of q_beam's settings are right on all problems and cost the same: the first.
   assert found["chosen"] == {"q_beam": 2, "pav_beam@strong": 4.0, "particles": 3.0, "q_lookahead": 4}
   row = next(r for r in found["results"] if (r["arm"], r["setting"]) == ("pav_beam@strong", 1.0))
   assert row == {"arm": "pav_beam@strong", "knob": "alpha", "setting": 1.0, "places": 2, "accuracy": 0.5, "flops": 11.0, "searches": 16}
