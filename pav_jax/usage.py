@@ -7,7 +7,6 @@ from ml_collections import config_dict
 from pav_jax import configuration
 
 SCREEN = """usage: python -m pav_jax.main --config=FILE --workdir=FOLDER [--config.SECTION.KEY=VALUE ...]
-
   --config=quickstart               a run of configs/ by its name, or a file of yours on top of configs.default.get_config()
   --config.search.alpha=0.3         another value for a key
   --workdir=runs/mine               where the run lives; the same command again goes on where it was

@@ -101,7 +101,8 @@ def test_without_arguments_a_screen():
     ("config.serch = config.search", "config.serch is no key of a config; did you mean config.search?"),
     ("del config['search']", "config.search is missing: begin with get_config() of configs/default.py"),
     ("del config.search['alpha']", "config.search.alpha is missing"),
-    ("config.search = {'alpha': 0.3}", "config.search.candidates is missing"),
+    ("config.search = {'alpha': 0.3}", "config.search.arms is missing"),
+    ("config.search.provers = {'weak': 3}", "config.search.provers.weak is of type int, not str"),
     ("del config['search']; config.search = 3", "config.search is of type int, not section"),
     ("del config['seed']; config.seed = 0.5", "config.seed is of type float, not int"),
     ("del config.search['widths']; config.search.widths = [2, 4]", "config.search.widths is of type list, not tuple"),
@@ -117,6 +118,13 @@ def test_a_mistake_in_a_config_file_is_one_line(tmp_path, change, said):
   with pytest.raises(UserError, match=re.escape(said)) as caught:
     configuration.load(str(path))
   assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_a_config_file_names_its_provers_itself(tmp_path):
+  path = tmp_path / "own.py"
+  path.write_text("from configs import default\ndef get_config():\n  config = default.get_config()\n"
+                  "  config.search.provers = dict(weak='a', strong='b')\n  return config\n")
+  assert configuration.load(str(path)).search.provers.to_dict() == {"weak": "a", "strong": "b"}
 
 
 def test_every_config_passes():
