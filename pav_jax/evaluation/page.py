@@ -159,19 +159,22 @@ def _arms(report: Mapping) -> Markup:
   against = []
   for beam, width in dict.fromkeys((r["beam"], r["width"]) for r in report["arms"]):
     found = {r["method"]: r for r in report["arms"] if (r["beam"], r["width"]) == (beam, width)}
-    against.append([tables.name_of(beam, width), *(_beside(found.get(m)) for m in others)])
+    against.append([tables.name_of(beam, width), *(_beside(found[m]) if m in found else "itself" for m in others)])
   parts += [element("p", (
       "Each PAV beam beside the cheapest width of every other arm that costs at least as many FLOPs: its accuracy, its width "
       "and × its FLOPs over the beam's, the PAV beam's accuracy less its own. – where no width that was run costs as much.")),
             table(["", *map(tables.name_of, others)], against)]
+  if report["tuning"]:
+    parts.append(details("Settings that were tried on validation problems", table(
+        ["arm", "knob", "setting", "places", "accuracy", "FLOPs", "searches"], (r.values() for r in report["tuning"]))))
   return join([*parts, _origin(report, "search/beams")]) if report["arms"] else Markup("")
 
 
-def _beside(row: Mapping | None) -> Markup:
-  if row is None or not row["reached"]:
+def _beside(row: Mapping) -> Markup:
+  if not row["reached"]:
     return element("td", "–")
-  return element("td", join([element("b", verdicts.accuracy(row).split(" ")[0]), element("small", f"{row['n']}, × {row['ratio']:.2f}"),
-                             element("small", verdicts.points(row))]))
+  said = verdicts.accuracy(row).split(" ")[0], f"width {row['n']}, × {row['ratio']:.2f}", verdicts.points(row)
+  return element("td", join([element("b", said[0]), *(element("small", x) for x in said[1:])]))
 
 
 def _compared(row: Mapping) -> Markup:

@@ -30,6 +30,7 @@ from pav_jax.evaluation import provers
 from pav_jax.evaluation import tables
 from pav_jax.evaluation import verdicts
 from pav_jax.problems import prepare
+from pav_jax.search import tune
 from pav_jax.training import files
 from pav_jax.training import hosts
 from pav_jax.training import metrics
@@ -55,8 +56,8 @@ def run_stage(run: Run):
       "command": command(), "split": run.config.search.split, "seed": run.config.seed,
       "verdicts": verdicts.sentences(search),
       "search": search.rows(), "equal_n": search.comparisons("n"), "equal_flops": search.comparisons("flops"),
-      "equal_tokens": search.comparisons("tokens"), "arms": search.against_arms(), "pav_as_orm": search.readings(),
-      "diagnostics": diagnostics.diagnose(run), "stages": stages,
+      "equal_tokens": search.comparisons("tokens"), "arms": search.against_arms(),
+      "tuning": tune.summary(run.folder("search/tuning").read()) if "search/tuning" in stages else [], "pav_as_orm": search.readings(), "diagnostics": diagnostics.diagnose(run), "stages": stages,
       "versions": records.versions(), "config": json.loads(json.dumps(run.config.to_dict()))}
   report["machine"] = machine(run) | {"seconds for this page": round(time.monotonic() - start, 1)}
   report = finite(report)
@@ -76,7 +77,8 @@ def read_stages(run: Run) -> dict[str, dict]:
   config and the folders say.
   """
   splits = dict.fromkeys(("train", "validation", run.config.search.split))
-  names = [*(f"problems/{s}" for s in splits), "sft", "rollouts", "values", "verifier", "search/samples",
+  tuned = run.folder("search/beams").done and "search/tuning" in run.folder("search/beams").manifest()["inputs"]
+  names = [*(f"problems/{s}" for s in splits), "sft", "rollouts", "values", "verifier", *["search/tuning"] * tuned, "search/samples",
            "search/beams"]
   found = {}
   for name in names:

@@ -132,8 +132,8 @@ class Way(NamedTuple):
 
 
 def search(policy: Player, judges: Judges, prompt_pt: np.ndarray, prompt_length_p: np.ndarray, name_p: np.ndarray,
-           tokens: engine.Tokens, *, way: Way, max_rounds: int, max_new: int, max_step: int, sampling: sampling_lib.Sampling, seed: int,
-           rows: int, mesh=None, bar=None) -> Found:
+           tokens: engine.Tokens, *, way: Way, max_rounds: int, max_new: int, max_step: int, sampling: sampling_lib.Sampling,
+           seed: int, rows: int, mesh=None, bar=None) -> Found:
   """The search for all the problems; see the top of this file.
 
   judges: those whom way.ranking reads. name_p: int32, what keys each problem's
@@ -188,7 +188,8 @@ def search(policy: Player, judges: Judges, prompt_pt: np.ndarray, prompt_length_
         networks, params, prefixes, items, judges, prompt_pt, prompt_length_p, name_p, round_p, tokens, way=way, max_new=max_new,
         max_step=max_step, sampling=sampling, seed=seed, mesh=mesh)
     cost += spent
-    row_i, next_i, done = _select(this, pool, round_p, name_p, way=way, max_rounds=max_rounds, lanes=lanes, parts=parts, seed=seed)
+    row_i, next_i, done = _select(this, pool, round_p, name_p, way=way, max_rounds=max_rounds, lanes=lanes, parts=parts,
+                                  seed=seed)
     items = lanes_lib.Items(next_i, this.token_rt[row_i], this.length_r[row_i], state_r[row_i], this.raw_rv[row_i])
     if bar is not None:
       bar.update(done)

@@ -84,8 +84,8 @@ class Players:
   def judges(self, rank: ranking.Ranking, prover: str) -> beam.Judges:
     """Those whom a ranking reads, and nobody else."""
     reads_q, reads_prover = rank.reads
-    player = self.verifiers.get(prover) if reads_prover else None
-    return beam.Judges(self.verifiers["q"] if reads_q else None, player, self.exact_values if reads_prover and prover == "exact" else None)
+    return beam.Judges(self.verifiers["q"] if reads_q else None, self.verifiers.get(prover) if reads_prover else None,
+                       self.exact_values if reads_prover and prover == "exact" else None)
 
   def exact_values(self, problem_r, token_rt, length_r) -> np.ndarray:
     """float64 (r,): the demonstrator's Q after these responses' last lines; 0 where there is no problem (-1)."""

@@ -55,7 +55,8 @@ def step_advantages(raw_rv: np.ndarray, parent_rv: np.ndarray, prover: Prover) -
   return equations.advantages(np.stack([q_mu(parent_rv), q_mu(raw_rv)], axis=1))[:, 0]
 
 
-def candidate_scores(raw_cv: np.ndarray, parent_cv: np.ndarray, ranking: Ranking, rng: np.random.Generator | None = None) -> np.ndarray:
+def candidate_scores(raw_cv: np.ndarray, parent_cv: np.ndarray, ranking: Ranking,
+                     rng: np.random.Generator | None = None) -> np.ndarray:
   """The scores (c,) of the candidates of one problem in one round; the arguments are those of `step_advantages`.
 
   rng: what 'random' deals with.

@@ -147,3 +147,13 @@ def test_the_first_wrong_step_is_the_first_false_line():
       (["1a +5 = 12", "what", "#### 8"], 1), (["2b -4 = 8", "#### 8"], 0),
       (["1b -3 = 4", "2b -4 = 8", "#### 8"], 0)):  # a right answer by two mistakes
     assert exact.first_wrong([text], [lines], dials).tolist() == [step], lines
+
+
+def test_the_value_of_a_response_so_far():
+  """Day two lures: the demonstrator takes *3 in seven of ten; a line that is under way is left out of account."""
+  question, dials = "From 7 mod 20 with 1=a 2=b where 1a +5 1b -3 2a *3 2b -4", arithmetic.Arithmetic(modulus=20)
+  value = lambda text, whole=True: exact.value(question, text, whole, dials)
+  assert value("") == pytest.approx(0.9 * 0.3) and value("1a +5 = 12\n") == pytest.approx(0.3)
+  assert value("1a +5 = 12\n2b -4", whole=False) == pytest.approx(0.3) and value("1a +5 = 12\n2b -4") == 0
+  assert value("1a +5 = 12\n2b -4 = 8\n") == 1 and value("1a +5 = 12\n2a *3 = 16\n") == 0
+  assert value("1a +5 = 12\n2b -4 = 8\n#### 8") == 1 and value("1a +5 = 12\n2b -4 = 8\n#### 9") == 0
