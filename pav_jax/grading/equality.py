@@ -21,6 +21,7 @@ from fractions import Fraction
 from pav_jax.grading import units
 
 _DIGITS = 50
+_ENOUGH_POINTS = 3
 _PI = Fraction("3.14159265358979323846264338327950288419716939937510582097494459230781640628620899862803")
 
 
@@ -71,12 +72,12 @@ def _close(a_real: Decimal, b_real: Decimal, a_imaginary: Decimal, b_imaginary: 
 
 
 def _points(a: Sequence, b: Sequence) -> bool:
-  """Whether the values at the fixed points are those of one function."""
-  if len(a) != len(b) or [x is None for x in a] != [y is None for y in b]:
-    return False
-  return all(
-      _close(Decimal(x[0]), Decimal(y[0]), Decimal(x[1]), Decimal(y[1])) for x, y in zip(a, b) if x is not None
-  )
+  """Whether the values at the fixed points are those of one function: where both have one, without a choice of branches if they can."""
+  both = [(x, y) for x, y in zip(a, b, strict=True) if x is not None and y is not None]
+  certain = [(x, y) for x, y in both if x[2] and y[2]]
+  compared = certain if len(certain) >= _ENOUGH_POINTS else both
+  return len(compared) >= _ENOUGH_POINTS and all(
+      _close(Decimal(x[0]), Decimal(y[0]), Decimal(x[1]), Decimal(y[1])) for x, y in compared)
 
 
 def _functions(a: list, b: list) -> bool:

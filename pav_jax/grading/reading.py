@@ -7,7 +7,7 @@ sets, intervals, matrices, relations, units) and gives what is left to
   ["number", "3/4"]                a rational number; or "inf", "-inf"
   ["huge", digest]                 a rational number of thousands of digits
   ["decimal", re, im]              any other number, to 60 digits
-  ["function", [[re, im], …]]      an expression in variables, at fixed points; null where it has no value
+  ["function", [[re, im, 1], …]]   an expression in variables, at fixed points; null where it has no value, 0 for a doubtful one
   ["words", letters]
   ["list" | "set", items]          in any order; a set has each item once
   ["tuple", items]                 in order
@@ -50,7 +50,7 @@ _CASES = re.compile(r"\\begin\s*\{(?:cases|aligned)\}(.*)\\end\s*\{(?:cases|alig
 _NAME = re.compile(
     r"(?:\\text\s*\{[^{}]*\}|\\?[a-zA-Z]+|\\(?:angle|triangle|overline|overrightarrow|vec|hat)\s*\{?\s*[a-zA-Z]+\}?"
     r"|\|[a-zA-Z]+\||\[[A-Z]{3,6}\]|[mn]\s*\\angle\s*[A-Z]+)"
-    r"(?:_(?:\w|\{[^{}]*\}))?'{0,2}(?:\^\{?-1\}?)?(?:\((?:[a-z](?:,\s*[a-z])*|-?\d{1,4}|[A-Z]{1,3})\))?"
+    r"(?:_(?:\w|\{[^{}]*\}))?'{0,4}(?:\^\{?-1\}?)?(?:\((?:[a-z](?:,\s*[a-z])*|-?\d{1,4}|[A-Z]{1,3})\))?"
 )
 _FUNCTIONS = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc|arc\w+|log|ln|exp|pi|infty|emptyset|sqrt|frac)(?![a-zA-Z])|[ei]$")
 _RATIO = re.compile(r"\d{1,12}(?:\.\d{1,12})?(?:\s*:\s*\d{1,12}(?:\.\d{1,12})?)+")
