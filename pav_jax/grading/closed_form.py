@@ -66,6 +66,18 @@ def ray(left: str, right: str, *, directed: bool = False) -> list:
   return [_written(None if value is None else _evaluate(value / scale), real) for value, real in values]
 
 
+def root(left: str, right: str) -> tuple[str, list] | None:
+  """(name, reading) of the only variable of a linear equation, x - 3 = 0; None for any other equation."""
+  import sympy
+
+  difference = sympy.numer(sympy.together(_parse(left) - _parse(right)))
+  symbols = _symbols(difference)
+  if len(symbols) != 1 or not difference.is_polynomial(*symbols) or sympy.degree(difference, *symbols) != 1:
+    return None
+  slope, constant = sympy.Poly(difference, *symbols).all_coeffs()
+  return symbols[0].name, _number(-constant / slope)
+
+
 def _parse(latex: str):
   from latex2sympy2_extended import latex2sympy2
   import sympy
