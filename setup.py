@@ -1,6 +1,13 @@
 """Installation of pav_jax; `make env` is the tested road, with locked versions."""
 
+import sys
+
 import setuptools
+
+# The configs go into the package: a run on a machine that has nothing else is one of them by its name, and the name configs stays
+# the user's. An editable installation leaves them where they lie, beside the package.
+EDITABLE = not {"editable_wheel", "develop"}.isdisjoint(sys.argv)
+CONFIGS = "configs" if EDITABLE else "pav_jax.configs"
 
 setuptools.setup(
     name="pav_jax",
@@ -9,8 +16,8 @@ setuptools.setup(
     long_description=open("README.md", encoding="utf-8").read(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    # The configs too: a run on a machine that has nothing but the package is a file of configs/.
-    packages=[*setuptools.find_packages(include=["pav_jax", "pav_jax.*", "configs", "configs.*"]), "configs.paper"],
+    packages=[*setuptools.find_packages(include=["pav_jax", "pav_jax.*"]), CONFIGS, f"{CONFIGS}.didactic", f"{CONFIGS}.paper"],
+    package_dir={CONFIGS: "configs"},
     entry_points={"console_scripts": ["pav_jax = pav_jax.console:main"]},
     python_requires=">=3.11",
     install_requires=[

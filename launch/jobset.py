@@ -26,9 +26,9 @@ def make(name: str, command: str, tpu: Slice, *, image: str, namespace: str, ser
          max_restarts: int) -> dict:
   """The JobSet that runs `command`, a line of shell, on every host of a slice.
 
-  image: has `bash`, and `python` with pav_jax, jax[tpu] and configs/ where it
-  starts. service_account: Kubernetes' name of who may write to the workdir; ''
-  for the namespace's default. max_restarts: how often the set starts anew.
+  image: has `bash`, and `python` with pav_jax and jax[tpu]. service_account:
+  Kubernetes' name of who may write to the workdir; '' for the namespace's
+  default. max_restarts: how often the set starts anew.
   """
   selector = {"cloud.google.com/gke-tpu-accelerator": tpu.accelerator, "cloud.google.com/gke-tpu-topology": tpu.topology}
   # In a container's command Kubernetes reads $(NAME) as a variable, and $$ as $.

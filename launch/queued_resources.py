@@ -38,8 +38,8 @@ install() {{
   }}
 }}
 run() {{
-  # configs/ lies beside pav_jax.
-  cd "$(python -c 'import configs, os; print(os.path.dirname(os.path.dirname(configs.__file__)))')" &&
+  # The package has its configs with it, and finds them by name.
+  cd {root} &&
   {command}
 }}
 for attempt in $(seq 0 {max_restarts}); do

@@ -3,8 +3,14 @@
   1. The file's keys and types are those of configs/default.py; a figure's, those of its own file in configs/didactic.
   2. A flag names one key; a section is not given as a whole, since ml_collections would put the dict in its place.
   3. What the file leaves to the command line (errors.REQUIRED) must be given there.
+
+The project's own files are those of configs/, which lies beside the package in
+a checkout and inside of it where it is installed. They say `from configs import
+default`, as a user's file may: while a file is read, that name is theirs, and
+otherwise nobody's (`importing`).
 """
 
+import contextlib
 import difflib
 import functools
 import importlib.util
@@ -21,8 +27,9 @@ from ml_collections import config_dict
 from pav_jax.errors import REQUIRED
 from pav_jax.errors import UserError
 
-_ROOT = pathlib.Path(__file__).parents[1]
-DEFAULT = str(_ROOT / "configs/default.py")
+_PACKAGE = pathlib.Path(__file__).parent
+_CONFIGS = _PACKAGE / "configs" if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent / "configs"
+DEFAULT = str(_CONFIGS / "default.py")
 # Sections whose keys a file names itself; their values are texts.
 _FREE = ("config.search.provers",)
 
@@ -36,7 +43,7 @@ def path_in(argv: list[str]) -> str:
 def named(path: str) -> str:
   """The file that --config means: a file, or one of the package's own, as `quickstart`, `smoke:gsm8k` or configs/quickstart.py."""
   name, colon, argument = path.partition(":")
-  places = (pathlib.Path(name), _ROOT / name, _ROOT / "configs" / f"{name}.py")
+  places = (pathlib.Path(name), _CONFIGS.parent / name, _CONFIGS / f"{name}.py")
   return next((str(place) for place in places if place.is_file()), name) + colon + argument if name else path
 
 
@@ -47,21 +54,54 @@ def with_file(argv: list[str]) -> list[str]:
   return [a.removesuffix(path) + named(path) if is_it(before, a) else a for before, a in zip(["", *argv], argv)]
 
 
+@contextlib.contextmanager
+def importing(path: str) -> Iterator[None]:
+  """Lets the file that --config means say `from configs import default`.
+
+  Files of configs/ import one another, whatever else is called configs. A
+  user's file gets a package configs of the user's own where there is one.
+  """
+  name = named(path).partition(":")[0]
+  if pathlib.Path(name).resolve().is_relative_to(_CONFIGS.resolve()) or not _is_package("configs"):
+    mine = lambda: [key for key in sys.modules if key.partition(".")[0] == "configs"]
+    before = {key: sys.modules.pop(key) for key in mine()}
+    spec = importlib.util.spec_from_file_location("configs", _CONFIGS / "__init__.py", submodule_search_locations=[str(_CONFIGS)])
+    sys.modules["configs"] = importlib.util.module_from_spec(spec)
+    try:
+      yield
+    finally:
+      for key in mine():
+        del sys.modules[key]
+      sys.modules.update(before)
+  else:
+    yield
+
+
+def _is_package(name: str) -> bool:
+  """Whether a package of that name can be imported; a mere folder is none."""
+  try:
+    spec = importlib.util.find_spec(name)
+  except (ImportError, ValueError):
+    return False
+  return spec is not None and spec.origin is not None
+
+
 def load(path: str) -> config_dict.ConfigDict:
   """What the file's get_config gives before any flag; a mistake in it is the user's to hear of in one line."""
-  # Config files import one another as `configs....`, from wherever the command is run.
-  sys.path.append(str(_ROOT))
   name, _, argument = named(path).partition(":")
   if not pathlib.Path(name).is_file():
     raise UserError(f"--config: there is no file {name}")
   try:
-    config = _get_config(name)(*([argument] if argument else []))
+    with importing(path):
+      config = _get_config(name)(*([argument] if argument else []))
   except Exception as error:  # whatever a user's file may raise
     raise UserError(f"--config={path}: {type(error).__name__}: {' '.join(str(error).split())}") from error
   if not isinstance(config, config_dict.ConfigDict):
     raise UserError(f"--config={path}: get_config gives a {type(config).__name__}, not a ConfigDict")
   base = _base(config, path)
-  _compare(config, _get_config(_ROOT / base)(), "config", f"--config={path}", base)
+  with importing(DEFAULT):
+    usual = _get_config(_CONFIGS.parent / base)()
+  _compare(config, usual, "config", f"--config={path}", base)
   return config
 
 
@@ -76,7 +116,7 @@ def _base(config: config_dict.ConfigDict, path: str) -> str:
   """The file of the config whose keys and types this one must have."""
   if "figure" not in config:
     return "configs/default.py"
-  figures = sorted({file.stem for file in (_ROOT / "configs/didactic").glob("*.py")} - {"__init__", "base"})
+  figures = sorted({file.stem for file in (_CONFIGS / "didactic").glob("*.py")} - {"__init__", "base"})
   if config.figure not in figures:
     raise UserError(f"--config={path}: config.figure {config.figure!r} is none of {', '.join(figures)}")
   return f"configs/didactic/{config.figure}.py"

@@ -1,9 +1,11 @@
 """The command `pav_jax`, and `python -m pav_jax`: a word, then what that word's module takes."""
 
 import importlib
+import os
 import runpy
 import signal
 import sys
+from collections.abc import Callable
 from collections.abc import Sequence
 
 from pav_jax.training import preemption
@@ -30,8 +32,25 @@ def usage() -> str:
   return "usage: pav_jax COMMAND ...\n\n" + "\n".join(lines) + "\n\npav_jax COMMAND --help says more."
 
 
+def quietly(command: Callable[[], int]) -> int:
+  """The exit status of a command; where its reader has gone, as behind `| head`, that of SIGPIPE, and no word."""
+  try:
+    try:
+      return command()
+    finally:
+      sys.stdout.flush()
+  except BrokenPipeError:
+    # Python flushes once more at its end.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 128 + signal.SIGPIPE
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-  """Exit status of the command; 2 for a word that is none."""
+  """Exit status of the command; 2 for a word that is none, and as `quietly` says."""
+  return quietly(lambda: _main(arguments))
+
+
+def _main(arguments: Sequence[str] | None) -> int:
   arguments = sys.argv[1:] if arguments is None else arguments
   word, rest = "".join(arguments[:1]), list(arguments[1:])
   if word in ("--help", "-h"):

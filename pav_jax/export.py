@@ -26,6 +26,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pav_jax import console
 from pav_jax.errors import UserError
 from pav_jax.problems import prepared
 from pav_jax.problems.files import parquet
@@ -100,4 +101,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-  sys.exit(main())
+  sys.exit(console.quietly(main))

@@ -21,6 +21,7 @@ import sys
 
 import tqdm
 
+from pav_jax import console
 from pav_jax import errors
 from pav_jax.grading import answers
 from pav_jax.grading.grading import REASONS
@@ -112,6 +113,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
       raise errors.UserError(f"--output is the input: {output}")
     with Grader(flags.workers, flags.timeout) as grader, files.lock_output(files.path(output)):
       counts = grade_file(flags.file, output, grader)
+  except BrokenPipeError:
+    raise
   except (errors.UserError, OSError) as error:
     print(f"error: {error}", file=sys.stderr)
     return 2
@@ -125,4 +128,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-  sys.exit(main())
+  sys.exit(console.quietly(main))

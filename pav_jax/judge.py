@@ -33,6 +33,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pav_jax import console
 from pav_jax.errors import UserError
 from pav_jax.evaluation import judgement
 from pav_jax.evaluation import judging
@@ -264,4 +265,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-  sys.exit(main())
+  sys.exit(console.quietly(main))

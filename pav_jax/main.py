@@ -41,6 +41,7 @@ from etils import epath
 from ml_collections import config_flags
 
 from pav_jax import configuration
+from pav_jax import console
 from pav_jax import errors
 from pav_jax import usage
 from pav_jax.errors import LostHost
@@ -85,8 +86,9 @@ def parse(argv: list[str]):
   default = configuration.load(path)
   configuration.check_flags(argv[1:], default, path)
   try:
-    rest = flags.FLAGS(configuration.with_file(argv))
-    config = _CONFIG.value
+    with configuration.importing(path):
+      rest = flags.FLAGS(configuration.with_file(argv))
+      config = _CONFIG.value
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
     raise UserError(f"command line: {' '.join(str(error).split())}") from error
   if len(rest) > 1:
@@ -242,8 +244,7 @@ def to_the_end(task: Callable[[], None], several: bool) -> int:
 
 
 if __name__ == "__main__":
-  status = main()
+  status = console.quietly(main)
   # Grading's processes and TensorFlow's threads have nothing left to say.
-  sys.stdout.flush()
   sys.stderr.flush()
   os._exit(status)

@@ -34,6 +34,7 @@ from typing import NamedTuple
 from absl import logging
 import tqdm
 
+from pav_jax import console
 from pav_jax import library
 from pav_jax.errors import UserError
 from pav_jax.problems import fields
@@ -175,7 +176,7 @@ def parse_row(line: bytes, prefix: str = "") -> tuple[dict, str]:
 
 def _fault(row: dict) -> str:
   """What is wrong with the fields of a row, the first of it."""
-  texts = {"question": row.get("question")}
+  texts, bare_end = {"question": row.get("question")}, ""
   if "question" not in row:
     return "field 'question': missing"
   if _steps_of(row) == "steps":
@@ -184,6 +185,8 @@ def _fault(row: dict) -> str:
     if not row["steps"]:
       return "field 'steps': there is none"
     texts |= {f"steps[{i}]": step for i, step in enumerate(row["steps"])}
+    if len(row["steps"]) > 1 and _ended(row) is True:  # a text that ends in a newline has a last step that is its end alone
+      bare_end = f"steps[{len(row['steps']) - 1}]"
   elif "solution" in row:
     texts["solution"] = row["solution"]
   else:
@@ -191,7 +194,7 @@ def _fault(row: dict) -> str:
   for name, text in texts.items():
     if not isinstance(text, str):
       return f"field {name!r}: not a string but {type(text).__name__}"
-    if name != "question" and not text.strip():
+    if name not in ("question", bare_end) and not text.strip():
       return f"field {name!r}: empty"
     if any("\ud800" <= c <= "\udfff" for c in text):
       return f"field {name!r}: holds half a character (a lone surrogate)"
@@ -272,6 +275,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
   NOTICE.listen()
   try:
     return run(flags)
+  except BrokenPipeError:
+    raise
   except (UserError, OSError) as error:
     print(f"error: {error}", file=sys.stderr)
     return 2
@@ -281,4 +286,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-  sys.exit(main())
+  sys.exit(console.quietly(main))

@@ -180,12 +180,14 @@ def test_a_row_that_would_take_all_memory_is_refused(verifier, monkeypatch):
     pav_jax.score_steps(verifier, QUESTIONS, [["a"], steps])
 
 
-def test_a_final_newline_and_other_line_ends_change_nothing(verifier):
+def test_other_line_ends_change_nothing_and_a_final_newline_leaves_the_end_as_a_step(verifier):
   text = "1: +5 = 8\n#### 8"
-  plain, newline, windows = pav_jax.score_steps(verifier, [QUESTIONS[0] + "\n."] * 2 + [QUESTIONS[0] + "\r\n."],
-                                                [text, text + "\n", text.replace("\n", "\r\n")])
-  for one in (newline, windows):
-    np.testing.assert_allclose(one.q_z, plain.q_z, atol=1e-6)
+  plain, windows, newline, listed = pav_jax.score_steps(
+      verifier, [QUESTIONS[0] + "\n.", QUESTIONS[0] + "\r\n.", *[QUESTIONS[0] + "\n."] * 2],
+      [text, text.replace("\n", "\r\n"), text + "\n", [*text.split("\n"), ""]])
+  np.testing.assert_allclose(windows.q_z, plain.q_z, atol=1e-6)
+  assert len(newline.q_z) == len(plain.q_z) + 1
+  np.testing.assert_allclose(newline.q_z, listed.q_z, atol=1e-6)
 
 
 def test_a_policy_is_no_verifier_and_a_verifier_no_policy(policy, verifier):

@@ -34,7 +34,8 @@ def call(made, tmp_path):
   return run
 
 
-def test_scores_are_those_of_search(call, made, monkeypatch):
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_scores_are_those_of_search(call, made, monkeypatch, end):
   """The texts that a beam wrote, given as lists of steps: Q, A and the effective reward of each step as the beam had them."""
   q, other = (library.load(str(made / name)) for name in ("verifier/q/best", "other/best"))
   vocabulary, prompt_t, rounds, real = q.home.vocabulary, q.home.prompt_t(QUESTION), [], ranking.candidate_scores
@@ -48,7 +49,12 @@ def test_scores_are_those_of_search(call, made, monkeypatch):
   for token in (*vocabulary.encode("Ann +5 8"), *vocabulary.encode("\n"), vocabulary.eos_id):
     chances[:400, token] = np.log(0.3 if token != vocabulary.eos_id else 0.05)
   newline, = vocabulary.encode("\n")
-  chances[newline, [newline, vocabulary.eos_id]] = -60  # no line without a word
+  if end:  # the text ends behind a line's end, and nowhere else
+    chances[:400, vocabulary.eos_id] = -60
+    chances[newline, vocabulary.eos_id] = np.log(0.3)
+  else:
+    chances[newline, vocabulary.eos_id] = -60
+  chances[newline, newline] = -60  # no line without a word
   policy = beam.Player(fakes.chain(400), {"logit_dv": chances, "score_d": np.zeros(800, np.float32)})
   found = beam.search(
       policy, beam.Judges(*(beam.Player(x.arch.network, x.params) for x in (q, other))), prompt_t[None], np.array([len(prompt_t)], np.int32),
@@ -58,7 +64,7 @@ def test_scores_are_those_of_search(call, made, monkeypatch):
   monkeypatch.undo()
   token_t = found.token_pt[0, :found.length_p[0]]
   steps = vocabulary.decode(token_t).split("\n")
-  assert len(steps) > 2 and token_t[-1] == vocabulary.eos_id
+  assert len(steps) > 2 and token_t[-1] == vocabulary.eos_id and (steps[-1] == "") == bool(end)
   for row in ({"steps": steps}, {"solution": "\n".join(steps)}):
     status, (scored,) = call([{"question": QUESTION, **row}], f"--prover={made / 'other/best'}", "--alpha=0.7")
     assert status == 0 and len(scored["steps"]) == len(steps)
@@ -236,10 +242,11 @@ def test_what_is_too_long_is_named(call):
   assert rows[1]["error"].startswith("field 'solution': ") and "tokens with the question, more than" in rows[1]["error"]
 
 
-def test_a_final_newline_is_no_step_and_what_is_scored_can_be_scored_again(call):
+def test_a_final_newline_leaves_the_end_as_a_step_and_what_is_scored_can_be_scored_again(call):
   solution = "\n".join(STEPS)
-  status, rows = call([{"question": QUESTION, "solution": solution + end} for end in ("", "\n", "\r\n", "\n \n")])
-  assert status == 0 and all((row["steps"], row["q"]) == (rows[0]["steps"], rows[0]["q"]) for row in rows)
+  status, rows = call([{"question": QUESTION, "solution": solution + end} for end in ("", "\n", "\r\n")])
+  assert status == 0 and [len(row["steps"]) for row in rows] == [len(STEPS), len(STEPS) + 1, len(STEPS) + 1]
+  assert rows[1]["steps"][-1] == "" and rows[1]["q"] == rows[2]["q"] and rows[1]["q"][:-2] == pytest.approx(rows[0]["q"][:-1], abs=1e-6)
   status, again = call(rows, "--prefix=mu_")
   assert status == 0 and [row["mu_q"] for row in again] == [row["q"] for row in rows]
 

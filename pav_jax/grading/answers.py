@@ -11,7 +11,8 @@ Where the answer stands (`extract_answer`):
 2. Otherwise the last marker that holds one: `#### 26`, `# Answer` with the
    answer behind or below it, `The answer is 26.`, `Answer: 26`, a last line
    `A: 26`. In GSM8K a box is a marker like the others. Of a sentence behind a
-   marker, 'The largest $n$ is 34', `phrases` takes what it says.
+   marker, 'The largest $n$ is 34', `phrases` takes what it says. What a later
+   marker denies, 'the answer is not 5', is no answer.
 3. Otherwise, as the usual harnesses do, the end of the text: its last formula
    or number, whole. A text that breaks off, in an open box or behind an
    operator, has no answer; nor does generated arithmetic without `####`, whose
@@ -42,6 +43,12 @@ _MARKER = re.compile(
     r"|^[ \t]*\*{0,2}(?P<initial>(?-i:A)):",
     re.IGNORECASE | re.MULTILINE,
 )
+# 'It is not true that the', 'a wrong': before 'answer is 5'.
+_UNTRUE = re.compile(
+    r"\b(?:(?:not|n['\u2019]t) (?:true|right|correct|the case|possible)|wrong|false|incorrect|untrue|impossible)"
+    r"(?: to (?:say|think|claim|assume))?(?: that)?(?: the)?(?: final| correct| right)? \Z", re.IGNORECASE)
+_WRONG = re.compile(r"\bwhich (?:is|was|would be) (?:wrong|incorrect|false|impossible|absurd|not (?:right|correct|true|possible))\b", re.IGNORECASE)
+_NOT = re.compile(r"(?:[a-z]{2,9}ly )?(?:not|never)\b", re.IGNORECASE)
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])")
 _NEGATIVE = re.compile(r"(?<![\d)}$] )\b(?:negative|minus)\s+(?=[$\\(]*\d)|(?<![\d)}$] )\u2013\s+(?=[$\\(]*\d)", re.IGNORECASE)
 _CALCULATOR_NOTE = re.compile(r"<<[^<>]*>>")
@@ -68,18 +75,23 @@ def extract_answer(response: str, dataset: str, ended: bool = True) -> str | Non
   box_start, box, cut_off = boxes.boxed(response)
   if dataset == "math" and box is not None:
     return box or None if not cut_off else None
+  denied = set()
   for match in reversed(collections.deque(_MARKER.finditer(response), maxlen=_MARKERS_TRIED)):
     if box is not None and match.start() < box_start:
       break
     if not ended and not match[0].startswith("####"):
       continue
-    answer = value(_stated_at(response, match))
-    if answer:
+    stated = _stated_at(response, match)
+    untrue = bool(_UNTRUE.search(response, max(0, match.start() - 80), match.start()) or _WRONG.search(stated))
+    if untrue or _NOT.match(stated):
+      denied.add(value(re.split(r"[,;:]\s", _NOT.sub("", stated, count=1))[0]))
+    answer = value(stated)
+    if answer and not untrue and answer not in denied:
       return answer
   if box is not None and not cut_off:
     return phrases.number(box[:_WINDOW])
   tail = response[-_TAIL:].rstrip()
-  if box is not None or cut_off or not ended or _DANGLING.search(tail):
+  if box is not None or cut_off or denied or not ended or _DANGLING.search(tail):
     return None
   return phrases.last(tail, dataset == "gsm8k")
 

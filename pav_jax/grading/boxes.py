@@ -1,7 +1,8 @@
 r"""Boxes: what a text's `\boxed{}` state together. The one place for this rule; `problems` asks here, too.
 
 1. The last box counts. One that stays open behind it takes it back: the text
-   was changing its answer when it broke off.
+   was changing its answer when it broke off. One behind 'not' is none, and a
+   text that has no other states nothing.
 2. Boxes before it count with it where the text adds them up: nothing but
    'and', 'or', a comma or the next `x =` stands between them, or the text goes
    on to another case ('If $r = -1$, then ...', 'another angle is ...').
@@ -33,18 +34,21 @@ _REPLACED = re.compile(
 _ACCEPTABLE = re.compile(r"\beither\b[^.]{0,40}\b(?:acceptable|correct answer)|\balso\b[^.]{0,30}\baccept", re.IGNORECASE)
 _ALSO = re.compile(r"[$.\s]{0,5}is also\b[^.]{0,20}\baccept")
 _BASE = re.compile(r"_\{?\d{1,2}\}?$")
+_NOT = re.compile(r"(?<!can )(?<!could )(?<!must )(?<!may )\b(?:not|isn['\u2019]t|rather than|instead of)[\s$\\(\[*]{1,9}\Z", re.IGNORECASE)
 _WINDOW, _BETWEEN, _MOST = 300, 500, 10
 
 
 class Boxed(NamedTuple):
   start: int  # of the first box that counts; -1 without one
   content: str | None  # '' for an empty box, None without one that closes
-  cut_off: bool  # whether a later box stays open
+  cut_off: bool  # whether a later box stays open, or the text denies all of them
 
 
 def boxed(text: str) -> Boxed:
   """What the boxes of a text state, in time linear in the text."""
   found, cut_off = _all(text)
+  stated = [box for box in found if not _NOT.search(text, max(0, box[0] - 40), box[0])]
+  found, cut_off = stated or found, cut_off or bool(found and not stated)
   if cut_off or not found:
     return Boxed(found[-1][0] if found else -1, found[-1][2] if found else None, cut_off)
   together, words = [found[-1]], set()

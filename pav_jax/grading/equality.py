@@ -5,6 +5,7 @@ so that neither 3.14 nor 3.141593 is π. The conventions, both ways round:
 
 - lists in any order, each item as often; tuples in order; a list equals a tuple
   or a set of its items, a tuple no set;
+- the modulus of a congruence may be missing, as a unit; the equation x - 3 = 0 is `x = 3`, but not 3;
 - `x = 5` equals 5, not `y = 5`; a list of `x = 1, y = 2` equals (1, 2) in order;
 - a pair in brackets is an interval where the other is one, or an inequality;
 - a unit that is missing is no fault, two that differ are (`units`);
@@ -21,6 +22,7 @@ from fractions import Fraction
 from pav_jax.grading import units
 
 _DIGITS = 50
+_ENOUGH_POINTS = 3
 _PI = Fraction("3.14159265358979323846264338327950288419716939937510582097494459230781640628620899862803")
 
 
@@ -71,12 +73,12 @@ def _close(a_real: Decimal, b_real: Decimal, a_imaginary: Decimal, b_imaginary: 
 
 
 def _points(a: Sequence, b: Sequence) -> bool:
-  """Whether the values at the fixed points are those of one function."""
-  if len(a) != len(b) or [x is None for x in a] != [y is None for y in b]:
-    return False
-  return all(
-      _close(Decimal(x[0]), Decimal(y[0]), Decimal(x[1]), Decimal(y[1])) for x, y in zip(a, b) if x is not None
-  )
+  """Whether the values at the fixed points are those of one function: where both have one, without a choice of branches if they can."""
+  both = [(x, y) for x, y in zip(a, b, strict=True) if x is not None and y is not None]
+  certain = [(x, y) for x, y in both if x[2] and y[2]]
+  compared = certain if len(certain) >= _ENOUGH_POINTS else both
+  return len(compared) >= _ENOUGH_POINTS and all(
+      _close(Decimal(x[0]), Decimal(y[0]), Decimal(x[1]), Decimal(y[1])) for x, y in compared)
 
 
 def _functions(a: list, b: list) -> bool:
@@ -178,7 +180,7 @@ def _named(a: list, b: list) -> bool:
   if b[0] == "named":
     return name == b[1] and equal(value, b[2]) or bool(zero and b[3] and _points(zero, b[3]))
   if b[0] == "equation":
-    return bool(zero) and _points(zero, b[1])
+    return _points(zero, b[1]) if zero else bool(b[2]) and b[2] == name.lstrip("\\") and equal(value, b[3])
   if b[0] in ("list", "tuple", "bracket", "set") and name.startswith("(") and value[0] == "list":
     return False
   return equal(value, b)
@@ -201,6 +203,12 @@ def _quantities(a: list, b: list) -> bool:
   if dimensions == [["degree", 1]] and equal(_times_factor(value, _PI / 180), b):
     return True
   return b[0] not in ("percent", "ratio", "time") and equal(value, b)
+
+
+def _residues(a: list, b: list) -> bool:
+  if b[0] == "residue":
+    return a[2] == b[2] and (int(a[1]) - int(b[1])) % int(a[2]) == 0
+  return b[0] == "number" and a[1] == b[1]
 
 
 def _choices(a: list, b: list) -> bool:
@@ -258,5 +266,5 @@ _COMPARE = {
     "number": _numbers, "decimal": _numbers, "function": _functions, "words": lambda a, b: a == b, "huge": lambda a, b: a == b,
     "list": _lists, "set": _sets, "tuple": _tuples, "bracket": _brackets, "intervals": _intervals, "matrix": _matrices,
     "named": _named, "equation": _equations, "inequality": _inequalities, "quantity": _quantities, "percent": _percents,
-    "ratio": _ratios, "choice": _choices, "time": _times,
+    "ratio": _ratios, "choice": _choices, "time": _times, "residue": _residues,
 }  # fmt: skip

@@ -9,6 +9,8 @@ All functions look at a few thousand characters at most and take linear time.
 """
 
 from fractions import Fraction
+import itertools
+import math
 import re
 from typing import NamedTuple
 
@@ -23,7 +25,15 @@ _TEXT_OR_COMMAND = re.compile(r"\\(?:begin|end|text\w*|mathrm|mbox)\s*\{[^{}]*\}
 _SENTENCE = re.compile(
     r"(?<![a-zA-Z])(?!(?:and|or|inf|sqrt|pi|sin|cos|tan|log|ln)(?![a-zA-Z]))(?=[A-Z]*[a-z])[a-zA-Z]{2,}(?=[\s,.:$]|$)"
 )
-_NOT_BUT = re.compile(r"\bnot\b[^.]{0,200}\bbut\b(.{1,1000})", re.DOTALL)
+_NOT_BUT = re.compile(r"\bnot\b[^.]{0,200}\b(?:but|rather|instead)\b(?! (?:than|of))(.{1,1000})", re.DOTALL)
+# What stands before an answer, or behind it, and says that it is none: 'not equal to 5', '5 is not the answer'.
+_DENIED = re.compile(
+    r"(?:(?:\b(?:not|never|cannot|neither|nor|isnt)|n['\u2019]t)(?: (?:be|equal|equals|to|exactly|simply|just|really|actually|the|an?|in|fact|value|number)){0,4}"
+    r"|\b(?:rather than|instead of|anything but|other than)) [$\\(\[*= ]{0,9}\Z", re.IGNORECASE)
+_DENIED_BEHIND = re.compile(
+    r"[$\\)\]*., ]{0,9}(?:(?:is|was|are)(?: not|n['\u2019]t)|cannot be|can['\u2019]t be) (?:the|an?|our|my)? ?(?:[a-z]+ )?(?:answer|solution|result)\b"
+    r"|[$\\)\]*., ]{0,9}(?:is|was|are|which is|which was)(?: (?:wrong|incorrect|false|impossible)|(?: not|n['\u2019]t) (?:right|correct|true|possible))\b", re.IGNORECASE)
+_ALSO = re.compile(r",?\s*(?:(?:and|but)\s+)?(?:not|rather than|instead of)\s*")  # 'it is 5, not 6'
 _WORD_IS = re.compile(r"(?:[a-zA-Z]+ ){1,8}is ([A-Z][a-z]+|\(?[A-H]\)?)")  # 'The day is Monday'
 _ASIDE = re.compile(r"\s\([^()]{1,100}\)[\s.!*]*$")  # '70,000 (that is 35%).'
 _VERB = re.compile(r"(?:is|are|equals?|be|was|gives)[:,]?", re.IGNORECASE)
@@ -35,7 +45,9 @@ _NOT_A_UNIT = frozenset(
     "because since as which so when for that if where by with from in on at after before then thus hence therefore but while "
     "is are was were has have had can will would we you he she it they i the this there not than to and or".split()
 )
-_UNIT_WORDS = 4
+_UNIT_WORDS, _BESIDE = 4, 100
+_THOUSANDS = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_SEVERAL = re.compile(r"[-$]{0,2}\d++(?:[.,]\d++)*+(?:(?:\s*+(?:[,;]|and\b|or\b))?\s++[-$]{0,2}\d++(?:[.,]\d++)*+)++")  # '18 18', '18, 20'
 _NUMERAL = r"\d{1,3}(?:(?:,|\{,\}|\\,|\\!,|,\\!)\d{3})+(?!\d)|\d{1,3}(?: \d{3})+(?![\d ]*\d)|\d+"
 _CURRENCY = r"\\?[$€£¥]"
 # '-$5', '70 000 dollars', '70,000.50 (35%)', '7 \times 10^4'
@@ -57,7 +69,7 @@ _NUMBER = re.compile(
 _EQUALS = re.compile(r"(?<![<>!\\])=")
 # What makes a text more than a number with words around it.
 _LATEX = re.compile(
-    r"\\(?:[dtc]?frac|sqrt|pi|times|cdot|div|binom|pm)(?![a-zA-Z])|[_^√÷×]|\d(?:\s*[-+*xX]\s*|\s/\s)\d|\d\s+\d+/\d|\d[eE][-+]?\d"
+    r"\\(?:[dtc]?frac|sqrt|pi|times|cdot|div|binom|pm)(?![a-zA-Z])|[_^√÷×]|\d(?:\s*[-+*xX]\s*|\s/\s)\d|\d\s+\d+/\d|\d[eE][-+]?\d|\d:\d"
 )
 
 
@@ -66,8 +78,14 @@ class Piece(NamedTuple):
   maths: bool
 
 
+def denied(before: str, behind: str = "") -> bool:
+  """Whether the words before an answer or behind it say that it is none."""
+  before = " ".join(before[-_BESIDE:].split()) + " "
+  return bool(_DENIED.search(before) or _DENIED_BEHIND.match(" ".join(behind[:_BESIDE].split())))
+
+
 def value(sentence: str) -> str | None:
-  """What a sentence states (MATH), as written there; a sentence of words alone states itself."""
+  """What a sentence states (MATH), as written there; a sentence of words alone states itself, 'not 5' nothing."""
   if not _SENTENCE.search(_TEXT_OR_COMMAND.sub(" ", sentence)):
     return sentence.strip() or None
   if correction := _NOT_BUT.search(sentence):
@@ -109,7 +127,7 @@ def number(text: str) -> str | None:
     return plain
   if stated.strip() != text.strip() and _EQUALS.search(stated):
     return number(stated)
-  if _LATEX.search(stated) or _TWO_UNITS.fullmatch(stated):
+  if _LATEX.search(stated) or _TWO_UNITS.fullmatch(stated) or _SEVERAL.fullmatch(stated):
     return _bare(stated)
   numbers = _numbers(text)
   return numbers[0] if numbers else None
@@ -142,6 +160,10 @@ def last(text: str, plain: bool) -> str | None:
         if not (before.maths or joined) or before.maths and re.search(r"[.;:!?]$", before.text):
           break
         start -= 1 + joined
+      if denied(_text(pieces[:start]), _text(pieces[end + 1 :])):
+        before = next((i for i in range(start - 1, -1, -1) if pieces[i].maths), None)
+        between = "" if before is None else " ".join(piece.text for piece in pieces[before + 1 : start])
+        return last(_text(pieces[: before + 1]), plain) if _ALSO.fullmatch(between) else None
       run = _bare(_text(pieces[start : end + 1])).lstrip("=:,; ")
       if plain and (found := number(run)) is not None or not plain and (found := run or None):
         return found
@@ -189,6 +211,8 @@ def _first_run(pieces: list[Piece]) -> str | None:
   """The first run of mathematics, over 'and', 'or' and commas, with the unit behind it."""
   start = next(i for i, piece in enumerate(pieces) if piece.maths)
   end = start + 1
+  if denied(_text(pieces[:start]), _text(pieces[end:])):
+    return None
   while end < len(pieces):
     if pieces[end].maths and not re.search(r"[.;:!?]$", pieces[end - 1].text):
       end += 1
@@ -216,7 +240,7 @@ def _bare(text: str) -> str:
 
 
 def _plain(text: str) -> str | None:
-  """The numeral of a text that is one number with a unit, currency, brackets or a power of ten."""
+  """The numeral of a text that is one number with a unit, currency, brackets or a power of ten; percent keep their sign."""
   match = _QUANTITY.fullmatch(_STYLE.sub("", _bare(text.strip(" \t\n*").rstrip("."))))
   if not match or not (match["whole"] or match["decimals"]):
     return None
@@ -226,8 +250,12 @@ def _plain(text: str) -> str | None:
     return None
   numeral = _numeral(match, re.sub(r"[^\d]", "", match["whole"] or "0"))
   power = match["power"] or match["exponent"]
+  words = re.findall(r"\\?%|[a-z]+", re.sub(r"\\(?:text|mathrm|mbox)", "", match["unit"].lower()))
+  thousands = list(itertools.takewhile(_THOUSANDS.__contains__, words))
+  if thousands and not power and not match["divisor"]:  # '1.8 thousand'
+    return str(Fraction(numeral) * math.prod(map(_THOUSANDS.get, thousands)))
   if not power:
-    return numeral
+    return numeral + "%" * (words[:1] in (["%"], ["\\%"], ["percent"]))
   return str(Fraction(numeral) * Fraction(10) ** int(power)) if not match["divisor"] else None
 
 

@@ -7,7 +7,7 @@ sets, intervals, matrices, relations, units) and gives what is left to
   ["number", "3/4"]                a rational number; or "inf", "-inf"
   ["huge", digest]                 a rational number of thousands of digits
   ["decimal", re, im]              any other number, to 60 digits
-  ["function", [[re, im], …]]      an expression in variables, at fixed points; null where it has no value
+  ["function", [[re, im, 1], …]]   an expression in variables, at fixed points; null where it has no value, 0 for a doubtful one
   ["words", letters]
   ["list" | "set", items]          in any order; a set has each item once
   ["tuple", items]                 in order
@@ -15,11 +15,12 @@ sets, intervals, matrices, relations, units) and gives what is left to
   ["intervals", [[a, closed, b, closed], …]], and behind them the name where `x > 3` says it
   ["matrix", rows]
   ["named", name, reading, zero]   `x = 5`; zero as in "equation", null where there is none
-  ["equation", zero]               the values of left - right at fixed points, as a ray
+  ["equation", zero, name, reading] the values of left - right at fixed points, as a ray; of a linear one the solution, else '', null
   ["inequality", strict, zero]     left < right; the same
   ["quantity", reading, factor, dimensions, nouns]   5 cm, factor 1/100
   ["percent", reading]
   ["ratio", items]  ["time", h, m, s, half]
+  ["residue", integer, modulus]    5 (mod 7)
   ["choice", letter, reading]      '(B) 10'
   ["either", items]                a reference that accepts each of them
 
@@ -35,6 +36,7 @@ from pav_jax.grading import boxes
 from pav_jax.grading import closed_form
 from pav_jax.grading import equality
 from pav_jax.grading import intervals
+from pav_jax.grading import notations
 from pav_jax.grading import spelling
 from pav_jax.grading import structure
 from pav_jax.grading import units
@@ -50,22 +52,14 @@ _CASES = re.compile(r"\\begin\s*\{(?:cases|aligned)\}(.*)\\end\s*\{(?:cases|alig
 _NAME = re.compile(
     r"(?:\\text\s*\{[^{}]*\}|\\?[a-zA-Z]+|\\(?:angle|triangle|overline|overrightarrow|vec|hat)\s*\{?\s*[a-zA-Z]+\}?"
     r"|\|[a-zA-Z]+\||\[[A-Z]{3,6}\]|[mn]\s*\\angle\s*[A-Z]+)"
-    r"(?:_(?:\w|\{[^{}]*\}))?'{0,2}(?:\^\{?-1\}?)?(?:\((?:[a-z](?:,\s*[a-z])*|-?\d{1,4}|[A-Z]{1,3})\))?"
+    r"(?:_(?:\w|\{[^{}]*\}))?'{0,4}(?:\^\{?-1\}?)?(?:\((?:[a-z](?:,\s*[a-z])*|-?\d{1,4}|[A-Z]{1,3})\))?"
+)
+_SIDE_OF_ANGLE = re.compile(  # `\\sin A`
+    r"\\(?:sin|cos|tan|cot|sec|csc)(?:\^2)?\s?[({]?\s?(?:[a-zA-Z]|\\(?:theta|alpha|beta|gamma|phi)|\\angle\s?\{?\s?[A-Z]{1,3}\}?)\s?[)}]?"
 )
 _FUNCTIONS = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc|arc\w+|log|ln|exp|pi|infty|emptyset|sqrt|frac)(?![a-zA-Z])|[ei]$")
-_RATIO = re.compile(r"\d{1,12}(?:\.\d{1,12})?(?:\s*:\s*\d{1,12}(?:\.\d{1,12})?)+")
-_TIME = re.compile(r"(\d{1,2})\s*:\s*([0-5]\d)(?:\s*:\s*([0-5]\d))?\s*(?:([ap])\.?\s*m\.?)?\s*", re.IGNORECASE)
-_HOUR = re.compile(r"(\d{1,2})\s*(?:\\text\s*\{)?\s*([ap])\.?\s*m\.?\s*\}?", re.IGNORECASE)
-_BASED = re.compile(
-    r"\(?\s*(?:\\text\s*\{)?\s*(-?[0-9a-zA-Z]{1,60}(?:\.[0-9a-zA-Z]{1,60})?)\s*\}?\s*\)?\s*_\s*\{?\s*(?:\\text\s*\{)?\s*"
-    r"(?:base\s*\}?\s*)?(\d{1,2}|[a-z]{3,8})\s*\}?\s*\}?"
-)
 # '2 hours and 30 minutes'
 _TWO_UNITS = re.compile(r"(\d{1,9}\s*(?:\\text\s*\{[^{}]*\}|[a-z]+))\s*(\d{1,9}\s*(?:\\text\s*\{[^{}]*\}|[a-z]+))")
-_BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "twelve": 12, "sixteen": 16}
-_SCIENTIFIC = re.compile(
-    r"([-+]?\d{1,40}(?:\.\d{0,40})?|[-+]?\.\d{1,40})\s*(?:[eE]|\\(?:times|cdot)\s*10\s*\^)\s*\{?\s*([-+]?\d{1,3})\s*\}?"
-)
 _SPOKEN = ("time", "dollar", "length", "mass", "pound", "month", "gallon")  # what two units in a row add up
 _SIGN = re.compile(r"\\(?:pm|mp)(?![a-zA-Z])")
 _CHOICE = re.compile(r"[A-H]")
@@ -80,6 +74,9 @@ def read(text: str, depth: int = 0) -> list:
     raise Unreadable(text)
   if boxes.OR_ELSE in text and depth == 0:
     return ["either", [read(part, 1) for part in text.split(boxes.OR_ELSE)]]
+  if congruence := notations.MODULUS.search(text):
+    of = structure.bare(text[: congruence.start()])
+    return notations.congruent(read(of.replace(r"\equiv", "="), depth + 1), congruence["modulus"])
   parts = structure.split(text.replace(r"\text{or}", r"\textor "), (r"\textor",))
   if len(parts) > 1:
     return _alternatives([read(part, depth + 1) for part in parts])
@@ -192,14 +189,14 @@ def _related(sides: list[str], relations: list[str], depth: int) -> list:
     return read(" = ".join(sides[: relations.index("~") + 1]), depth + 1) if relations[0] == "=" or not _is_name(sides[0]) else (
         ["named", _compact(sides[0]), read(sides[1], depth + 1), None])
   if kinds == {"="}:
-    if len(sides) == 2 and _is_name(sides[1]) and not _is_name(sides[0]):
+    if len(sides) == 2 and _is_called(sides[1]) and not _is_called(sides[0]):
       sides = sides[::-1]
-    if _is_name(sides[0]) or _is_tuple_of_names(sides[0]):
+    if _is_called(sides[0]) or _is_tuple_of_names(sides[0]):
       value, *others = [read(side, depth + 1) for side in sides[:0:-1]]
       # Of 'A = \\pi r^2 = 9 \\pi' the last side says what A is; numbers on the way there must be that one.
       if not all(equality.equal(value, other) for other in others if other[0] != "function" or value[0] == "function"):
         raise Unreadable("an equation that does not hold")
-      is_equation = len(sides) == 2 and len(sides[0]) == 1 and value[0] == "function"
+      is_equation = len(sides) == 2 and (len(sides[0]) == 1 and value[0] == "function" or not _is_name(sides[0]) and sides[0][0] == "\\")
       zero = closed_form.ray(*sides) if is_equation else None
       return ["named", _compact(sides[0]), value, zero]
     readings = [_try(side, depth) for side in sides]
@@ -207,7 +204,7 @@ def _related(sides: list[str], relations: list[str], depth: int) -> list:
     if None not in readings and all(equality.equal(readings[0], reading) for reading in readings[1:]):
       return readings[0]
     if len(sides) == 2 and not all(reading and reading[0] in ("number", "decimal") for reading in readings):
-      return ["equation", closed_form.ray(*sides)]
+      return ["equation", closed_form.ray(*sides), *(closed_form.root(*sides) or ("", None))]
     raise Unreadable("an equation that does not hold")
   return _inequality(sides, relations, depth)
 
@@ -247,7 +244,7 @@ def _try(text: str, depth: int) -> list | None:
 
 
 def _compact(text: str) -> str:
-  return re.sub(r"\\text|[\s{}]", "", text)
+  return re.sub(r"\\text|[\s{}()]" if _SIDE_OF_ANGLE.fullmatch(text) else r"\\text|[\s{}]", "", text)
 
 
 def _is_name(text: str) -> bool:
@@ -256,6 +253,11 @@ def _is_name(text: str) -> bool:
     return False
   plain = re.fullmatch(r"[a-zA-Z]+", text)
   return not plain or len(text) == 1 or text.isupper() or len(text) > 3  # 'xy = 1' is an equation
+
+
+def _is_called(text: str) -> bool:
+  """A name, or the sine of an angle that has one."""
+  return _is_name(text) or bool(_SIDE_OF_ANGLE.fullmatch(text))
 
 
 def _is_tuple_of_names(text: str) -> bool:
@@ -302,34 +304,14 @@ def _matrix(text: str, depth: int) -> list:
 
 
 def _special(text: str) -> list | None:
-  """Times, ratios, numbers of another base, `1.2e4`, two units."""
+  """Two units, and what has a notation of its own."""
   if match := _TWO_UNITS.fullmatch(text):
     items = [_quantity(units.split(part), 0) for part in match.groups()]
     if all(item[0] == "quantity" for item in items):
       if not (total := _compound(items, _SPOKEN)):
         raise Unreadable("two quantities")  # not a product of letters
       return total
-  if match := _TIME.fullmatch(re.sub(r"\\text|[{}]", " ", text).strip()):
-    hours, minutes, seconds = (int(x or 0) for x in match.groups()[:3])
-    return ["time", hours, minutes, seconds, (match[4] or "").lower()]
-  if match := _HOUR.fullmatch(text):
-    return ["time", int(match[1]), 0, 0, match[2].lower()]
-  if _RATIO.fullmatch(text):
-    return ["ratio", [["number", str(Fraction(part.strip()))] for part in text.split(":")]]
-  if match := _SCIENTIFIC.fullmatch(text):
-    return ["number", str(Fraction(match[1]) * Fraction(10) ** int(match[2]))]
-  if match := _BASED.fullmatch(text):
-    base = _BASES.get(match[2]) or (int(match[2]) if match[2].isdigit() else 0)
-    try:
-      if "." in match[1] and 2 <= base <= 36:
-        whole, _, decimals = match[1].partition(".")
-        return ["number", str(Fraction(int(whole + decimals, base), base ** len(decimals)))]
-      if not 2 <= base <= 36 or not any(x.isdigit() for x in match[1]):
-        return None
-      return ["number", str(int(match[1], base))]
-    except ValueError:
-      return None
-  return None
+  return notations.read(text)
 
 
 def _quantity(quantity: units.Quantity, depth: int) -> list:

@@ -44,6 +44,7 @@ _REWRITES = tuple(
         (r"!=", r"\\ne "),
         (r"(?<![a-zA-Z\\])inf(?![a-zA-Z])", r"\\infty "),
         (r"(?<=[)\]])\s*U\s*(?=[(\[])", r"\\cup "),
+        (r"\^\s*(?:\{\s*((?:\\prime\s*){1,4})\}|(\\prime)(?![a-zA-Z]))", lambda match: "'" * match[0].count("p")),
         (r"\\lt(?![a-zA-Z])", "<"),
         (r"\\gt(?![a-zA-Z])", ">"),
         (r"\\(?:neq|not\s*=)(?![a-zA-Z])", r"\\ne"),

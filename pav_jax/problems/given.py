@@ -39,6 +39,7 @@ def separator_of(rule: str) -> str:
 def tokens(steps: Sequence[str], vocabulary, *, separator: str, ended: bool = True) -> Given:
   """The ids of given steps, one end for each.
 
+  A last step may be empty: eos alone, as behind a final newline.
   vocabulary: as in vocabulary.py. separator: a text, `separator_of` the run's
   rule. ended: the solution is over, so that eos stands behind its last step;
   else the separator does.
@@ -54,10 +55,10 @@ def tokens(steps: Sequence[str], vocabulary, *, separator: str, ended: bool = Tr
 def cut(text: str, vocabulary, *, ended: bool = True) -> Given:
   """The ids of a whole solution, its steps those of the vocabulary's rule, as a stage cuts what a policy wrote.
 
-  Where it is over (ended), white space at its end is dropped: a final newline would leave eos as a step of its own.
+  Nothing is dropped: what a policy wrote can end in a newline, and is then, in search and in training, a line, and a step that is eos
+  alone. Whoever means no such step takes the white space off.
   """
   text = fields.with_newlines(text)
-  text = text.rstrip() if ended else text
   token_t = np.array(vocabulary.encode(text) + [vocabulary.eos_id] * ended, np.int32)
   return Given(token_t, steps_lib.step_ends(token_t, vocabulary.step_rule))
 

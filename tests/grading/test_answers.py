@@ -98,12 +98,45 @@ EXTRACTED = [
     ("gsm8k", "The answer is 33, because there is 1 in each of 33.", "33"),
     ("gsm8k", "The answer is $6, as this is cheaper than the $7 price.", "6"),
     ("gsm8k", "The answer is 100/5 = 5A/5 or 20 = A.", "20"),
-    ("gsm8k", "The answer is 50%.", "50"),
+    ("gsm8k", "The answer is 50%.", "50%"),
+    ("gsm8k", "The answer is 50 percent of the class", "50%"),
+    ("gsm8k", "#### 35% of 200", "35"),
+    ("gsm8k", "#### 5:00", "5:00"),
+    ("gsm8k", "The clock says 5:00 pm.", "5:00"),
+    ("gsm8k", "At 5:00 she has 3 left.", "3"),
+    ("gsm8k", "#### 18 18", "18 18"),
+    ("gsm8k", "#### 18, 20", "18, 20"),
+    ("gsm8k", "The answer is 18, 9 times 2", "18"),
+    ("gsm8k", "#### 1.8 thousand dollars", "1800"),
+    ("gsm8k", "#### 2 hundred thousand", "200000"),
+    ("gsm8k", "#### 2 dozen", "2"),
     ("arithmetic", "3+4=7\n#### 7", "7"),
     ("arithmetic", "#### 7\n#### 8\n3", "8"),
     ("arithmetic", "3+4=7", None),
     ("arithmetic", "####\n7", None),
 ]
+
+
+DENIED = [
+    # response, what it states in either data set
+    ("The answer is not 5.", None), ("The answer isn't 5.", None), ("The answer is not $5$.", None), ("The answer is definitely not 5.", None),
+    ("The answer is not equal to 5", None), ("The answer is neither 5 nor 6.", None), ("#### not 5", None), ("So x is not 5", None),
+    ("So it cannot be 5.", None), ("5 is not the answer.", None), ("$5$ is not the correct answer.", None), ("Thus 5 is wrong.", None),
+    ("It is not true that the answer is 5.", None), ("A wrong answer is 5.", None), ("The answer is 5, which is wrong.", None),
+    ("The answer is 5. No wait, the answer is not 5.", None), (r"The answer is not \boxed{5}.", None), (r"Not \boxed{5}, then.", None),
+    # 'not' that denies something else
+    ("The answer is not 5 but 7", "7"), ("The answer is not 5; rather 7.", "7"), ("The answer is not 5, it is 7.", "7"),
+    ("The answer is 7. The answer is not 5.", "7"), ("The answer is 7, not 5.", "7"), ("It is 7, not 5.", "7"), ("It is 7 rather than 5", "7"),
+    (r"The answer is \boxed{7}, not \boxed{5}.", "7"), (r"$\boxed{5}$? Not $\boxed{5}$ but $\boxed{7}$", "7"),
+    ("The answer is not an integer: it is 7/2", "7/2"), ("It is not hard to see that the answer is 7.", "7"),
+    ("The number of those who did not pass is 7.", "7"), (r"So $x$ cannot be $\boxed{7}$.", "7"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("dataset", ["math", "gsm8k"])
+@pytest.mark.parametrize("response, answer", DENIED)
+def test_what_is_denied_is_no_answer(dataset, response, answer):
+  assert answers.extract_answer(response, dataset) == answer
 
 
 @pytest.mark.parametrize("dataset, response, answer", EXTRACTED)
@@ -159,6 +192,7 @@ def test_a_reference_states_its_answer(dataset, reference, answer):
 
 PIECES = (r"\boxed{", r"\boxed ", r"\boxed{1} and ", r"\boxed{1}, ", "{", "# Answer\n", "A:\n", "$", r"\\", "<<", "1,",
 "$1$ and ", r"\(", r"\[1", "1 000 ", "= ", "is ",
+          "The answer is not 1. ", "not ", r"not \boxed{1} ", "1, not ", "18 18 ", "1 thousand ", "5:00 ", "rather than 1 ",
           "The answer is 1 ", "(", r"\text{", "**", "a ", "-", " ", "Answer: $")  # fmt: skip
 
 

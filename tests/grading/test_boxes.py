@@ -32,6 +32,11 @@ STATED = [
     # either is accepted
     (r"$\boxed{(0,0)}$ and $\boxed{(1,1)}$. (Either point is an acceptable answer.)", r"(0,0) \text{or else} (1,1)"),
     (r"is $\boxed{-3}$. Note: $\boxed{3}$ is also accepted.", r"-3 \text{or else} 3"),
+    # behind 'not' stands no answer
+    (r"It is $\boxed{4}$, not $\boxed{9}$.", "4"),
+    (r"It is not $\boxed{4}$ but $\boxed{9}$.", "9"),
+    (r"It is not $\boxed{4}$.", None),
+    (r"So $x$ can not be $\boxed{4}$.", "4"),
     # what is open, empty, nested, or bare
     (r"\boxed{4} then \boxed{5", None),
     (r"\boxed{4, then \boxed{5}", "5"),

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from pav_jax.grading import notations
 from pav_jax.grading import phrases
 from pav_jax.grading import spelling
 from pav_jax.grading import structure
@@ -18,7 +19,7 @@ PIECES = (
     r"\cup", "<", "e1", ".", r"\overline{1}", "-", "√(",
     "`", r"\mathbf{", r"\textcolor{a}{", "per ", "hundred ", "(A) ", "x(", "p.m.", r"\(", r"\[", "$1$ and ", "=", "'", "10^",
     r"\times 10", "|", ";", ", ", r"\phantom", "inf ",
-    "U (", "1 000 ",
+    "U (", "1 000 ", "not ", "not 5 ", "18 18, ", "1 thousand ", "5:00 ", "rather than ", "mod 7 ", r"\pmod{7}", "f'", r"^{\prime}", "is not the answer ",
 )  # fmt: skip
 AROUND = (("", ""), ("1", ""), ("1 ", "!"), ("(", ")"), ("1", " cm!"), ("1 cm", "!"), ("{", "x"))
 LIMIT_S = 1.0
@@ -40,6 +41,8 @@ def _of_text(text):
       question(spelt)
     spelling.equal_as_text(spelt, "7")
     structure.split(spelt, (",",))
+    notations.MODULUS.search(spelt)
+    notations.read(spelt)
   phrases.value(text)
   phrases.number(text)
   phrases.is_bare(text[:1000])

@@ -35,8 +35,8 @@ install() {
   }
 }
 run() {
-  # configs/ lies beside pav_jax.
-  cd "$(python -c 'import configs, os; print(os.path.dirname(os.path.dirname(configs.__file__)))')" &&
+  # The package has its configs with it, and finds them by name.
+  cd /opt/pav_jax &&
   export JAX_COMPILATION_CACHE_DIR=gs://bucket/run/compiled && python -m pav_jax.main --config=configs/quickstart.py --workdir=gs://bucket/run --hosts=auto
 }
 for attempt in $(seq 0 3); do

@@ -57,7 +57,9 @@ def test_a_mistake_is_one_line(refused, arguments, line):
 
 
 def test_a_package_carries_the_configs(monkeypatch):
-  """On a TPU VM there is what pip installed, and a config is a file of configs/."""
+  """On a TPU VM there is what pip installed, and a config is a file of configs/; its name is not taken from others."""
   monkeypatch.chdir(ROOT)
   packages = core.run_setup("setup.py", stop_after="init").packages
-  assert {str(path.parent.relative_to(ROOT)).replace("/", ".") for path in ROOT.glob("configs/**/*.py")} <= set(packages)
+  folders = {str(path.parent.relative_to(ROOT)).replace("/", ".") for path in ROOT.glob("configs/**/*.py")}
+  assert {f"pav_jax.{folder}" for folder in folders} <= set(packages)
+  assert {package.partition(".")[0] for package in packages} == {"pav_jax"}

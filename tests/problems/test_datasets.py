@@ -1,6 +1,7 @@
 """The TFDS builders, from files in their publishers' layouts."""
 
 import dataclasses
+import json
 import pathlib
 import shutil
 
@@ -10,6 +11,7 @@ import pytest
 tfds = pytest.importorskip("tensorflow_datasets")
 
 from pav_jax.errors import UserError
+from pav_jax.grading import boxes
 from pav_jax.problems import problem
 from pav_jax.problems.arithmetic import Arithmetic
 from pav_jax.problems.datasets import arithmetic, builder, gsm8k
@@ -49,6 +51,21 @@ def test_math_and_its_split_by_prm800k(publisher_dir, tmp_path):
   again = math_builder.PavMath(data_dir=tmp_path, config="prm800k")
   assert len(again.info.metadata["malformed"]["train"]) == 1
   assert "7115.json, field answer" in again.info.metadata["malformed"]["train"][0]
+
+
+def test_a_copy_from_before_several_boxes_counted_is_made_anew(publisher_dir, tmp_path, monkeypatch):
+  """Prepared when only the last box was read, and of another version: it is not what is read now."""
+  manual = tmp_path / "manual"
+  shutil.copytree(publisher_dir / "MATH", manual / "MATH")
+  path = sorted((manual / "MATH/train").rglob("*.json"))[0]
+  path.write_text(json.dumps(json.loads(path.read_text()) | {"solution": r"$x = \boxed{4}$ or $x = \boxed{9}$."}))
+  answers = lambda: [row["answer"].decode() for row in tfds.as_numpy(_prepared(math_builder.PavMath, tmp_path, manual).as_dataset(split="train"))]
+  with monkeypatch.context() as patched:
+    patched.setattr(math_builder.PavMath, "VERSION", tfds.core.Version("1.0.0"))
+    patched.setattr(problem.boxes, "boxed", lambda text: boxes.Boxed(0, "9", False))
+    assert set(answers()) == {"9"}
+  assert r"4 \text{ or } 9" in answers()
+  assert math_builder.PavMath.VERSION > "1.0.0" and set(math_builder.PavMath.RELEASE_NOTES) == {"1.0.0", str(math_builder.PavMath.VERSION)}
 
 
 def test_only_known_oddities_are_let_pass(publisher_dir, tmp_path):

@@ -5,6 +5,7 @@ import pytest
 
 from pav_jax.errors import UserError
 from pav_jax.problems import given
+from pav_jax.problems import steps as steps_lib
 from pav_jax.problems import vocabulary
 from tests.made import TEXTS
 
@@ -55,11 +56,17 @@ def test_a_text_is_cut_as_a_stage_cuts_it(trained):
   assert cut.token_t.tolist() == listed.token_t.tolist() and cut.end_s.tolist() == listed.end_s.tolist()
 
 
-@pytest.mark.parametrize("end", ["\n", "\n\n", " \n", "\r\n", "\t"])
-def test_white_space_at_the_end_of_a_solution_that_is_over_is_no_step(trained, end):
+@pytest.mark.parametrize("end", ["", "\n", "\n\n", " \n", "\t"])
+def test_white_space_at_the_end_is_kept_and_cut_as_in_what_a_policy_wrote(trained, end):
+  """The ids that sampling this text gives, eos behind them, and their steps; eos behind a line's end is one of its own."""
   text = "1: +5 = 17\n#### 17"
-  cut, broken = given.cut(text, trained), given.cut(text + end, trained)
-  assert broken.token_t.tolist() == cut.token_t.tolist() and broken.end_s.tolist() == cut.end_s.tolist()
+  cut, sampled_t = given.cut(text + end, trained), np.array(trained.encode(text + end) + [EOS])
+  assert cut.token_t.tolist() == sampled_t.tolist()
+  assert cut.end_s.tolist() == steps_lib.step_ends(sampled_t, trained.step_rule).tolist()
+  assert len(cut.end_s) == 2 + ("\n" in end)
+  listed = given.tokens(["1: +5 = 17", "#### 17", ""], trained, separator="\n")
+  if end == "\n":
+    assert (listed.token_t.tolist(), listed.end_s.tolist()) == (cut.token_t.tolist(), cut.end_s.tolist())
   going_on = given.cut(text + "\n", trained, ended=False)
   assert going_on.token_t.tolist() == trained.encode(text + "\n") and len(going_on.end_s) == 2
 

@@ -28,17 +28,20 @@ class MathConfig(builder.Config):
 
 
 class PavMath(tfds.core.GeneratorBasedBuilder):
-  """Competition problems with worked solutions."""
+  """Competition problems with worked solutions.
 
-  VERSION = tfds.core.Version("1.0.0")
-  RELEASE_NOTES = {"1.0.0": "First."}
+  Bump VERSION whenever grading/boxes.py reads another answer from a solution: prepared data is never read again.
+  """
+
+  VERSION = tfds.core.Version("2.0.0")
+  RELEASE_NOTES = {"1.0.0": "First.", "2.0.0": "Several boxes that a solution adds up are one answer, a list or a choice."}
   MANUAL_DOWNLOAD_INSTRUCTIONS = (
       "MATH.tar.gz, MATH.tar or the extracted folder MATH/{train,test}/<subject>/<number>.json; for PRM800K's split "
       "also prm800k/math_splits/test.jsonl of github.com/openai/prm800k (git-lfs). What is absent is downloaded.")
   BUILDER_CONFIGS = [MathConfig(name="hendrycks"), MathConfig(name="prm800k", prm800k=True)]
 
   def _info(self):
-    return builder.info(self, r"Competition problems; the answer stands in the last \boxed{}.",
+    return builder.info(self, r"Competition problems; the answer stands in the last \boxed{}, or in several that are added up.",
                         "https://github.com/hendrycks/math", "Hendrycks et al. 2021, arXiv 2103.03874")
 
   def _split_generators(self, dl_manager):
