@@ -1,4 +1,4 @@
-"""What is taken off the rewards of a step (credit.py), and which tokens it counts for; pure functions on arrays."""
+"""What is taken off the rewards of a step (credit.py), and which tokens they count for; pure functions on arrays."""
 
 import numpy as np
 

@@ -16,7 +16,7 @@ PAV-RL, and what the prover is:
   shaping         future advantages summed
   value           Q^mu in place of A^mu (App. G's control)
 
-Neighbours, as we read them (credit.py has their equations); without a verifier but the first two:
+Neighbours, as we read them (credit.py has their equations); the last two ask no verifier:
   min_form        the least of the advantages to come in place of A^mu (PURE)
   first_error     reward up to the first error (VPPO)
   implicit        of a reward model that learns from outcomes while the policy does (PRIME)
