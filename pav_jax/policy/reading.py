@@ -135,7 +135,7 @@ def read(arena: Arena, players: Players, params, learnt: dict, rollouts: collect
   outcome_b = (rollouts.verdict_b == grading.Verdict.CORRECT).astype(np.float32)
   figures = {"accuracy": float(outcome_b.mean()), "steps_joined": float(joined)}
   process_bs, own_bt = np.zeros(end_bz[:, 1:].shape, np.float32), np.zeros_like(mask_bt)
-  if knobs.alpha and knobs.reward == "implicit":
+  if knobs.alpha and knobs.reward == "implicit":  # PRIME's come token by token, less a baseline of their own
     implied_bt = credit.implicit(implied_bt, reference_bt, mask_bt, knobs.implicit.beta)
     own_bt = knobs.alpha * advantages.implicit(implied_bt, mask_bt, group=knobs.group, discount=knobs.implicit.discount)
     step_bs = np.diff(at_ends(np.pad(np.cumsum(implied_bt, axis=1), ((0, 0), (1, 0)))), axis=1)
