@@ -7,7 +7,8 @@ split, in its order, are used: -1 is all there are, and more than there are is r
 import ml_collections
 
 # What RL may pay for (pav_jax/policy/arms.py).
-ARMS = ("outcome", "progress", "outcome_critic", "self", "oracle", "random", "vine", "shaping", "value")
+ARMS = ("outcome", "reinforce", "grpo", "outcome_critic", "progress", "self", "oracle", "random", "vine", "uncertain", "shaping", "value",
+        "min_form", "first_error", "implicit", "answer_probability")
 
 
 def optimizer(**changes) -> ml_collections.ConfigDict:
@@ -96,6 +97,9 @@ def get_config() -> ml_collections.ConfigDict:
           "arms": ("outcome", "progress"), "lr_factor": dict.fromkeys(ARMS, 1.0), "kl_factor": dict.fromkeys(ARMS, 1.0),
           "seeds": (0,), "init_from": "rft", "verifier": "", "num_problems": -1, "group": 4, "updates": 1,
           "alpha": 1.0, "prover": "best_of_k", "prover_k": 4, "n_mc": 4, "reward": "advantage", "outcome_last": False,
+          # Rewards of those names; `uncertain` counts advantages only for tokens of at most the probability `certain`.
+          "min_form": {"temperature": 0.1}, "first_error": {"min_q": 0.0, "min_ratio": 0.8},
+          "implicit": {"beta": 0.05, "lr": 4e-4, "discount": 1.0}, "uncertain": False, "certain": 0.9,
           "clip": float("inf"), "baseline": "leave_one_out", "critic": False, "value_lr": 1e-3, "value_warmup": 20,
           "kl": 0.001, "kl_as": "loss", "entropy": 0.0,
           "clip_ratio": 0.0, "rows": 128, "share": 4, "parity_every": 50, "parity_tolerance": 1e-4,

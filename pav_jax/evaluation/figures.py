@@ -132,7 +132,9 @@ def curves_figure(curves: dict[str, list[dict]]) -> str:
 
 
 _ARMS = {"sft": "#999999", "rft": _INK, "start": _INK, "outcome": _BLUE, "progress": "#D55E00", "self": "#009E73",
-         "outcome_critic": "#332288", "random": "#CC79A7", "vine": "#E69F00", "shaping": "#56B4E9", "value": "#A6761D", "oracle": "#666666"}
+         "outcome_critic": "#332288", "random": "#CC79A7", "vine": "#E69F00", "shaping": "#56B4E9", "value": "#A6761D", "oracle": "#666666",
+         "reinforce": "#88CCEE", "grpo": "#DDCC77", "uncertain": "#882255", "min_form": "#999933", "first_error": "#AA4499",
+         "implicit": "#44AA99", "answer_probability": "#661100"}
 
 
 _LEARNED = {"samples": "responses drawn", "flops": "FLOPs: drawing, scoring, updates", "accuracy": "accuracy, validation",

@@ -30,7 +30,7 @@ from pav_jax.models import size
 from pav_jax.pods import counts
 from pav_jax.policy import arms
 from pav_jax.policy import losses
-from pav_jax.policy import reinforce
+from pav_jax.policy import reading
 from pav_jax.problems import text
 from pav_jax.rollouts import collect
 from pav_jax.rollouts import engine
@@ -213,31 +213,32 @@ def _values(config, mesh) -> list[Program]:
 def _rl(config, mesh) -> list[Program]:
   """Policy, reference, value function and verifier together, each where it lies during the whole run."""
   knobs, net, judge = config.rl, _net(config.policy, mesh), _net(config.verifier.model, mesh)
-  learners = arms.learners_of(knobs, net.network, mesh, peak_lr=knobs.peak_lr, kl=knobs.kl, baseline=knobs.baseline)
-  value = None if learners.value is None else learners.value.like
+  learners = arms.learners_of(knobs, net.network, mesh, peak_lr=knobs.peak_lr, kl=knobs.kl, beside=reading.beside(knobs))
+  learnt = {name: learner.like for name, learner in learners.beside.items()}
+  called = {"value": "value function", "reward_model": "reward model"}
   here = {"policy and its optimiser": learners.policy.like, "reference": net.params, "verifier": judge.params}
-  here |= {} if value is None else {"value function and its optimiser": value}
+  here |= {f"{called[name]} and its optimiser": like for name, like in learnt.items()}
   without = lambda *names: {name: tree for name, tree in here.items() if name not in names}
   width, rows = config.problems.max_prompt + config.rollouts.max_new, knobs.batch_size * knobs.group
   token_bt, float_bt = _rows(mesh, rows, width, dtype=jnp.int32), _rows(mesh, rows, width - 1)
   batch = losses.RolloutBatch(token_bt, *[float_bt] * 5)
-  read = lambda: reinforce.read_all.lower(
-      mesh, net.network, judge.network, net.params, net.params, None if value is None else value.params, judge.params, token_bt)
-  policies = 2 if value is None else 3
-  flops = rows * (2 * size.forward_flops(net.config, 0, width, width) + (policies - 2) * size.forward_flops(net.config, 0, width)
-                  + size.forward_flops(judge.config, 0, width))
+  read = lambda: reading.read_all.lower(
+      mesh, net.network, judge.network, net.params, net.params, {name: like.params for name, like in learnt.items()}, judge.params, token_bt)
+  policies, logits = 2 + len(learnt), {"value": 0, "reward_model": width}
+  flops = rows * (2 * size.forward_flops(net.config, 0, width, width) + size.forward_flops(judge.config, 0, width)
+                  + sum(size.forward_flops(net.config, 0, width, logits[name]) for name in learnt))
   optimiser = lambda state: state.opt_state
   beside = {"optimiser of the policy": optimiser(learners.policy.like)}
-  beside |= {} if value is None else {"optimiser of the value function": optimiser(value)}
+  beside |= {f"optimiser of the {called[name]}": optimiser(like) for name, like in learnt.items()}
   found = _decoding("rl", net, mesh, rows=min(knobs.rows, rows), share=min(knobs.group, knobs.share), width=config.problems.max_prompt,
                     slots=config.rollouts.max_new, sampling=collect.sampling_of(config.rollouts)._replace(temperature=1.0), resident=here)
   found.append(Program("rl: reading by all", read, (net.params, judge.params), beside, float(flops), policies * _weights(net, mesh) + _weights(judge, mesh)))
   pieces = knobs.microbatches
   found.append(_training("rl: policy's update", net, learners.policy, batch, mesh, pieces=pieces,
                          resident=without("policy and its optimiser"), logits=True))
-  if value is not None:
-    found.append(_training("rl: value function's update", net, learners.value, batch, mesh, pieces=pieces,
-                           resident=without("value function and its optimiser"), logits=False))
+  for name, learner in learners.beside.items():
+    found.append(_training(f"rl: {called[name]}'s update", net, learner, batch, mesh, pieces=pieces,
+                           resident=without(f"{called[name]} and its optimiser"), logits=logits[name] > 0))
   return found
 
 

@@ -1,57 +1,11 @@
-"""What every step of a response is paid, and what is taken off it; pure functions on arrays.
-
-A token of step h carries the *effective reward* of Eq. 5, Rex(y) + alpha A^mu(s_h, a_h):
-Q^pi by its one-sample estimate, the outcome, and the advantage under the
-prover as an immediate term. Rewards are floats from end to end.
-"""
+"""What is taken off the rewards of a step (credit.py), and which tokens they count for; pure functions on arrays."""
 
 import numpy as np
 
 from pav_jax.errors import UserError
-from pav_jax.values import equations
+from pav_jax.policy import credit
 
-REWARDS = ("advantage", "shaping", "value")
 BASELINES = ("value", "leave_one_out", "group", "none")
-
-
-def process_rewards(q_bz, outcome_b, *, reward: str, outcome_last: bool, clip: float):
-  """(what the process pays each step, share of advantages clipped): float32 (b, s), 0 where there is no step.
-
-  q_bz: Q^mu at the bare prompt and after every step, NaN where there is no such
-  prefix. outcome_last: Rex in place of the verifier's value after the last
-  step. clip: advantages are cut to +-clip; inf cuts none.
-
-    advantage  A^mu(s_h, a_h) (Eq. 5)
-    shaping    the sum of A^mu from step h on, as a return would have it: it
-               telescopes to the last value minus Q^mu(s_{h-1}, a_{h-1}),
-               potential-based shaping, which is another estimator
-    value      Q^mu(s_h, a_h): App. G's control, which pays for repetition
-  """
-  if reward not in REWARDS:
-    raise UserError(f"rl.reward {reward!r} is none of {', '.join(REWARDS)}")
-  q_bz = np.array(q_bz, np.float32)
-  if outcome_last:
-    last_b = (~np.isnan(q_bz)).sum(axis=1) - 1
-    q_bz[np.arange(len(q_bz)), last_b] = outcome_b
-  if reward == "value":
-    return np.nan_to_num(q_bz[:, 1:]), 0.0
-  raw_bs = equations.advantages(q_bz)
-  there_bs = ~np.isnan(raw_bs)
-  advantage_bs = np.clip(np.nan_to_num(raw_bs), -clip, clip)
-  clipped = float((np.abs(raw_bs[there_bs]) > clip).mean()) if there_bs.any() else 0.0
-  if reward == "shaping":
-    advantage_bs = np.cumsum(advantage_bs[:, ::-1], axis=1)[:, ::-1]
-  return np.where(there_bs, advantage_bs, 0).astype(np.float32), clipped
-
-
-def per_token(step_bs, end_bs, width: int):
-  """float32 (b, width): every token of step s has what step_bs says; 0 after the last step.
-
-  end_bs: index of each step's last token, ascending, below 0 where there is no step.
-  """
-  at_bst = (np.arange(width) <= end_bs[:, :, None]) & (end_bs >= 0)[:, :, None]
-  first_bt = at_bst.argmax(axis=1)  # the first step that reaches this token
-  return np.where(at_bst.any(axis=1), np.take_along_axis(np.asarray(step_bs, np.float32), first_bt, axis=1), 0)
 
 
 def critic(q_pi_bt, q_mu_bt, start_bs, end_bs, *, alpha: float, reward: str):
@@ -65,10 +19,10 @@ def critic(q_pi_bt, q_mu_bt, start_bs, end_bs, *, alpha: float, reward: str):
   alone it moves no gradient, however wrong it is.
 
   q_pi_bt, q_mu_bt: values of the tokens up to the one before; start_bs: Q^mu
-  before each step; end_bs: as in `per_token`. alpha: 0 where the process reward
+  before each step; end_bs: as in `credit.per_token`. alpha: 0 where the process reward
   can't be foreseen, as one dealt at random: there is nothing of it to take off.
   """
-  before_bt = 0.0 if reward == "value" else per_token(start_bs, end_bs, q_mu_bt.shape[1])
+  before_bt = 0.0 if reward == "value" else credit.per_token(start_bs, end_bs, q_mu_bt.shape[1])
   return (q_pi_bt + alpha * (q_mu_bt - before_bt)).astype(np.float32)
 
 
@@ -87,9 +41,11 @@ def centred(reward_bt, mask_bt, value_bt, *, baseline: str, group: int):
   tokens'. Rows of one problem stand together, `group` of them.
 
     value, critic  reward minus value_bt of the state before the token: the value function's, or `critic`
-    leave_one_out  reward minus the mean R of the problem's other responses
-    group          (reward - mean R of the group) / (its deviation of R + 1e-6), as GRPO's
-    none           reward
+    leave_one_out  reward minus the mean R of the problem's other responses (RLOO, 2402.14740)
+    group          (reward - mean R of the group) / (its deviation of R + 1e-6), as GRPO's (2402.03300). GRPO divides
+                   each response's sum by its length, too, which favours long wrong ones (Dr. GRPO, 2503.20783);
+                   nothing here does. Without the deviation it is leave_one_out times (n - 1) / n, where R is Rex
+    none           reward: REINFORCE
   """
   if baseline == "none":
     return reward_bt * mask_bt
@@ -104,3 +60,23 @@ def centred(reward_bt, mask_bt, value_bt, *, baseline: str, group: int):
   spread = lambda x_p1: np.repeat(x_p1, group, axis=0)
   mean_b1, std_b1 = (spread(f(axis=1, keepdims=True)) for f in (response_pn.mean, response_pn.std))
   return (reward_bt - mean_b1) / (std_b1 + 1e-6) * mask_bt
+
+
+def implicit(reward_bt, mask_bt, *, group: int, discount: float):
+  """PRIME's advantage of implicit process rewards (2502.01456), float32 (b, t), 0 off the mask:
+
+    A_t = sum over t' >= t of discount^(t' - t) (r_t' - the mean over the problem's other responses of their mean token's r)
+
+  To this comes what the outcome pays, less a baseline of its own. reward_bt: credit.implicit, 0 off the mask.
+  """
+  mean_pn = (reward_bt.sum(axis=1) / np.maximum(mask_bt.sum(axis=1), 1)).reshape(-1, group)
+  others_b1 = (mean_pn - leave_one_out(mean_pn)).reshape(-1, 1)
+  return (credit.to_come((reward_bt - others_b1) * mask_bt, discount) * mask_bt).astype(np.float32)
+
+
+def uncertain(advantage_bt, log_prob_bt, certain: float):
+  """The advantages of tokens that had a probability of at most `certain`, 0 for the others: SPO's mask (2505.23564).
+
+  Where the policy had no choice there is nothing to credit. log_prob_bt: of the policy that drew; certain = 1 changes nothing.
+  """
+  return np.where(np.exp(np.minimum(log_prob_bt, 0)) <= certain, advantage_bt, 0)

@@ -1,14 +1,26 @@
 """The rl stage: arms that differ in what they are paid, trained alike from one policy, and measured on the test problems.
 
-  outcome    alpha = 0: ORM-RL
-  progress   the config as it is: PAV-RL
-  outcome_critic  alpha = 0, but the verifier at every token as baseline (`rl.critic`), which ORM-RL has not
-  self       mu = the policy that RL starts from, frozen, by the run's own verifier of Q: the network that best-of-K reads, too
-  oracle     the demonstrator's exact values in the verifier's place, on `arithmetic`
-  random     advantages of the same size, dealt at random; with `rl.critic` its baseline is outcome_critic's
-  vine       mu = the current policy: its own advantages, by Monte Carlo
-  shaping    future advantages summed
-  value      Q^mu in place of A^mu (App. G's control)
+Outcome alone (alpha = 0), by baseline:
+  outcome         the config's, ORM-RL's; leave-one-out unless the config says otherwise
+  reinforce       none
+  grpo            the group's mean and deviation
+  outcome_critic  the verifier at every token (`rl.critic`), which ORM-RL has not
+
+PAV-RL, and what the prover is:
+  progress        the config as it is
+  self            mu = the policy that RL starts from, frozen, by the run's own verifier of Q: the network that best-of-K reads, too
+  oracle          the demonstrator's exact values in the verifier's place, on `arithmetic`
+  random          advantages of the same size, dealt at random; with `rl.critic` its baseline is outcome_critic's
+  vine            mu = the current policy: its own advantages, by Monte Carlo
+  uncertain       progress on tokens that the policy was not certain of (advantages.uncertain; SPO)
+  shaping         future advantages summed
+  value           Q^mu in place of A^mu (App. G's control)
+
+Neighbours, as we read them (credit.py has their equations); the last two ask no verifier:
+  min_form        the least of the advantages to come in place of A^mu (PURE)
+  first_error     reward up to the first error (VPPO)
+  implicit        of a reward model that learns from outcomes while the policy does (PRIME)
+  answer_probability  what a step adds to the probability of the reference's answer, were it given now (GRPO-VPS; belief.py)
 
   1. RFT (rft.py) if `rl.init_from` is "rft"; each arm from it, from the SFT policy
      ("sft") or from a checkpoint by path (reinforce.py), once for each of `rl.seeds`, which order its problems and
@@ -30,8 +42,11 @@ from pav_jax.grading import grading
 from pav_jax.models import architecture
 from pav_jax.models import network as network_lib
 from pav_jax.policy import advantages
+from pav_jax.policy import belief
+from pav_jax.policy import credit
 from pav_jax.policy import losses
 from pav_jax.policy import provers
+from pav_jax.policy import reading
 from pav_jax.policy import reinforce
 from pav_jax.policy import rft
 from pav_jax.policy import watch
@@ -47,10 +62,16 @@ from pav_jax.training import state as state_lib
 from pav_jax.training.run import Run
 from pav_jax.training.run import epoch_rows
 
-ARMS = {"outcome": {"alpha": 0.0, "critic": False}, "progress": {}, "outcome_critic": {"alpha": 0.0, "critic": True},
-        "self": {"prover": "q"}, "oracle": {"prover": "exact"}, "random": {"prover": "random"},
-        "vine": {"prover": "monte_carlo", "critic": False}, "shaping": {"reward": "shaping"},
-        "value": {"reward": "value"}}
+ARMS = {
+    "outcome": {"alpha": 0.0, "critic": False}, "reinforce": {"alpha": 0.0, "critic": False, "baseline": "none"},
+    "grpo": {"alpha": 0.0, "critic": False, "baseline": "group"}, "outcome_critic": {"alpha": 0.0, "critic": True},
+    "progress": {}, "self": {"prover": "q"}, "oracle": {"prover": "exact"}, "random": {"prover": "random"},
+    "vine": {"prover": "monte_carlo", "critic": False}, "uncertain": {"uncertain": True}, "shaping": {"reward": "shaping"},
+    "value": {"reward": "value"}, "min_form": {"reward": "min_form"},
+    # Methods in which the outcome and the process weigh the same.
+    "first_error": {"reward": "first_error", "prover": "q", "alpha": 1.0},
+    "implicit": {"reward": "implicit", "alpha": 1.0, "critic": False, "baseline": "leave_one_out"},
+    "answer_probability": {"prover": "answer", "critic": False}}
 
 
 def check(config, root: epath.Path | None = None):
@@ -63,9 +84,16 @@ def check(config, root: epath.Path | None = None):
   errors.at_least(1, knobs.watch, "config.rl.watch", "responses", "factor")
   errors.at_least(0, knobs.watch, "config.rl.watch", "kl")
   errors.at_least(0, knobs, "config.rl", "value_warmup", "clip_ratio", "kl", "alpha", "entropy")
-  for name in ("clip", "value_lr"):
-    if not knobs[name] > 0:
-      raise UserError(f"config.rl.{name} {knobs[name]} is not above 0")
+  errors.at_least(0, knobs.min_form, "config.rl.min_form", "temperature")
+  errors.at_least(0, knobs.first_error, "config.rl.first_error", "min_q", "min_ratio")
+  for section, where, names in ((knobs, "config.rl", ("clip", "value_lr", "certain")),
+                                (knobs.implicit, "config.rl.implicit", ("beta", "lr", "discount"))):
+    for name in names:
+      if not section[name] > 0:
+        raise UserError(f"{where}.{name} {section[name]} is not above 0")
+  for name, share in (("certain", knobs.certain), ("implicit.discount", knobs.implicit.discount)):
+    if share > 1:
+      raise UserError(f"config.rl.{name} {share} is more than 1")
   if min(knobs.seeds, default=0) < 0:
     raise UserError(f"config.rl.seeds {tuple(knobs.seeds)}: none is negative")
   if knobs.init_from not in ("sft", "rft"):
@@ -79,7 +107,7 @@ def check(config, root: epath.Path | None = None):
   if not knobs.verifier and "q" not in config.verifier.kinds:
     raise UserError("config.rl.verifier is empty, and config.verifier.kinds does not name 'q': whose Q is it?")
   grading.check(config.grading)
-  for name, allowed in (("reward", advantages.REWARDS), ("baseline", advantages.BASELINES), ("prover", provers.PROVERS),
+  for name, allowed in (("reward", credit.REWARDS), ("baseline", advantages.BASELINES), ("prover", provers.PROVERS),
                         ("kl_as", ("loss", "penalty"))):
     if knobs[name] not in allowed:
       raise UserError(f"rl.{name} {knobs[name]!r} is none of {', '.join(allowed)}")
@@ -98,8 +126,10 @@ def check(config, root: epath.Path | None = None):
       raise UserError(f"rl.{name} {knobs[name]} is less than 1")
   if knobs.updates > 1 and not knobs.clip_ratio:
     raise UserError("rl.updates > 1 without rl.clip_ratio: nothing would hold the policy near the one that drew")
-  if knobs.baseline == "leave_one_out" and knobs.group < 2:
-    raise UserError("rl.baseline 'leave_one_out' needs rl.group of at least 2")
+  for arm, of_arm in ((arm, knobs_of(knobs, arm)) for arm in knobs.arms):
+    if knobs.group < 2 and (of_arm.baseline in ("leave_one_out", "group") or "reward_model" in reading.beside(of_arm)):
+      raise UserError(f"rl: arm {arm} sets a problem's responses against one another (baseline {of_arm.baseline!r}): "
+                      "it needs rl.group of at least 2")
   if not knobs.seeds or not knobs.arms:
     raise UserError("rl.arms and rl.seeds each need at least one")
   parts = mesh_lib.parts_of(config.mesh)
@@ -111,6 +141,8 @@ def check(config, root: epath.Path | None = None):
 def run_stage(run: Run):
   """rl: problems, sft, rollouts, verifier -> rft/, rl/<arm>/<seed>, rl/."""
   knobs = run.config.rl
+  if any(of_arm.alpha and of_arm.prover == "answer" for of_arm in (knobs_of(knobs, arm) for arm in knobs.arms)):
+    belief.lines(prepared.read(run.folder("problems/train"), knobs.num_problems), prepared.vocabulary(run.folder("problems/train")))
   if knobs.init_from == "rft":
     rft.run_stage(run)
   folder, done = run.start(
@@ -125,21 +157,20 @@ def run_stage(run: Run):
   start = run.folder(knobs.init_from).path / "best" if own else files.path(knobs.init_from)
   paths = {"sft": run.folder("sft").path / "best", knobs.init_from if own else "start": start}
   with grading.Grader(run.config.grading.workers, run.config.grading.timeout_s) as grader:
-    arena = lambda problems, knobs, seed: reinforce.Arena(
+    arena = lambda problems, knobs, seed: reading.Arena(
         problems, vocabulary, grader, run.mesh, run.config, knobs, (run.config.seed, seed))
     arch, reference = architecture.restore(str(start), run.config.policy, vocabulary, run.mesh)
     verifier = architecture.restore(knobs.verifier or str(run.folder("verifier").path / "q" / "best"), run.config.verifier.model,
                                     vocabulary, run.mesh)
-    learners = functools.cache(lambda lr, kl, baseline: learners_of(knobs, arch.network, run.mesh, peak_lr=lr, kl=kl, baseline=baseline))
+    learners = functools.cache(lambda lr, kl, beside: learners_of(knobs, arch.network, run.mesh, peak_lr=lr, kl=kl, beside=beside))
     facts, validation = {}, prepared.read(run.folder("problems/validation"), knobs.eval_problems)
     for seed in knobs.seeds:
       for arm in knobs.arms:
         of_arm = knobs_of(knobs, arm)
-        name, players = f"{arm}/{seed}", reinforce.Players(arch, reference, None, None)
-        if of_arm.baseline == "critic" or of_arm.alpha and of_arm.prover not in ("monte_carlo", "exact"):
-          players = reinforce.Players(arch, reference, *verifier)
+        asked = verifier if reading.asks_verifier(of_arm) else (None, None)
+        name, players = f"{arm}/{seed}", reading.Players(arch, reference, *asked)
         facts[name] = train_arm(run, name, folder.path / name, arena(train, of_arm, seed), arena(validation, of_arm, seed),
-                                players, learners(of_arm.peak_lr, of_arm.kl, of_arm.baseline))
+                                players, learners(of_arm.peak_lr, of_arm.kl, reading.beside(of_arm)))
         paths[name] = folder.path / name / "best"
     test = arena(prepared.read(run.folder("problems/test"), knobs.test_problems), knobs, 0)
     measure(run, folder, test, paths)
@@ -157,39 +188,41 @@ def knobs_of(knobs, arm: str):
 
 
 class Learners(NamedTuple):
-  """What trains the policy and the value function (None without one): one compilation for all arms that agree in `learners_of`."""
+  """What trains the policy, and what is learnt beside it (reading.beside): one compilation for all arms that agree in `learners_of`."""
 
   policy: fit.Learner
-  value: fit.Learner | None
+  beside: dict[str, fit.Learner]
 
 
-def learners_of(knobs, network: network_lib.Network, mesh, *, peak_lr: float, kl: float, baseline: str) -> Learners:
-  """What the rl section asks for, with the arm's own learning rate of the policy, KL and baseline."""
+def learners_of(knobs, network: network_lib.Network, mesh, *, peak_lr: float, kl: float, beside: tuple[str, ...]) -> Learners:
+  """What the rl section asks for, with the arm's own learning rate of the policy, KL, and what it learns beside the policy."""
   def learner(loss_fn, **schedule):
     section = knobs.copy_and_resolve_references()
     section.update(schedule)
     return fit.learner(section, mesh, init=network.init, patterns=architecture.SHARDING, loss_fn=loss_fn)
-  steps = knobs.num_steps * knobs.updates
+  steps, warmup = knobs.num_steps * knobs.updates, knobs.warmup_steps * knobs.updates
   policy_loss = losses.policy_loss(network, clip_ratio=knobs.clip_ratio, kl=kl if knobs.kl_as == "loss" else 0.0)
-  policy = learner(policy_loss, peak_lr=peak_lr, num_steps=steps, warmup_steps=knobs.warmup_steps * knobs.updates)
-  if baseline != "value":
-    return Learners(policy, None)
-  # No warm-up of the rate: the first steps are the ones in which it is to learn, while the policy waits.
-  return Learners(policy, learner(losses.value_loss(network), peak_lr=knobs.value_lr, num_steps=steps + knobs.value_warmup, warmup_steps=0))
+  learners = {
+      # No warm-up of the rate: the first steps are the ones in which it is to learn, while the policy waits.
+      "value": lambda: learner(losses.value_loss(network), peak_lr=knobs.value_lr, num_steps=steps + knobs.value_warmup, warmup_steps=0),
+      "reward_model": lambda: learner(losses.reward_model_loss(network, knobs.implicit.beta), peak_lr=knobs.implicit.lr,
+                                      num_steps=steps, warmup_steps=warmup)}
+  return Learners(learner(policy_loss, peak_lr=peak_lr, num_steps=steps, warmup_steps=warmup), {name: learners[name]() for name in beside})
 
 
-def train_arm(run: Run, name: str, path: epath.Path, arena, validation, players: reinforce.Players, learners: Learners) -> dict:
+def train_arm(run: Run, name: str, path: epath.Path, arena, validation, players: reading.Players, learners: Learners) -> dict:
   """Trains one arm with one seed; the loop's answer: best validation loss (1 - accuracy) and when."""
   knobs, arch, reference = arena.knobs, players.policy, players.reference
   key = jax.random.key(run.config.seed)  # nothing is drawn from it: parameters are given, losses exact
   born = lambda tx, params: state_lib.create(arch.network.init, tx, key, run.mesh, architecture.SHARDING, params)
   state = born(learners.policy.tx, reference)
-  value = None if learners.value is None else born(learners.value.tx, arch.silent(reference))
-  state = state._replace(opt_state={"policy": state.opt_state} | ({} if value is None else {"value": value}))
+  starts = {"value": arch.silent, "reward_model": lambda params: params}
+  learnt = {name: born(learner.tx, starts[name](reference)) for name, learner in learners.beside.items()}
+  state = state._replace(opt_state={"policy": state.opt_state} | learnt)
   rows = epoch_rows(len(arena.problems.id_p), knobs.batch_size, arena.seed_of(7))
   alarms = watch.Alarms(path / "alarms.jsonl", f"rl {name}")
   trainer = reinforce.Trainer(arena, players, lambda n: rows(n).astype(np.int32), learners.policy.step,
-                              None if learners.value is None else learners.value.step, alarms)
+                              {name: learner.step for name, learner in learners.beside.items()}, alarms)
   found = loop.train(
       state, trainer.step, lambda n: rows(n).astype(np.int32), key, num_steps=knobs.num_steps,
       evaluate=lambda params: validate(validation, arch, params), eval_every=knobs.eval_every, save_every=knobs.save_every,

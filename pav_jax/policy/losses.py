@@ -1,10 +1,11 @@
-"""The two losses of RL: the policy's surrogate of Eq. 5 and the value function's square loss."""
+"""The losses of RL: the policy's surrogate of Eq. 5, the value function's square loss, the reward model's cross-entropy."""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from pav_jax.models.network import Network
 
@@ -13,7 +14,7 @@ class RolloutBatch(NamedTuple):
   """Rows of prompt + response, right-padded; everything else is about predicting token t + 1 from tokens up to t, (b, t - 1).
 
   mask: 1 on the response's tokens; advantage: what multiplies their gradient;
-  target: what the value function learns, the effective reward; old, reference:
+  target: what is learnt beside the policy, by the value function the effective reward, by a reward model Rex; old, reference:
   log-probabilities under the policy that drew them and under the initial one.
   """
 
@@ -79,6 +80,19 @@ def value_loss(network: Network):
     del key
     error_bt = (values(network, params, batch.token_bt) - batch.target_bt) * batch.mask_bt
     return (error_bt**2).sum(), batch.mask_bt.sum(), {}
+  return loss_fn
+
+
+def reward_model_loss(network: Network, beta: float):
+  """Summed cross-entropy of sigmoid(sum_t r_t) against the outcome, per response; r as in `credit.implicit`.
+
+  So PRIME's reward model learns from outcomes alone (2502.01456). The target is Rex on every token of a response.
+  """
+  def loss_fn(params, batch: RolloutBatch, key):
+    del key
+    logit_b = (beta * (log_probs(network, params, batch.token_bt) - batch.reference_bt) * batch.mask_bt).sum(axis=1)
+    outcome_b, there_b = (batch.target_bt * batch.mask_bt).max(axis=1), batch.mask_bt.max(axis=1)
+    return (optax.sigmoid_binary_cross_entropy(logit_b, outcome_b) * there_b).sum(), there_b.sum(), {}
   return loss_fn
 
 

@@ -7,6 +7,7 @@
                VinePPO values its steps (2410.01679): no verifier at all
   exact        best_of_k of the demonstrator's own Q, on `arithmetic`: what a verifier
                without error would say, so that its errors can be told from the method's
+  answer       the current policy, made to answer at once (belief.py)
   random       best_of_k's advantages, dealt anew among the batch's steps: as
                large, and about nothing
 """
@@ -17,11 +18,12 @@ from pav_jax.errors import UserError
 from pav_jax.values import equations
 from pav_jax.values import exact
 
-PROVERS = ("best_of_k", "q", "monte_carlo", "exact", "random")
+PROVERS = ("best_of_k", "q", "monte_carlo", "exact", "answer", "random")
+WITHOUT_VERIFIER = ("monte_carlo", "exact", "answer")
 
 
 def q_mu(q_bz, prover: str, prover_k: int):
-  """float32 (b, z), NaN where there is no prefix. q_bz: Q^pi as a verifier or continuations say, clipped to [0, 1]."""
+  """float32 (b, z), NaN where there is no prefix. q_bz: Q^pi as a verifier, continuations or the policy say, clipped to [0, 1]."""
   q_bz = np.clip(q_bz, 0, 1)
   return equations.best_of_k(q_bz, prover_k) if prover in ("best_of_k", "exact", "random") else q_bz
 

@@ -1,49 +1,12 @@
-"""What each step and token is paid, by hand; the baselines' laws."""
+"""What is taken off rewards, by hand; the baselines' laws; the mask of uncertain tokens."""
 
 import numpy as np
 import pytest
 
 from pav_jax.errors import UserError
 from pav_jax.policy import advantages
+from pav_jax.policy import credit
 from pav_jax.policy import provers
-
-NAN = np.nan
-Q_BZ = np.array([[0.2, 0.5, 0.4, 0.9], [0.6, 0.1, NAN, NAN]])
-OUTCOME_B = np.array([1.0, 0.0])
-
-
-def _paid(reward="advantage", outcome_last=False, clip=float("inf")):
-  return advantages.process_rewards(Q_BZ, OUTCOME_B, reward=reward, outcome_last=outcome_last, clip=clip)
-
-
-@pytest.mark.parametrize("options, want_bs", [
-    ({}, [[0.3, -0.1, 0.5], [-0.5, 0, 0]]),
-    ({"outcome_last": True}, [[0.3, -0.1, 0.6], [-0.6, 0, 0]]),
-    ({"clip": 0.25}, [[0.25, -0.1, 0.25], [-0.25, 0, 0]]),
-    ({"reward": "shaping"}, [[0.7, 0.4, 0.5], [-0.5, 0, 0]]),
-    ({"reward": "value"}, [[0.5, 0.4, 0.9], [0.1, 0, 0]])])
-def test_each_option_pays_by_hand(options, want_bs):
-  step_bs, _ = _paid(**options)
-  assert step_bs.dtype == np.float32
-  np.testing.assert_allclose(step_bs, want_bs, atol=1e-6)
-
-
-def test_clipping_is_counted():
-  assert _paid()[1] == 0
-  assert _paid(clip=0.25)[1] == 3 / 4
-
-
-def test_shaping_telescopes_to_the_last_value():
-  step_bs, _ = _paid("shaping")
-  np.testing.assert_allclose(step_bs[0], Q_BZ[0, -1] - Q_BZ[0, :-1], atol=1e-6)
-
-
-def test_every_token_of_a_step_is_paid_alike_and_fractions_arrive():
-  end_bs = np.array([[1, 2, 5], [0, -1, -1]])
-  step_bs = np.array([[0.3, -0.1, 0.5], [-0.5, 9, 9]])
-  np.testing.assert_allclose(advantages.per_token(step_bs, end_bs, 8),
-                             [[0.3, 0.3, -0.1, 0.5, 0.5, 0.5, 0, 0], [-0.5, 0, 0, 0, 0, 0, 0, 0]], atol=1e-7)
-
 
 def test_baselines_by_hand():
   reward_bt = np.array([[1, 1, 0], [0, 0.5, 7], [0.25, 0, 0], [0.25, 9, 9]])
@@ -69,9 +32,38 @@ def test_leaving_one_out_is_unbiased_and_refuses_groups_of_one():
     advantages.leave_one_out(reward_pn[:, :1])
 
 
+def test_without_its_deviation_the_groups_baseline_is_leave_one_out():
+  """GRPO against REINFORCE with leave-one-out: a constant factor, of which Adam takes no notice, and the deviation."""
+  right_b = np.array([1, 0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 0], np.float32)
+  reward_bt = np.repeat(right_b[:, None], 3, axis=1)
+  of = lambda baseline: advantages.centred(reward_bt, np.ones((12, 3)), None, baseline=baseline, group=4)
+  deviation_b1 = np.repeat([[np.sqrt(3) / 4], [np.sqrt(3) / 4], [0.0]], 4, axis=0)
+  np.testing.assert_allclose(of("group") * (deviation_b1 + 1e-6), 3 / 4 * of("leave_one_out"), atol=1e-6)
+  assert not of("group")[8:].any()  # none right: nothing to tell them apart
+
+
+def test_prime_by_hand():
+  """Two problems, two responses each; discount 1/2. Mean tokens: .2, .4 | 0, -.1; the others' is taken off every token.
+
+       r            less the others'      what is to come, halved a token
+       .1 .3  .     -.3  -.1   .          -.35 -.1   .
+       .4  .  .      .2    .   .           .2    .   .
+       .3 -.3 0      .4  -.2  .1           .325 -.15 .1
+      -.1  .  .     -.1    .   .          -.1    .   .                 """
+  reward_bt = np.array([[0.1, 0.3, 0], [0.4, 0, 0], [0.3, -0.3, 0], [-0.1, 0, 0]])
+  mask_bt = np.array([[1, 1, 0], [1, 0, 0], [1, 1, 1], [1, 0, 0]], float)
+  found_bt = advantages.implicit(reward_bt, mask_bt, group=2, discount=0.5)
+  np.testing.assert_allclose(found_bt, [[-0.35, -0.1, 0], [0.2, 0, 0], [0.325, -0.15, 0.1], [-0.1, 0, 0]], atol=1e-6)
+  assert not advantages.implicit(0 * reward_bt, mask_bt, group=2, discount=1.0).any()
+
+
+def test_only_uncertain_tokens_count():
+  advantage_bt, chance_bt = np.array([[1.0, -2.0, 3.0, 4.0]]), np.array([[0.2, 0.9, 0.95, 1.0]])
+  np.testing.assert_array_equal(advantages.uncertain(advantage_bt, np.log(chance_bt), 0.9 + 1e-9), [[1, -2, 0, 0]])
+  np.testing.assert_array_equal(advantages.uncertain(advantage_bt, np.log(chance_bt) + 1e-7, 1.0), advantage_bt)  # rounding, too
+
+
 def test_unknown_names_are_told():
-  with pytest.raises(UserError, match="rl.reward 'x' is none of advantage, shaping, value"):
-    _paid("x")
   with pytest.raises(UserError, match="rl.baseline 'x'"):
     advantages.centred(np.ones((2, 1)), np.ones((2, 1)), None, baseline="x", group=2)
 
@@ -99,8 +91,7 @@ def test_the_critic_pays_choices_and_not_their_carrying_out():
   q_bt, end_bs = np.array([[0.5, 0.2, 0.2, 0.9]]), np.array([[1, 3]])
   critic_bt = advantages.critic(q_bt, q_bt, np.array([[0.5, 0.2]]), end_bs, alpha=2.0, reward="advantage")
   np.testing.assert_allclose(critic_bt, [[0.5, -0.4, 0.2, 2.3]], rtol=1e-6)
-  step_bs, _ = advantages.process_rewards([[0.5, 0.2, 0.9]], [1.0], reward="advantage", outcome_last=False, clip=np.inf)
-  reward_bt = 1 + 2 * advantages.per_token(step_bs, end_bs, 4)
+  reward_bt = 1 + 2 * credit.per_token(np.array([[-0.3, 0.7]]), end_bs, 4)
   left_bt = advantages.centred(reward_bt, np.ones((1, 4)), critic_bt, baseline="critic", group=1)
   np.testing.assert_allclose(left_bt, [[-0.1, 0.8, 2.2, 0.1]], atol=1e-6)
   # What is left of the process is paid for the choice alone; with Rex as the last value nothing is left behind it.

@@ -12,6 +12,8 @@ from pav_jax import main
 from pav_jax.errors import UserError
 from pav_jax.grading import grading
 from pav_jax.policy import arms
+from pav_jax.policy import credit
+from pav_jax.policy import reading
 from pav_jax.policy import reinforce
 from pav_jax.policy import rft
 from pav_jax.problems import prepared
@@ -99,6 +101,44 @@ def test_killed_and_started_again_it_gives_the_same_bit_for_bit(root, tmp_path, 
     np.testing.assert_array_equal(x, y)
 
 
+NEIGHBOURS = ("reinforce", "grpo", "min_form", "first_error", "implicit", "answer_probability", "uncertain")
+
+
+def test_neighbours_killed_after_an_iteration_go_on_to_the_bit(root, tmp_path, monkeypatch):
+  """Two iterations in one go, and with a kill of every arm between them; a reward model is saved and pays nothing at first."""
+  shutil.copytree(root, tmp_path / "other")
+  changes = {"init_from": str(root / "sft" / "best"), "arms": NEIGHBOURS, "num_steps": 2, "eval_every": 1, "save_every": 1}
+  rl(root, **changes)
+  step, train_arm, killed = reinforce.Trainer.step, arms.train_arm, []
+  def once(self, state, problem_p, key):
+    if int(state.step) == 1 and (len(killed) == 0 or killed[-1] is not self._arena):
+      killed.append(self._arena)
+      raise KeyboardInterrupt
+    return step(self, state, problem_p, key)
+  def again(*args):
+    with pytest.raises(KeyboardInterrupt):
+      train_arm(*args)
+    return train_arm(*args)
+  monkeypatch.setattr(reinforce.Trainer, "step", once)
+  monkeypatch.setattr(arms, "train_arm", again)
+  rl(tmp_path / "other", **changes)
+  assert len(killed) == len(NEIGHBOURS)
+  for arm in NEIGHBOURS:
+    folders = [path / "rl" / arm / "0" for path in (root, tmp_path / "other")]
+    one, two = map(_tree, folders)
+    assert one.keys() == two.keys() and any("reward_model" in name for name in one) == (arm == "implicit")
+    for name in one:
+      np.testing.assert_array_equal(one[name], two[name], err_msg=f"{arm} {name}")
+    assert _curves(folders[0]) == _curves(folders[1])
+    told = [row for row in _curves(folders[0]) if "kl" in row]
+    assert [row["step"] for row in told] == [1, 2] and ("reward" in told[0]) == (arm not in ("reinforce", "grpo"))
+    if arm == "implicit":
+      assert told[0]["reward"] == 0 and told[0]["reward_model_loss"] == pytest.approx(np.log(2), rel=1e-5)
+      assert told[1]["reward"] != 0 and told[1]["reward_model_loss"] != told[0]["reward_model_loss"]
+    if arm == "answer_probability":
+      assert 0 < told[0]["answer_flops"] < told[0]["flops"]
+
+
 @pytest.mark.parametrize("changes", [
     {"arms": ("outcome", "random", "oracle"), "kl_as": "penalty", "entropy": 0.01},
     {"arms": ("vine",), "baseline": "group", "updates": 2, "clip_ratio": 0.2, "microbatches": 2}, {"arms": ("progress", "outcome_critic"), "critic": True, "baseline": "value"}])
@@ -121,6 +161,9 @@ def test_arms_and_options_leave_curves_and_test_records(root, changes):
     ({"baseline": "wrong"}, "rl.baseline 'wrong' is none of value"),
     ({"lr_factor.progress": 0.0}, "rl.lr_factor.progress is 0.0, not above 0"),
     ({"kl_factor.progress": -1.0}, "rl.kl_factor.progress is -1.0"),
+    ({"arms": ("grpo",), "baseline": "none", "group": 1}, "rl: arm grpo sets a problem's responses against one another"),
+    ({"reward": "implicit", "baseline": "none", "group": 1}, "rl: arm progress sets a problem's responses against one another"),
+    ({"certain": 1.5}, "config.rl.certain 1.5 is more than 1"),
     ({"log_every": 2}, "rl.log_every is 2"),
     ({"group": 0}, "rl.group 0 is less than 1"),
     ({"updates": 2}, "rl.updates > 1 without rl.clip_ratio"),
@@ -167,11 +210,11 @@ def test_seed_responses_without_a_right_one_are_told_in_a_line(root):
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_batch(root, monkeypatch):
-  read = reinforce.read
-  def poisoned(arena, players, params, value_params, rollouts, n):
-    seen = read(arena, players, params, value_params, rollouts, n)
+  read = reading.read
+  def poisoned(arena, players, params, learnt, rollouts, n):
+    seen = read(arena, players, params, learnt, rollouts, n)
     return seen._replace(reward_bt=seen.reward_bt * np.nan) if n == 3 else seen
-  monkeypatch.setattr(reinforce, "read", poisoned)
+  monkeypatch.setattr(reading, "read", poisoned)
   with pytest.raises(UserError, match="at step 4, batch 3; the last good checkpoint is 2"):
     rl(root)
 
@@ -179,14 +222,14 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_batch(root, monkey
 def test_a_verifier_that_loves_one_line_is_flagged(root, monkeypatch, capsys):
   """The exploit: every step that begins with the commonest first token is worth much, whatever it does."""
   loved = []
-  read = reinforce.read
-  def smitten(arena, players, params, value_params, rollouts, n):
-    seen = read(arena, players, params, value_params, rollouts, n)
+  read = reading.read
+  def smitten(arena, players, params, learnt, rollouts, n):
+    seen = read(arena, players, params, learnt, rollouts, n)
     if not loved:
       loved.append(np.bincount(rollouts.token_bt[:, 0]).argmax())
     paid_bt = (seen.token_bt[:, 1:] == loved[0]) * seen.mask_bt
     return seen._replace(reward_bt=5 * paid_bt)
-  monkeypatch.setattr(reinforce, "read", smitten)
+  monkeypatch.setattr(reading, "read", smitten)
   rl(root, num_steps=50, eval_every=50, save_every=50, peak_lr=1e-2, group=8, rows=16, share=8)
   told = [json.loads(line) for line in (root / "rl" / "progress" / "0" / "alarms.jsonl").read_text().splitlines()]
   assert told and any(row["alarm"].split()[0] in ("repeated", "commonest") for row in told), told
@@ -225,14 +268,15 @@ def test_rates_warm_up_over_iterations_and_the_value_functions_not_at_all():
   knobs = paper.get_config().rl
   knobs.unlock()
   knobs.update(dict(num_steps=40, warmup_steps=10, updates=4, clip_ratio=0.2))
-  learners = arms.learners_of(knobs, fakes.GEMMA, mesh_lib.make_mesh(data=-1, fsdp=1, model=1), peak_lr=1e-3, kl=0.0, baseline="value")
+  learners = arms.learners_of(knobs, fakes.GEMMA, mesh_lib.make_mesh(data=-1, fsdp=1, model=1), peak_lr=1e-3, kl=0.0, beside=("value", "reward_model"))
   moved = {}
-  for name, count in (("policy", 160), ("value", 50)):
-    tx, x, moved[name] = getattr(learners, name).tx, {"x": jax.numpy.zeros(())}, []
+  for name, count in (("policy", 160), ("value", 50), ("reward_model", 160)):
+    tx, x, moved[name] = (learners.policy if name == "policy" else learners.beside[name]).tx, {"x": jax.numpy.zeros(())}, []
     state = tx.init(x)
     for _ in range(count):  # Adam moves by the rate where the gradient is always the same
       step, state = tx.update({"x": jax.numpy.ones(())}, state, x)
       moved[name].append(-float(step["x"]))
+  assert np.argmax(moved["reward_model"]) == 40 and moved["reward_model"][40] == pytest.approx(knobs.implicit.lr, rel=1e-3)
   assert np.argmax(moved["policy"]) == 40 and moved["policy"][40] == pytest.approx(1e-3, rel=1e-3)
   assert sum(moved["value"]) == pytest.approx(50 * knobs.value_lr, rel=0.15) and moved["value"][0] > 0.99 * knobs.value_lr
 
@@ -250,6 +294,24 @@ def test_the_random_control_has_the_baseline_of_outcome_critic(root, monkeypatch
   (outcome_bt, nothing_bt), (random_bt, dealt_bt), (progress_bt, _) = (seen[name] for name in ("best_of_k0.0", "random3.0", "best_of_k3.0"))
   assert not nothing_bt.any() and dealt_bt.any() and np.abs(progress_bt - outcome_bt).max() > 1e-3
   np.testing.assert_allclose(random_bt, outcome_bt + dealt_bt, atol=1e-6)
+
+
+def test_an_arm_without_what_sets_it_apart_is_the_arm_it_came_from():
+  """alpha = 0 is plain outcome, whatever would be paid; certain = 1 is progress: what multiplies the gradient is the same."""
+  rng, ones_bt = np.random.default_rng(0), np.ones((4, 5), np.float32)
+  seen = reading.Read(None, None, np.zeros((4, 6), int), ones_bt, np.log(rng.random((4, 5))), 0 * ones_bt, 0 * ones_bt,
+                      rng.random((4, 5)), 0 * ones_bt, {})
+  knobs = lambda arm, **changes: arms.knobs_of(miniature(**{f"rl.{name}": x for name, x in changes.items()}).rl, arm)
+  advantage = lambda knobs: reinforce.batch_of(seen, knobs).advantage_bt
+  np.testing.assert_array_equal(advantage(knobs("uncertain", group=2, certain=1.0)), advantage(knobs("progress", group=2)))
+  masked_bt, all_bt = advantage(knobs("uncertain", group=2, certain=0.5)), advantage(knobs("progress", group=2))
+  np.testing.assert_array_equal(masked_bt, np.where(np.exp(seen.old_bt) <= 0.5, all_bt, 0))
+  for reward in credit.REWARDS:
+    silent = knobs("progress", alpha=0.0, reward=reward)
+    assert reading.beside(silent) == () and not reading.asks_verifier(silent)
+  assert reading.beside(knobs("implicit")) == ("reward_model",) and reading.beside(knobs("outcome", baseline="value")) == ("value",)
+  asks = {arm for arm in arms.ARMS if reading.asks_verifier(knobs(arm))}
+  assert asks == {"progress", "outcome_critic", "self", "random", "shaping", "value", "min_form", "first_error", "uncertain"}
 
 
 def test_updates_that_a_bound_has_cut_are_counted(root):

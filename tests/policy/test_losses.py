@@ -9,6 +9,7 @@ import pytest
 
 from pav_jax.models.network import Network
 from pav_jax.policy import advantages
+from pav_jax.policy import credit
 from pav_jax.policy import losses
 
 TOKENS, STEPS = 3, 3  # every step is one token; the state is all tokens before it
@@ -53,6 +54,13 @@ def _values(chance_b):
   return q_bz
 
 
+KNOBS = {"outcome_last": False, "clip": np.inf, "temperature": 0.1, "min_q": 0.05, "min_ratio": 0.8}
+
+
+def _process(q_bz, **knobs):
+  return credit.process_rewards(q_bz, OUTCOME_B, **KNOBS | knobs)[0]
+
+
 PROVER = _values(RNG.dirichlet(np.ones(len(ALL_BS))))
 
 
@@ -83,10 +91,11 @@ def _eq5(reward_bt):
   return grad
 
 
-@pytest.mark.parametrize("reward", advantages.REWARDS)
+@pytest.mark.parametrize("reward", credit.OF_VALUES)
 @pytest.mark.parametrize("outcome_last", [False, True])
 def test_the_gradient_is_eq_5(reward, outcome_last):
-  step_bs, _ = advantages.process_rewards(PROVER, OUTCOME_B, reward=reward, outcome_last=outcome_last, clip=0.4)
+  step_bs = _process(PROVER, reward=reward, outcome_last=outcome_last, clip=0.4)
+  assert np.abs(step_bs).max() > 0.1
   reward_bt = (OUTCOME_B[:, None] + 1.5 * step_bs).astype(np.float32)
   np.testing.assert_allclose(_gradient(reward_bt), _eq5(reward_bt), atol=2e-6)
 
@@ -103,14 +112,13 @@ def test_without_process_rewards_it_is_the_gradient_of_accuracy():
 
 def test_shaping_by_potentials_moves_no_gradient_but_that_of_the_last_value():
   """Future advantages summed are last value - value before the step; the latter is a baseline, gone in expectation."""
-  step_bs, _ = advantages.process_rewards(PROVER, OUTCOME_B, reward="shaping", outcome_last=True, clip=np.inf)
+  step_bs = _process(PROVER, reward="shaping", outcome_last=True)
   np.testing.assert_allclose(_gradient(step_bs), _gradient(np.repeat(OUTCOME_B[:, None], STEPS, 1).astype(np.float32)), atol=2e-6)
 
 
 def test_the_policys_own_advantages_scale_the_outcomes_gradient():
   """mu = pi: the same direction, 1 + alpha times as long (section 3.1: nothing new is said)."""
-  own_bs, _ = advantages.process_rewards(_values(_probabilities(PARAMS)), OUTCOME_B, reward="advantage", outcome_last=False,
-                                         clip=np.inf)
+  own_bs = _process(_values(_probabilities(PARAMS)), reward="advantage")
   outcome_bt = np.repeat(OUTCOME_B[:, None], STEPS, 1).astype(np.float32)
   np.testing.assert_allclose(_gradient(outcome_bt + 2 * own_bs), 3 * _gradient(outcome_bt), atol=4e-6)
 
@@ -199,6 +207,45 @@ def test_the_value_function_learns_its_target():
   value_bt = np.asarray(PARAMS["value"])[np.asarray(_states(jnp.asarray(TOKEN_BT)))[:, :STEPS]]
   np.testing.assert_allclose(loss(PARAMS)[0], (mask_bt * (value_bt - target_bt)**2).sum(), rtol=1e-5)
   assert loss(PARAMS)[1] == mask_bt.sum()
+
+
+def test_the_reward_model_learns_outcomes_by_their_cross_entropy():
+  """The loss and its gradient in closed form: d/dlogit is sigmoid - Rex, and the logit's is beta grad log pi, summed over tokens."""
+  beta, initial = 0.7, {**PARAMS, "policy": PARAMS["policy"] + jnp.asarray(RNG.standard_normal((COUNT, TOKENS)), jnp.float32)}
+  mask_bt = MASK_BT.copy()
+  mask_bt[::3, -1] = 0
+  mask_bt[1] = 0  # a row that weighs nothing
+  reference_bt = np.asarray(losses.log_probs(TABLE, initial, TOKEN_BT))
+  target_bt = (OUTCOME_B[:, None] * mask_bt).astype(np.float32)
+  batch = losses.RolloutBatch(TOKEN_BT, mask_bt, 0 * mask_bt, target_bt, reference_bt, reference_bt)
+  loss = lambda params: losses.reward_model_loss(TABLE, beta)(params, batch, None)
+  log_bt, live_b = np.asarray(losses.log_probs(TABLE, PARAMS, TOKEN_BT), np.float64), mask_bt.any(axis=1)
+  chance_b = 1 / (1 + np.exp(-credit.implicit(log_bt, reference_bt, mask_bt, beta).sum(axis=1)))
+  want = -np.log(np.where(OUTCOME_B, chance_b, 1 - chance_b))[live_b].sum()
+  np.testing.assert_allclose([*loss(PARAMS)[:2]], [want, live_b.sum()], rtol=1e-5)
+  grad = np.zeros((COUNT, TOKENS))
+  state_bt, pi = np.asarray(_states(jnp.asarray(TOKEN_BT))), np.asarray(jax.nn.softmax(PARAMS["policy"]), np.float64)
+  for b, row in enumerate(ALL_BS):
+    for h, a in enumerate(row):
+      grad[state_bt[b, h]] += beta * (chance_b[b] - OUTCOME_B[b]) * mask_bt[b, h] * (np.eye(TOKENS)[a] - pi[state_bt[b, h]])
+  np.testing.assert_allclose(jax.grad(lambda params: loss(params)[0])(PARAMS)["policy"], grad, atol=1e-5)
+  at_start = losses.reward_model_loss(TABLE, beta)(initial, batch, None)
+  assert at_start[0] == pytest.approx(live_b.sum() * np.log(2), rel=1e-6)  # it knows nothing yet
+
+
+def test_a_reward_model_that_knows_the_outcome_pays_each_token_its_advantage():
+  """PRIME's claim, exactly: with pi_RM = pi exp(Rex / beta) / Z, where beta log is Rex less the state's soft value, the
+  rewards so far are the soft value of the prefix, less the prompt's. Free of beta: its sum is Rex - V(prompt)."""
+  beta, chance_b = 0.5, _probabilities(PARAMS)
+  tilted_b = chance_b * np.exp(OUTCOME_B / beta)
+  def log_of(weight_b):  # log-probabilities of tokens under the distribution over responses with these weights
+    sums = np.stack([[weight_b[(ALL_BS[:, :z] == row[:z]).all(axis=1)].sum() for z in range(STEPS + 1)] for row in ALL_BS])
+    return np.log(sums[:, 1:] / sums[:, :-1]), sums
+  (model_bt, tilted_bz), (reference_bt, chance_bz) = log_of(tilted_b), log_of(chance_b)
+  soft_bz = beta * np.log(tilted_bz / chance_bz)  # beta log E exp(Rex / beta) given the prefix
+  reward_bt = credit.implicit(model_bt, reference_bt, MASK_BT, beta)
+  np.testing.assert_allclose(reward_bt, soft_bz[:, 1:] - soft_bz[:, :-1], atol=1e-6)
+  np.testing.assert_allclose(reward_bt.sum(axis=1), OUTCOME_B - soft_bz[:, 0], atol=1e-6)
 
 
 def test_parity_looks_at_drawn_tokens_only():
