@@ -128,7 +128,8 @@ def curves_figure(curves: dict[str, list[dict]]) -> str:
 
 
 _ARMS = {"sft": "#999999", "rft": _INK, "start": _INK, "outcome": _BLUE, "progress": "#D55E00", "self": "#009E73",
-         "outcome_critic": "#332288", "random": "#CC79A7", "vine": "#E69F00", "shaping": "#56B4E9", "value": "#A6761D", "oracle": "#666666"}
+         "outcome_critic": "#332288", "random": "#CC79A7", "vine": "#E69F00", "shaping": "#56B4E9", "value": "#A6761D", "oracle": "#666666",
+         "renewed": "#117733"}
 
 
 _LEARNED = {"samples": "responses drawn", "flops": "FLOPs: drawing, scoring, updates", "accuracy": "accuracy, validation",
@@ -148,6 +149,26 @@ def learning_figure(arms: dict[str, list[list[dict]]], x: str, y: str = "accurac
   axis.set(xlabel=_LEARNED[x], ylabel=_LEARNED[y])
   axis.legend(frameon=False)
   return _svg(figure, f"{y} of RL against {x}")
+
+
+def lookout_figure(arms: dict[str, list[list[dict]]]) -> str:
+  """What theory says of each arm's prover over the responses drawn (policy/lookout.py), means over seeds: distinguishability, alignment,
+  and the correlation of A^mu with A^pi; solid: as its verifier says it, dotted: the prover that would be renewed now, without error."""
+  figure, axes = _axes(9.6, 3.2, 3)
+  for arm, curves in arms.items():
+    mean = lambda key: np.mean([[point.get(key, np.nan) for point in curve] for curve in curves], axis=0)
+    for whose, style in (("", {"linewidth": 1.8, "marker": "o", "markersize": 3, "label": arm}), ("fresh_", {"linewidth": 0.9, "linestyle": ":"})):
+      apart, aligned = mean(f"{whose}distinguishability"), mean(f"{whose}alignment")
+      both = np.sqrt(apart * mean("advantage_variance"))
+      correlation = np.where(both > 0, aligned / np.where(both > 0, both, 1), np.nan)
+      for axis, line in zip(axes, (apart, aligned, correlation)):
+        axis.plot(mean("samples"), line, color=_ARMS[arm], **style)
+  for axis, name in zip(axes, ("distinguishability E Var[A^μ]", "alignment E[A^μ A^π]", "correlation of A^μ with A^π")):
+    axis.axhline(0, color=_INK, linewidth=0.6)
+    axis.set(xlabel=_LEARNED["samples"], title=name)
+    axis.title.set_fontsize(9)
+  axes[0].legend(frameon=False)
+  return _svg(figure, "provers over the run")
 
 
 def pass_figure(rows: dict[str, list[dict]]) -> str:

@@ -89,11 +89,11 @@ def row(of: Ground, name: str, advantage_puc: np.ndarray, *, candidates: int, dr
   return {"prover": name, **more} | {key: dict(zip(("value", "low", "high"), map(float, x))) for key, x in zip(names, ends)}
 
 
-def rows(of: Ground, said: Mapping[str, np.ndarray], *, own: str, k: float, alpha: float, demonstrators: Mapping[str, arithmetic.Arithmetic],
-         methods: Mapping[str, str], candidates: int, draws: int) -> list[dict]:
+def rows(of: Ground, said: Mapping[str, np.ndarray], *, own: str, k: float, demonstrators: Mapping[str, arithmetic.Arithmetic],
+         methods: Mapping[str, tuple[str, float]], candidates: int, draws: int) -> list[dict]:
   """All rows. said: name -> Q at the nodes (p, u) by a verifier; own: which of them is the verifier of Q^pi; k: of best-of-K, a prover of
   the name 'best_of_k' by it; demonstrators: name -> dials of one, the truth of the verifier of the same name, if there is one;
-  methods: method of search -> the prover whose advantage it adds to Q^pi, alpha times, '' for none."""
+  methods: method of search -> (the prover whose advantage it adds to Q^pi, how many times: alpha), ('', 0) for none."""
   exact_of = {name: exact_tree.demonstrator(of.trees, dials) for name, dials in demonstrators.items()}
   truth = exact_of | {own: of.pi.q_pu, "best_of_k": equations.best_of_k(of.pi.q_pu, k)}
   said = said | {"best_of_k": equations.best_of_k(said[own], k)}
@@ -104,7 +104,7 @@ def rows(of: Ground, said: Mapping[str, np.ndarray], *, own: str, k: float, alph
     add(name, line(q_pu), own_puc=line(truth[name]) if name in truth else None, by="verifier")
   for name, q_pu in truth.items():
     add(name, line(q_pu), by="exact values")
-  for method, prover in methods.items():
+  for method, (prover, alpha) in methods.items():
     if not prover or prover in said:
       reward_puc = line(said[own]) if not prover else equations.effective_reward(line(said[own]), line(said[prover]), alpha)
       add(f"{own} + {alpha} {prover}" if prover else own, reward_puc, by="ranking", method=method)
@@ -125,17 +125,17 @@ def diagnose(run: Run) -> dict:
           for name, path in checkpoints.items()}
   return {"problems": len(problems.id_p), "responses": len(of.whole.problem_b), "share": float(of.pi.share_p.mean()),
           "accuracy": float(of.pi.q_pu[:, 0].mean()), "k": search.prover_k, "candidates": search.candidates,
-          "rows": rows(of, said, own="q", k=search.prover_k, alpha=search.alpha,
+          "rows": rows(of, said, own="q", k=search.prover_k,
                        demonstrators={"demonstrator": dials} | demonstrators(knobs.demonstrators, dials), methods=methods,
                        candidates=search.candidates, draws=knobs.bootstrap_draws)}
 
 
-def named(run: Run) -> tuple[dict[str, str], dict[str, str]]:
-  """(prover -> checkpoint of its Q, method of search -> prover): whom this run's search reads, the verifier of Q^pi as 'q'."""
+def named(run: Run) -> tuple[dict[str, str], dict[str, tuple[str, float]]]:
+  """(prover -> checkpoint of its Q, method of search -> prover and alpha): whom this run's search reads, the verifier of Q^pi as 'q'."""
   search = run.config.search
   paths = {"q": str(run.folder("verifier").path / "q" / "best")} | ({"prover": search.prover_checkpoint} if "q" in search.provers else {})
   names = {"q": "prover"}
-  methods = {"q_beam": ""} | {"pav_beam" if i == 0 else f"pav_beam_{kind}": names.get(kind, kind) for i, kind in enumerate(search.provers)}
+  methods = {"q_beam": ("", 0.0)} | {"pav_beam" if i == 0 else f"pav_beam_{kind}": (names.get(kind, kind), search.alpha) for i, kind in enumerate(search.provers)}
   return paths, methods
 
 

@@ -210,6 +210,11 @@ class Trainer:
       self._start = self._latest(*watched(read(arena, players, players.reference, value_params, drawn, n), arena), rows(n))
     self._recent = []
 
+  @property
+  def players(self) -> Players:
+    """Who plays, the verifier that reads now among them."""
+    return self._players
+
   def step(self, state: TrainState, problem_p, key) -> tuple[TrainState, dict]:
     """(the state after this iteration, its figures). UserError when the sampler and the training forward differ."""
     n, knobs, arena, value = int(state.step), self._arena.knobs, self._arena, state.opt_state.get("value")

@@ -55,8 +55,8 @@ def test_the_rows_of_a_run():
   of = ground([p.question for p in arithmetic.generate(DIALS, 0, 20)])
   better = dataclasses.replace(DIALS, lure=0.2, noise=0.05)
   said = {"q": of.pi.q_pu, "prover": 0.3 + 0.5 * exact_tree.demonstrator(of.trees, better)}
-  found = provers.rows(of, said, own="q", k=4, alpha=0.5, demonstrators={"demonstrator": DIALS, "prover": better},
-                       methods={"q_beam": "", "pav_beam": "best_of_k", "pav_beam_q": "prover", "pav_beam_x": "unread"}, candidates=3, draws=20)
+  found = provers.rows(of, said, own="q", k=4, demonstrators={"demonstrator": DIALS, "prover": better},
+                       methods={"q_beam": ("", 0.0), "pav_beam": ("best_of_k", 0.5), "pav_beam_q": ("prover", 0.5), "pav_beam_x": ("unread", 0.5)}, candidates=3, draws=20)
   at = {(r["prover"], r["by"]): r for r in found}
   assert list(at) == [("q", "verifier"), ("prover", "verifier"), ("best_of_k", "verifier"), ("demonstrator", "exact values"),
                       ("prover", "exact values"), ("q", "exact values"), ("best_of_k", "exact values"), ("q", "ranking"),
