@@ -219,9 +219,11 @@ def prediction_figure(points: list[dict], y: str = "gain") -> str:
     axis.axhline(0, color=_INK, linewidth=0.6)
     for p in points:
       colour, mark = colours[settings.index(p["setting"]) % len(colours)], "osD^vPX*"[methods.index(p["method"]) % 8]
+      x, value = p[key], p[y]["value"] if y == "gain" else p[y]
+      axis.plot([x["low"], x["high"]], [value] * 2, color=colour, linewidth=0.7, alpha=0.6)
       if y == "gain":
-        axis.plot([p[key]] * 2, [p["low"], p["high"]], color=colour, linewidth=0.7, alpha=0.6)
-      axis.plot(p[key], p[y], mark, color=colour, markersize=4 if p["width"] == min(q["width"] for q in points) else 6)
+        axis.plot([x["value"]] * 2, [p[y]["low"], p[y]["high"]], color=colour, linewidth=0.7, alpha=0.6)
+      axis.plot(x["value"], value, mark, color=colour, markersize=4 if p["width"] == min(q["width"] for q in points) else 6)
     axis.set_xlabel(name)
   axes[0].set_ylabel("accuracy over the Q beam" if y == "gain" else "any finished right, over the Q beam")
   for i, setting in enumerate(settings):

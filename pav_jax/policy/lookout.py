@@ -7,8 +7,8 @@ Every `rl.eval_every` iterations the current policy reads all responses that the
   exact_accuracy      its accuracy, without a draw
   advantage_variance  Var[A^pi], what is there to be told apart
   distinguishability, alignment   of the arm's prover (Theorem 3.1), A^mu as its verifier says it and as the arm is paid for it
-  true_...            the same of a prover without error: best-of-K of the demonstrator's exact values, or these values,
-                      where the run's own verifier stands for them
+  true_...            the same of the prover that RL begins with, without error: best-of-K of the demonstrator's exact values,
+                      or these values, where the run's own verifier stands for them
   fresh_...           the same of the prover that would be renewed now, without error: of the current policy's own values
 
 All but the first two are summed over the steps of a response, and are means over problems.

@@ -50,8 +50,9 @@ def check(config):
   errors.at_least(1, knobs, "config.rl", "renew_every", "renew_steps", "renew_problems")
   if not knobs.renew_lr > 0:
     raise UserError(f"config.rl.renew_lr {knobs.renew_lr} is not above 0")
-  if "renewed" in knobs.arms and knobs.prover not in ("best_of_k", "q"):
-    raise UserError(f"config.rl.prover {knobs.prover!r}: the arm renewed makes a verifier anew, so best_of_k or q")
+  if "renewed" in knobs.arms and (knobs.prover not in ("best_of_k", "q") or not knobs.alpha):
+    raise UserError(f"config.rl.prover {knobs.prover!r}, config.rl.alpha {knobs.alpha}: the arm renewed makes a verifier anew that it is "
+                    "paid by, so best_of_k or q, and alpha above 0")
 
 
 def learner(config, verifier: architecture.Architecture, mesh) -> fit.Learner:
