@@ -8,7 +8,7 @@ import ml_collections
 
 # What RL may pay for (pav_jax/policy/arms.py).
 ARMS = ("outcome", "reinforce", "grpo", "outcome_critic", "progress", "self", "oracle", "random", "vine", "uncertain", "shaping", "value",
-        "min_form", "first_error", "implicit", "answer_probability")
+        "min_form", "first_error", "implicit", "answer_probability", "renewed")
 
 
 def optimizer(**changes) -> ml_collections.ConfigDict:
@@ -104,6 +104,10 @@ def get_config() -> ml_collections.ConfigDict:
           "kl": 0.001, "kl_as": "loss", "entropy": 0.0,
           "clip_ratio": 0.0, "rows": 128, "share": 4, "parity_every": 50, "parity_tolerance": 1e-4,
           "eval_problems": -1, "eval_n": 8, "test_problems": -1, "eval_samples": 128,
+          # Of how many validation problems the trees, on which the prover is looked at over the run (pav_jax/policy/lookout.py); 0 for none.
+          "watch_prover": 0,
+          # The arm `renewed` (pav_jax/policy/renewal.py).
+          "renew_every": 50, "renew_problems": 64, "renew_steps": 100, "renew_lr": 1e-3,
           "watch": {"responses": 256, "share": 0.2, "factor": 2.0, "kl": 1.0}},
       "evaluate": {
           "checkpoint": "", "verifier": "", "kind": "q", "split": "test", "num_problems": -1, "n": 8,

@@ -40,7 +40,7 @@ def get_config():
       init_from="sft", num_steps=300, eval_every=10, save_every=150, batch_size=1, rows=512, peak_lr=1.4e-4, updates=4, clip_ratio=0.2,
       kl=0.05, alpha=3.0, critic=True, seeds=(0, 1, 2, 3, 4), arms=("outcome", "progress", "outcome_critic", "self", "random"), eval_n=4,
       eval_problems=200, test_problems=200))
-  # Each arm's own best of one grid, on validation problems with other seeds (tests/benchmarks/rl_tuning.py). The random control has
-  # progress's, and vine, which was not tuned, outcome's.
-  config.rl.lr_factor.update(dict(outcome_critic=1 / 1.4, progress=2 / 1.4, self=2 / 1.4, random=2 / 1.4))
+  # Each arm's own best of one grid, on validation problems with other seeds (tests/benchmarks/rl_tuning.py). The random control and
+  # renewed, which was not tuned, have progress's, and vine, which was not, outcome's.
+  config.rl.lr_factor.update(dict(outcome_critic=1 / 1.4, progress=2 / 1.4, self=2 / 1.4, random=2 / 1.4, renewed=2 / 1.4))
   return config

@@ -134,7 +134,7 @@ def curves_figure(curves: dict[str, list[dict]]) -> str:
 _ARMS = {"sft": "#999999", "rft": _INK, "start": _INK, "outcome": _BLUE, "progress": "#D55E00", "self": "#009E73",
          "outcome_critic": "#332288", "random": "#CC79A7", "vine": "#E69F00", "shaping": "#56B4E9", "value": "#A6761D", "oracle": "#666666",
          "reinforce": "#88CCEE", "grpo": "#DDCC77", "uncertain": "#882255", "min_form": "#999933", "first_error": "#AA4499",
-         "implicit": "#44AA99", "answer_probability": "#661100"}
+         "implicit": "#44AA99", "answer_probability": "#661100", "renewed": "#117733"}
 
 
 _LEARNED = {"samples": "responses drawn", "flops": "FLOPs: drawing, scoring, updates", "accuracy": "accuracy, validation",
@@ -154,6 +154,26 @@ def learning_figure(arms: dict[str, list[list[dict]]], x: str, y: str = "accurac
   axis.set(xlabel=_LEARNED[x], ylabel=_LEARNED[y])
   axis.legend(frameon=False)
   return _svg(figure, f"{y} of RL against {x}")
+
+
+def lookout_figure(arms: dict[str, list[list[dict]]]) -> str:
+  """What theory says of each arm's prover over the responses drawn (policy/lookout.py), means over seeds: distinguishability, alignment,
+  and the correlation of A^mu with A^pi; solid: as its verifier says it, dotted: the prover that would be renewed now, without error."""
+  figure, axes = _axes(9.6, 3.2, 3)
+  for arm, curves in arms.items():
+    mean = lambda key: np.mean([[point.get(key, np.nan) for point in curve] for curve in curves], axis=0)
+    for whose, style in (("", {"linewidth": 1.8, "marker": "o", "markersize": 3, "label": arm}), ("fresh_", {"linewidth": 0.9, "linestyle": ":"})):
+      apart, aligned = mean(f"{whose}distinguishability"), mean(f"{whose}alignment")
+      both = np.sqrt(apart * mean("advantage_variance"))
+      correlation = np.where(both > 0, aligned / np.where(both > 0, both, 1), np.nan)
+      for axis, line in zip(axes, (apart, aligned, correlation)):
+        axis.plot(mean("samples"), line, color=_ARMS[arm], **style)
+  for axis, name in zip(axes, ("distinguishability E Var[A^μ]", "alignment E[A^μ A^π]", "correlation of A^μ with A^π")):
+    axis.axhline(0, color=_INK, linewidth=0.6)
+    axis.set(xlabel=_LEARNED["samples"], title=name)
+    axis.title.set_fontsize(9)
+  axes[0].legend(frameon=False)
+  return _svg(figure, "provers over the run")
 
 
 def pass_figure(rows: dict[str, list[dict]]) -> str:
@@ -204,9 +224,11 @@ def prediction_figure(points: list[dict], y: str = "gain") -> str:
     axis.axhline(0, color=_INK, linewidth=0.6)
     for p in points:
       colour, mark = colours[settings.index(p["setting"]) % len(colours)], "osD^vPX*"[methods.index(p["method"]) % 8]
+      x, value = p[key], p[y]["value"] if y == "gain" else p[y]
+      axis.plot([x["low"], x["high"]], [value] * 2, color=colour, linewidth=0.7, alpha=0.6)
       if y == "gain":
-        axis.plot([p[key]] * 2, [p["low"], p["high"]], color=colour, linewidth=0.7, alpha=0.6)
-      axis.plot(p[key], p[y], mark, color=colour, markersize=4 if p["width"] == min(q["width"] for q in points) else 6)
+        axis.plot([x["value"]] * 2, [p[y]["low"], p[y]["high"]], color=colour, linewidth=0.7, alpha=0.6)
+      axis.plot(x["value"], value, mark, color=colour, markersize=4 if p["width"] == min(q["width"] for q in points) else 6)
     axis.set_xlabel(name)
   axes[0].set_ylabel("accuracy over the Q beam" if y == "gain" else "any finished right, over the Q beam")
   for i, setting in enumerate(settings):

@@ -32,6 +32,10 @@ from pav_jax.training import metrics
 from pav_jax.training import records
 from pav_jax.training.run import Run
 
+# What policy/lookout.py says of a prover at an evaluation.
+PROVER = ("tree_share", "exact_accuracy", "advantage_variance", *(f"{whose}{term}" for whose in ("", "true_", "fresh_")
+                                                                for term in ("distinguishability", "alignment")))
+
 
 def check(config, root: epath.Path | None = None):
   """UserError for what means nothing in the one knob that is read here and not by rl."""
@@ -69,6 +73,8 @@ def run_stage(run: Run):
            "outcome": figures.learning_figure(by_arm, "samples", "outcome"),
            **({"process": figures.learning_figure(paid, "samples", "process")} if paid else {}),
            "pass_at_n": figures.pass_figure({name: found["pass_at_n"] for name, found in report["policies"].items()})}
+  looked_at = {arm: x for arm, x in by_arm.items() if "fresh_alignment" in x[0][-1]}
+  drawn |= {"provers": figures.lookout_figure(looked_at)} if looked_at else {}
   path = run.root / "rl_report"
   texts = {f"{name}.svg": svg for name, svg in drawn.items()} | {"report.json": json.dumps(report, indent=1, allow_nan=False) + "\n"}
   for name, content in texts.items():
@@ -79,18 +85,20 @@ def run_stage(run: Run):
 
 def curve(rows: list[dict], per_step: int) -> list[dict]:
   """Evaluations in order: samples and FLOPs spent until then, accuracy, greedy accuracy; and of the responses drawn since
-  the last one the outcome reward of each and the process reward of each step (0 where none is paid), on average.
+  the last one the outcome reward of each and the process reward of each step (0 where none is paid), on average. Where the
+  prover is looked at (policy/lookout.py), what theory says of it. Responses drawn to renew a prover are samples, too.
 
   rows: of curves.jsonl, with one row for every iteration's FLOPs.
   """
-  spent, drawn, found = 0.0, [], []
+  spent, renewing, drawn, found = 0.0, 0.0, [], []
   for row in rows:
     if "valid_accuracy" not in row:
-      spent, drawn = spent + row["flops"], [*drawn, row]
+      spent, renewing, drawn = spent + row["flops"], renewing + row.get("renewal_responses", 0.0), [*drawn, row]
       continue
     mean = lambda key: float(np.mean([r.get(key, 0.0) for r in drawn]))
-    found.append({"samples": row["step"] * per_step, "flops": spent, "accuracy": row["valid_accuracy"], "greedy": row["valid_greedy"],
-                  "outcome": mean("accuracy"), "process": mean("reward")})
+    found.append({"samples": row["step"] * per_step + int(renewing), "flops": spent, "accuracy": row["valid_accuracy"], "greedy": row["valid_greedy"],
+                  "outcome": mean("accuracy"), "process": mean("reward")} | {
+                      name: row[f"valid_{name}"] for name in PROVER if f"valid_{name}" in row})
     drawn = []
   return found
 

@@ -15,13 +15,14 @@
 Rankings that differ by a factor have one pull, so rewards of different size can be compared. Intervals are over problems.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from pav_jax.errors import UserError
 from pav_jax.evaluation import intervals
+from pav_jax.evaluation import tables
 from pav_jax.models import architecture
 from pav_jax.problems import arithmetic
 from pav_jax.problems import prepared
@@ -79,24 +80,50 @@ def verifier_values(of: Ground, arch, params, *, rows: int, mesh) -> np.ndarray:
   return exact_tree.at_nodes(of.trees, whole, score_bz)
 
 
+def _parts(of: Ground, advantage_puc: np.ndarray, candidates: int) -> np.ndarray:
+  """float64 (p, 5), what a problem adds to a row: 1, distinguishability, alignment, Var[A^pi], accuracy of the lines chosen."""
+  chosen_p = exact_tree.values(of.trees, exact_tree.best_of_candidates(of.chance_puc, advantage_puc, candidates))[:, 0]
+  return np.stack([np.ones(len(chosen_p)), *exact_tree.terms(of.pi, advantage_puc), chosen_p], axis=1)
+
+
+def _over(x, square):
+  """x / sqrt(square), NaN where there is nothing to divide by."""
+  return np.where(square > 0, x / np.sqrt(np.where(square > 0, square, 1)), np.nan)
+
+
+def _figures(part_x) -> dict[str, np.ndarray]:
+  """A row's figures from sums over problems, the last axis."""
+  n, apart, aligned, apart_pi, chosen = np.moveaxis(part_x[..., :5], -1, 0)
+  return {"distinguishability": apart / n, "alignment": aligned / n, "pull": _over(aligned, apart * n),
+          "correlation": _over(aligned, apart * apart_pi), "chosen": chosen / n}
+
+
+def _told(part_px: np.ndarray, figures: Callable, draws: int) -> dict[str, dict[str, float]]:
+  """figures(sums over problems) by name, with their intervals over problems."""
+  names = list(figures(part_px.sum(axis=0)))
+  ends = np.stack(intervals.over_cases([part_px], lambda part_x: np.stack(list(figures(part_x).values()), axis=-1), draws=draws)).T
+  return {name: dict(zip(("value", "low", "high"), map(float, x))) for name, x in zip(names, ends)}
+
+
 def row(of: Ground, name: str, advantage_puc: np.ndarray, *, candidates: int, draws: int, own_puc: np.ndarray | None = None, **more) -> dict:
   """A prover's row; advantage_puc: its A^mu of every line, or a score that differs from it by a number at each node;
   own_puc: the same without error; more: what else the row says."""
-  told = exact_tree.terms(of.pi, advantage_puc)
-  chosen_p = exact_tree.values(of.trees, exact_tree.best_of_candidates(of.chance_puc, advantage_puc, candidates))[:, 0]
-  parts = [np.ones(len(chosen_p)), *told, chosen_p]
+  part_px, figures = _parts(of, advantage_puc, candidates), _figures
   if own_puc is not None:
-    of_line = lambda x_puc: equations.alignment(of.pi.visit_pu, of.pi.line_puc, advantage_puc, x_puc)
     mean_pu1 = (of.pi.line_puc * own_puc).sum(axis=2, keepdims=True)
-    parts += [of_line(own_puc - mean_pu1), exact_tree.terms(of.pi, own_puc).distinguishability_p]
+    with_own_p = equations.alignment(of.pi.visit_pu, of.pi.line_puc, advantage_puc, own_puc - mean_pu1)
+    part_px = np.concatenate([part_px, np.stack([with_own_p, exact_tree.terms(of.pi, own_puc).distinguishability_p], axis=1)], axis=1)
+    figures = lambda part_x: _figures(part_x) | {"own": _over(part_x[..., 5], part_x[..., 1] * part_x[..., 6])}
+  return {"prover": name, **more} | _told(part_px, figures, draws)
+
+
+def over_q(of: Ground, advantage_puc: np.ndarray, q_puc: np.ndarray, *, candidates: int, draws: int) -> dict:
+  """What a ranking has more than that by Q^pi of its verifier, on the same problems; one that tells nothing apart pulls nothing."""
+  both_px = np.concatenate([_parts(of, x, candidates) for x in (advantage_puc, q_puc)], axis=1)
   def figures(part_x):
-    n, apart, aligned, apart_pi, chosen = np.moveaxis(part_x[..., :5], -1, 0)
-    over = lambda x, y: np.where(y > 0, x / np.sqrt(np.where(y > 0, y, 1)), np.nan)
-    found = [apart / n, aligned / n, over(aligned, apart * n), over(aligned, apart * apart_pi), chosen / n]
-    return np.stack([*found, *([over(part_x[..., 5], apart * part_x[..., 6])] if own_puc is not None else [])], axis=-1)
-  names = ("distinguishability", "alignment", "pull", "correlation", "chosen", "own")
-  ends = np.stack(intervals.over_cases([np.stack(parts, axis=1)], figures, draws=draws)).T
-  return {"prover": name, **more} | {key: dict(zip(("value", "low", "high"), map(float, x))) for key, x in zip(names, ends)}
+    mine, theirs = _figures(part_x[..., :5]), _figures(part_x[..., 5:])
+    return {name: np.nan_to_num(mine[name]) - np.nan_to_num(theirs[name]) for name in PREDICTORS}
+  return _told(both_px, figures, draws)
 
 
 def rows(of: Ground, said: Mapping[str, np.ndarray], *, own: str, k: float, demonstrators: Mapping[str, arithmetic.Arithmetic],
@@ -117,7 +144,9 @@ def rows(of: Ground, said: Mapping[str, np.ndarray], *, own: str, k: float, demo
   for method, rank in methods.items():
     if not rank.prover or rank.prover in said:
       name = " + ".join([own] * rank.own + [f"{rank.alpha:g} {rank.prover}" if rank.own else rank.prover] * bool(rank.prover))
-      add(name, _reward(line, said, own, rank), by="ranking", method=method)
+      reward_puc = _reward(line, said, own, rank)
+      more = {"over_q": over_q(of, reward_puc, line(said[own]), candidates=candidates, draws=draws)} if rank.prover else {}
+      add(name, reward_puc, by="ranking", method=method, **more)
   return found
 
 
@@ -188,17 +217,26 @@ def check(config):
 def points(report: Mapping, setting: str) -> list[dict]:
   """A run's beams as points of the figure over settings: what theory says of the ranking, and what it gained over the Q beam of its width.
 
-  report: a report.json. distinguishability, alignment, pull, chosen: the ranking's, less the Q beam's; gain: accuracy, with its
-  interval; any: share of problems with a right answer among all that finished, less the Q beam's.
+  report: a report.json. distinguishability, alignment, pull, chosen: the ranking's, less the Q beam's; gain: in accuracy. All with
+  intervals. any: share of problems with a right answer among all that finished, less the Q beam's.
   """
-  told = {r["method"]: r for r in report["diagnostics"].get("provers", {}).get("rows", ()) if r["by"] == "ranking"}
+  told = {r["method"]: r for r in report["diagnostics"].get("provers", {}).get("rows", ()) if "over_q" in r}
   any_right = {(r["method"], r["n"]): r["accuracy"] for r in report["search"]}
   found = []
   for r in report["equal_n"]:
     beam, width = r["beam"], r["width"]
-    if r["method"] == "q_beam" and {beam, "q_beam"} <= told.keys():
-      found.append({"setting": setting, "method": beam, "width": width, "prover": told[beam]["prover"]} | {
-          key: told[beam][key]["value"] - told["q_beam"][key]["value"] for key in PREDICTORS} | {
-          "gain": r["difference"], "low": r["difference_low"], "high": r["difference_high"],
-          "any": any_right[f"{beam}_pass", width] - any_right["q_beam_pass", width]})
+    if r["method"] == "q_beam" and beam in told:
+      found.append({"setting": setting, "method": beam, "width": width, "prover": told[beam]["prover"], **told[beam]["over_q"],
+                    "gain": {"value": r["difference"], "low": r["difference_low"], "high": r["difference_high"]},
+                    "any": any_right[f"{beam}_pass", width] - any_right["q_beam_pass", width]})
   return found
+
+
+def sentence(point: Mapping) -> str:
+  """What theory says a beam gains over the Q beam, and what it gained."""
+  said = lambda x, digits, scale=1: f"{scale * x['value']:+.{digits}f} [{scale * x['low']:+.{digits}f}, {scale * x['high']:+.{digits}f}]"
+  way = lambda x: "gains" if x["low"] > 0 else "loses" if x["high"] < 0 else "neither gains nor loses"
+  predicted, measured = way(point["pull"]), way(point["gain"])
+  verdict = "as it was" if predicted == measured else "which was not decided" if measured == "neither gains nor loses" else f"but it {measured}"
+  return (f"{tables.name_of(point['method'])} of {point['width']} ({point['prover']}): its pull is {said(point['pull'], 3)} over that of Q, so theory says that "
+          f"it {predicted}, {verdict}: {said(point['gain'], 1, 100)} points.")

@@ -59,6 +59,9 @@ def run_stage(run: Run):
       "equal_tokens": search.comparisons("tokens"), "arms": search.against_arms(),
       "tuning": tune.summary(run.folder("search/tuning").read()) if "search/tuning" in stages else [], "pav_as_orm": search.readings(), "diagnostics": diagnostics.diagnose(run), "stages": stages,
       "versions": records.versions(), "config": json.loads(json.dumps(run.config.to_dict()))}
+  points = provers.points(report, run.config.search.split)
+  if points:
+    report["verdicts"] = {**report["verdicts"], "What theory says of it": [provers.sentence(point) for point in points]}
   report["machine"] = machine(run) | {"seconds for this page": round(time.monotonic() - start, 1)}
   report = finite(report)
   if not hosts.first():

@@ -12,6 +12,7 @@ PAV-RL, and what the prover is:
   oracle          the demonstrator's exact values in the verifier's place, on `arithmetic`
   random          advantages of the same size, dealt at random; with `rl.critic` its baseline is outcome_critic's
   vine            mu = the current policy: its own advantages, by Monte Carlo
+  renewed         progress, whose verifier learns anew from the current policy every `renew_every` iterations (renewal.py)
   uncertain       progress on tokens that the policy was not certain of (advantages.uncertain; SPO)
   shaping         future advantages summed
   value           Q^mu in place of A^mu (App. G's control)
@@ -44,10 +45,12 @@ from pav_jax.models import network as network_lib
 from pav_jax.policy import advantages
 from pav_jax.policy import belief
 from pav_jax.policy import credit
+from pav_jax.policy import lookout
 from pav_jax.policy import losses
 from pav_jax.policy import provers
 from pav_jax.policy import reading
 from pav_jax.policy import reinforce
+from pav_jax.policy import renewal
 from pav_jax.policy import rft
 from pav_jax.policy import watch
 from pav_jax.problems import mixture
@@ -71,7 +74,7 @@ ARMS = {
     # Methods in which the outcome and the process weigh the same.
     "first_error": {"reward": "first_error", "prover": "q", "alpha": 1.0},
     "implicit": {"reward": "implicit", "alpha": 1.0, "critic": False, "baseline": "leave_one_out"},
-    "answer_probability": {"prover": "answer", "critic": False}}
+    "answer_probability": {"prover": "answer", "critic": False}, "renewed": {}}
 
 
 def check(config, root: epath.Path | None = None):
@@ -103,6 +106,8 @@ def check(config, root: epath.Path | None = None):
   published = {"gsm8k", "gsm8k_notes", "math", "math_prm800k"} & set(mixture.rates(config.problems.train))
   if published and (knobs.prover == "exact" or "oracle" in knobs.arms):
     raise UserError(f"config.rl: prover 'exact' (arm oracle) needs arithmetic problems, not {', '.join(sorted(published))}")
+  lookout.check(config, root)
+  renewal.check(config)
   architecture.check_checkpoint(knobs.verifier, "config.rl.verifier", root)
   if not knobs.verifier and "q" not in config.verifier.kinds:
     raise UserError("config.rl.verifier is empty, and config.verifier.kinds does not name 'q': whose Q is it?")
@@ -163,14 +168,17 @@ def run_stage(run: Run):
     verifier = architecture.restore(knobs.verifier or str(run.folder("verifier").path / "q" / "best"), run.config.verifier.model,
                                     vocabulary, run.mesh)
     learners = functools.cache(lambda lr, kl, beside: learners_of(knobs, arch.network, run.mesh, peak_lr=lr, kl=kl, beside=beside))
+    renews = functools.cache(lambda: renewal.learner(run.config, verifier[0], run.mesh))
     facts, validation = {}, prepared.read(run.folder("problems/validation"), knobs.eval_problems)
+    watched = knobs.watch_prover and lookout.begin(prepared.read(run.folder("problems/validation"), knobs.watch_prover), vocabulary, run.config)
     for seed in knobs.seeds:
       for arm in knobs.arms:
         of_arm = knobs_of(knobs, arm)
         asked = verifier if reading.asks_verifier(of_arm) else (None, None)
         name, players = f"{arm}/{seed}", reading.Players(arch, reference, *asked)
         facts[name] = train_arm(run, name, folder.path / name, arena(train, of_arm, seed), arena(validation, of_arm, seed),
-                                players, learners(of_arm.peak_lr, of_arm.kl, reading.beside(of_arm)))
+                                players, learners(of_arm.peak_lr, of_arm.kl, reading.beside(of_arm)), watched,
+                                renews() if arm == "renewed" else None)
         paths[name] = folder.path / name / "best"
     test = arena(prepared.read(run.folder("problems/test"), knobs.test_problems), knobs, 0)
     measure(run, folder, test, paths)
@@ -210,8 +218,10 @@ def learners_of(knobs, network: network_lib.Network, mesh, *, peak_lr: float, kl
   return Learners(learner(policy_loss, peak_lr=peak_lr, num_steps=steps, warmup_steps=warmup), {name: learners[name]() for name in beside})
 
 
-def train_arm(run: Run, name: str, path: epath.Path, arena, validation, players: reading.Players, learners: Learners) -> dict:
-  """Trains one arm with one seed; the loop's answer: best validation loss (1 - accuracy) and when."""
+def train_arm(run: Run, name: str, path: epath.Path, arena, validation, players: reading.Players, learners: Learners,
+              watched: lookout.Lookout | None, renews: fit.Learner | None) -> dict:
+  """Trains one arm with one seed; the loop's answer: best validation loss (1 - accuracy) and when. watched: where its prover is looked
+  at, if anywhere; renews: by what it is made anew, None where it stays."""
   knobs, arch, reference = arena.knobs, players.policy, players.reference
   key = jax.random.key(run.config.seed)  # nothing is drawn from it: parameters are given, losses exact
   born = lambda tx, params: state_lib.create(arch.network.init, tx, key, run.mesh, architecture.SHARDING, params)
@@ -219,13 +229,19 @@ def train_arm(run: Run, name: str, path: epath.Path, arena, validation, players:
   starts = {"value": arch.silent, "reward_model": lambda params: params}
   learnt = {name: born(learner.tx, starts[name](reference)) for name, learner in learners.beside.items()}
   state = state._replace(opt_state={"policy": state.opt_state} | learnt)
+  if renews is not None:
+    state = state._replace(opt_state=state.opt_state | {"verifier": players.verifier_params})
   rows = epoch_rows(len(arena.problems.id_p), knobs.batch_size, arena.seed_of(7))
   alarms = watch.Alarms(path / "alarms.jsonl", f"rl {name}")
-  trainer = reinforce.Trainer(arena, players, lambda n: rows(n).astype(np.int32), learners.policy.step,
-                              {name: learner.step for name, learner in learners.beside.items()}, alarms)
+  kind = reinforce.Trainer if renews is None else functools.partial(renewal.Trainer, renews, name)
+  trainer = kind(arena, players, lambda n: rows(n).astype(np.int32), learners.policy.step,
+                 {name: learner.step for name, learner in learners.beside.items()}, alarms)
+  def evaluate(params):
+    found = validate(validation, arch, params)
+    return found | lookout.figures(watched, arch, params, trainer.players, knobs, run.mesh) if watched else found
   found = loop.train(
       state, trainer.step, lambda n: rows(n).astype(np.int32), key, num_steps=knobs.num_steps,
-      evaluate=lambda params: validate(validation, arch, params), eval_every=knobs.eval_every, save_every=knobs.save_every,
+      evaluate=evaluate, eval_every=knobs.eval_every, save_every=knobs.save_every,
       keep=knobs.keep, log_every=knobs.log_every, path=path, meta=arch.meta("policy"), mesh=run.mesh, what=f"rl {name}", memory=trainer)
   return found | {"alarms": alarms.count}
 

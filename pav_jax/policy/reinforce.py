@@ -77,6 +77,11 @@ class Trainer:
       self._start = self._latest(*watched(reading.read(arena, players, players.reference, learnt, drawn, n), arena), rows(n))
     self._recent = []
 
+  @property
+  def players(self) -> reading.Players:
+    """Who plays, the verifier that reads now among them."""
+    return self._players
+
   def step(self, state: TrainState, problem_p, key) -> tuple[TrainState, dict]:
     """(the state after this iteration, its figures). UserError when the sampler and the training forward differ."""
     n, knobs, arena, learnt = int(state.step), self._arena.knobs, self._arena, {name: state.opt_state[name] for name in self._updates}

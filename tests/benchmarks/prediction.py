@@ -22,9 +22,10 @@ def main(settings: list[str], out: str):
   for setting in settings:
     name, _, path = setting.partition("=")
     points += provers.points(json.loads((pathlib.Path(path) / "report/report.json").read_text()), name)
-  correlation = {y: {key: float(np.corrcoef([p[key] for p in points], [p[y] for p in points])[0, 1]) for key in provers.PREDICTORS}
-                 for y in ("gain", "any")}
-  pathlib.Path(f"{out}.json").write_text(json.dumps({"settings": settings, "correlation": correlation, "points": points}, indent=1) + "\n")
+  measured = {"gain": [p["gain"]["value"] for p in points], "any": [p["any"] for p in points]}
+  correlation = {y: {key: float(np.corrcoef([p[key]["value"] for p in points], values)[0, 1]) for key in provers.PREDICTORS}
+                 for y, values in measured.items()}
+  pathlib.Path(f"{out}.json").write_text(json.dumps({"settings": settings, "correlation": correlation, "sentences": [f"{p['setting']}: {provers.sentence(p)}" for p in points], "points": points}, indent=1) + "\n")
   for y in ("gain", "any"):
     pathlib.Path(f"{out}_{y}.svg").write_text(figures.prediction_figure(points, y) + "\n")
   print(json.dumps(correlation, indent=1))

@@ -93,18 +93,36 @@ def test_demonstrators_are_read_from_texts():
     provers.demonstrators(("better: noise=.05", "better: noise=.1"), DIALS)
 
 
-def test_points_are_over_the_q_beam_of_the_same_width():
-  row = lambda method, by="ranking", **values: {"prover": method, "by": by, "method": method} | {
-      key: {"value": values.get(key, 0.0)} for key in provers.PREDICTORS}
+def test_what_a_ranking_has_over_q_is_paired():
+  """Exact Q against a verifier that says nothing, and against itself: where nothing varies between the two, the interval is a point."""
+  of = ground([p.question for p in arithmetic.generate(DIALS, 0, 20)])
+  exact, nothing = exact_tree.advantages(of.trees, of.pi.q_pu), np.zeros(of.chance_puc.shape)
+  found = provers.over_q(of, exact, nothing, candidates=3, draws=50)
+  alone = provers.row(of, "q", exact, candidates=3, draws=50)
+  assert found["pull"] == pytest.approx(alone["pull"]) and found["alignment"] == pytest.approx(alone["alignment"])
+  assert found["chosen"]["value"] == pytest.approx(alone["chosen"]["value"] - of.pi.q_pu[:, 0].mean())
+  same = provers.over_q(of, 2 * exact, exact, candidates=3, draws=50)
+  assert list(same["pull"].values()) == pytest.approx([0, 0, 0], abs=1e-12) and same["alignment"]["low"] > 0
+
+
+def test_points_and_sentences_are_over_the_q_beam_of_the_same_width():
+  measure = lambda value: {"value": value, "low": value - 0.1, "high": value + 0.1}
+  row = lambda method, **more: {"prover": method, "by": "ranking", "method": method, **more}
+  over = {key: measure(0.3) for key in provers.PREDICTORS}
   against = lambda beam, method, width, difference: {"beam": beam, "method": method, "width": width, "difference": difference,
                                                      "difference_low": difference - 0.1, "difference_high": difference + 0.1}
   found = lambda method, n, accuracy: {"method": method, "n": n, "accuracy": accuracy}
-  report = {"diagnostics": {"provers": {"rows": [row("q_beam", pull=0.1, alignment=0.2), row("pav_beam_q", pull=0.4, alignment=0.1)]}},
+  report = {"diagnostics": {"provers": {"rows": [row("q_beam"), row("pav_beam_q", over_q=over)]}},
             "search": [found("q_beam_pass", 4, 0.3), found("pav_beam_q_pass", 4, 0.45)],
             "equal_n": [against("pav_beam_q", "q_beam", 4, 0.25), against("pav_beam_q", "majority", 4, 0.5), against("pav_beam", "q_beam", 4, 0.0)]}
   [point] = provers.points(report, "rare")
-  assert (point["setting"], point["method"], point["width"]) == ("rare", "pav_beam_q", 4)
-  assert [point[key] for key in ("pull", "alignment", "distinguishability", "gain", "low", "high", "any")] == pytest.approx([0.3, -0.1, 0, 0.25, 0.15, 0.35, 0.15])
+  assert (point["setting"], point["method"], point["width"], point["pull"]) == ("rare", "pav_beam_q", 4, measure(0.3))
+  assert point["gain"] == pytest.approx(measure(0.25)) and point["any"] == pytest.approx(0.15)
+  assert provers.sentence(point) == ("PAV beam of 4 (pav_beam_q): its pull is +0.300 [+0.200, +0.400] over that of Q, so theory says that it gains, as it was: "
+                                     "+25.0 [+15.0, +35.0] points.").replace("PAV beam", provers.tables.name_of("pav_beam_q"))
+  assert ", which was not decided: " in provers.sentence(point | {"gain": measure(0.05)})
+  assert "says that it loses, but it gains: " in provers.sentence(point | {"pull": measure(-0.3)})
+  assert "says that it neither gains nor loses, but it gains: " in provers.sentence(point | {"pull": measure(0.0)})
   assert provers.points({"diagnostics": {}, "search": [], "equal_n": []}, "none") == []
   for y in ("gain", "any"):
     assert figures.prediction_figure([point], y).startswith("<svg")
