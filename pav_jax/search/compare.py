@@ -7,7 +7,8 @@
      A PAV can rerank in several ways: all are kept, `pav_rerank` heads the tables.
   2. For each seed and width run the beam by Q^pi and, for every prover named,
      the beam by Q^pi + alpha A^mu (beam.py); grade the chosen response and all
-     that finished.
+     that finished. `search.verifier` says Q^pi: the run's own of kind q, or another
+     kind or checkpoint, as far as that has what is asked of it (verifiers/process.py).
   3. Write what was right and what it cost, per problem; accuracies and
      intervals are computed from these records alone.
 """
@@ -34,7 +35,10 @@ from pav_jax.training import run as run_lib
 from pav_jax.training.run import Run
 from pav_jax.values import equations
 from pav_jax.values import monte_carlo
+from pav_jax.verifiers import implicit
+from pav_jax.verifiers import process
 from pav_jax.verifiers import score
+from pav_jax.verifiers import targets
 
 PROVERS = ("best_of_k", "q", "advantage")
 
@@ -48,23 +52,33 @@ def check(config, root: epath.Path | None = None):
   errors.at_least(0, knobs, where, "alpha")
   errors.one_of(best_of_n.RERANKS, knobs, where, "pav_rerank")
   sampling_lib.check(knobs, where)
-  if not knobs.widths or min(knobs.widths) < 1:
+  provers, kinds = tuple(knobs.provers), config.verifier.kinds
+  kind = process.check(knobs.verifier, f"{where}.verifier", kinds, targets.PROCESS, root)
+  if knobs.widths:
+    with errors.at(f"{where}.widths {tuple(knobs.widths)}: none, as --config.search.widths=,") if kind == "implicit" else errors.at(f"{where}.alpha"):
+      process.check_guide(kind, knobs.alpha, f"{where}.verifier {knobs.verifier!r}")
+  if not knobs.widths and kind != "implicit" or min(knobs.widths, default=1) < 1:
     raise UserError(f"{where}.widths {tuple(knobs.widths)}: one beam at least, each of width 1 or more")
-  if knobs.rows < max(knobs.widths) * knobs.candidates:
-    raise UserError(f"{where}.rows {knobs.rows} do not hold a beam of {max(knobs.widths)} with {knobs.candidates} candidates each")
+  if knobs.rows < max(knobs.widths, default=1) * knobs.candidates:
+    raise UserError(f"{where}.rows {knobs.rows} do not hold a beam of {max(knobs.widths, default=1)} with {knobs.candidates} candidates each")
   if knobs.max_step > config.rollouts.max_new:
     raise UserError(f"{where}.max_step {knobs.max_step} is more than a whole response has, config.rollouts.max_new {config.rollouts.max_new}")
-  provers, kinds = tuple(knobs.provers), config.verifier.kinds
   if set(provers) - set(PROVERS) or not provers or len(set(provers)) < len(provers):
     raise UserError(f"{where}.provers {provers}: each is one of {', '.join(PROVERS)}, and comes once")
   if "q" in provers and not knobs.prover_checkpoint:
     raise UserError(f"{where}.provers names 'q': {where}.prover_checkpoint must say whose Q it is")
-  for kind in ("orm", "q", *["advantage"] * ("advantage" in provers and not knobs.prover_checkpoint)):
+  for kind in ("orm", *["advantage"] * ("advantage" in provers and not knobs.prover_checkpoint)):
     if kind not in kinds:
       raise UserError(f"{where} reads the verifier {kind!r}, which config.verifier.kinds {tuple(kinds)} does not name")
-  for name in ("policy_checkpoint", "prover_checkpoint"):
-    architecture.check_checkpoint(knobs[name], f"{where}.{name}", root)
+  architecture.check_checkpoint(knobs.policy_checkpoint, f"{where}.policy_checkpoint", root)
+  if knobs.prover_checkpoint:
+    process.check(knobs.prover_checkpoint, f"{where}.prover_checkpoint", kinds, _prover_kinds(provers), root)
   grading.check(config.grading)
+
+
+def _prover_kinds(provers) -> tuple[str, ...]:
+  """Of which kinds search.prover_checkpoint may be: it says Q^mu, or A^mu; read by no prover that is named, anything."""
+  return ("q" in provers) * targets.VALUES + ("advantage" in provers) * ("advantage",) or targets.KINDS
 
 
 class Players:
@@ -79,15 +93,18 @@ class Players:
         knobs.policy_checkpoint or str(run.folder("sft").path / "best"), run.config.policy, self.vocabulary, run.mesh)
     self.policy = beam.Player(self.arch.network, params)
     self.tokens = jobs_lib.token_tables(self.vocabulary, self.arch.config.vocab_size)
-    paths = {kind: str(run.folder("verifier").path / kind / "best") for kind in ("orm", "q")}
+    root = run.root
+    paths = {"orm": (str(root / "verifier/orm/best"), ("orm",)), "q": (process.path_of(knobs.verifier, root), targets.PROCESS)}
     if "advantage" in knobs.provers:
-      paths["advantage"] = knobs.prover_checkpoint or str(run.folder("verifier").path / "advantage" / "best")
+      paths["advantage"] = (process.path_of(knobs.prover_checkpoint or "advantage", root), ("advantage",))
     if "q" in knobs.provers:
-      paths["prover"] = knobs.prover_checkpoint
+      paths["prover"] = (process.path_of(knobs.prover_checkpoint, root), targets.VALUES)
     self.verifiers = {}
-    for name, path in paths.items():
-      arch, params = architecture.restore(path, run.config.verifier.model, self.vocabulary, run.mesh)
+    for name, (path, kinds) in paths.items():
+      arch, params, kind = process.restore(path, run.config.verifier.model, self.vocabulary, run.mesh, kinds)
       self.verifiers[name] = beam.Player(arch.network, params)
+      if name == "q":
+        self.process, self.kind = (arch, params), kind
 
 
 def run_stage(run: Run):
@@ -140,18 +157,23 @@ def _samples(run: Run, players: Players, grader, seed: int, bar):
   answer_b, counts = hosts.agreed(np.array(answer_b)), counts | comparisons
   end_bz, _ = monte_carlo.prefix_ends(rollouts.token_bt, rollouts.length_b, players.vocabulary,
                                       run.config.monte_carlo.max_steps)
-  score_of = lambda name: score.score_responses(
-      players.verifiers[name].network, players.verifiers[name].params, problems.prompt_pt, problems.prompt_length_p,
+  q_bz = process.of_responses(run, *players.process, problems, rollouts, end_bz, knobs.rows)
+  orm_bz = score.score_responses(
+      players.verifiers["orm"].network, players.verifiers["orm"].params, problems.prompt_pt, problems.prompt_length_p,
       rollouts.problem_b, rollouts.token_bt, rollouts.length_b, end_bz, rows_per_call=knobs.rows, mesh=run.mesh)
-  q_bz = score_of("q")
-  reward_bs = equations.effective_reward(
-      q_bz[:, 1:], equations.advantages(equations.best_of_k(q_bz, knobs.prover_k)), knobs.alpha)
+  if players.kind == "implicit":
+    reward_bs = implicit.process_rewards(q_bz)
+  elif players.kind in targets.VERDICTS:
+    reward_bs = q_bz[:, 1:]
+  else:
+    reward_bs = equations.effective_reward(
+        q_bz[:, 1:], equations.advantages(equations.best_of_k(q_bz, knobs.prover_k)), knobs.alpha)
   square = lambda x_b: x_b.reshape(len(problem_p), knobs.max_n)
   arrays = {
       "seed_p": np.full(len(problem_p), seed), "problem_p": problem_p,
       "right_pn": square(rollouts.verdict_b == grading.Verdict.CORRECT), "answer_pn": square(answer_b),
       "length_pn": square(rollouts.length_b),
-      "orm_pn": square(best_of_n.at_end(score_of("orm"))), "q_pn": square(best_of_n.at_end(q_bz))}
+      "orm_pn": square(best_of_n.at_end(orm_bz)), "q_pn": square(best_of_n.at_end(q_bz))}
   arrays |= {f"pav_{how}_pn": square(best_of_n.effective_score(reward_bs, how)) for how in best_of_n.RERANKS}
   arrays["pav_pn"] = arrays[f"pav_{knobs.pav_rerank}_pn"]
   prompt_p = problems.prompt_length_p

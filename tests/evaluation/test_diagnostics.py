@@ -57,7 +57,7 @@ def test_first_wrong_steps_are_found_with_a_tau_of_other_problems():
   """Two responses to each of four problems; tau comes from the first two, by whose values alone it changes."""
   problem_b, label_b = np.repeat(np.arange(4), 2), np.array([1, -1] * 4)
   q_bz = np.array([[0.5, 0.4, 0.1], [0.5, 0.4, NAN]] * 2 + [[0.5, 0.4, 0.1], [0.5, 0.2, NAN], [0.5, 0.4, 0.3], [0.5, 0.4, NAN]])
-  rows = {(r["values"], r["reading"]): r for r in diagnostics.first_wrong({"a": q_bz, "b": q_bz / 4}, label_b, problem_b, 200)}
+  rows = {(r["values"], r["reading"]): r for r in diagnostics.first_wrong({"a": diagnostics.readings(q_bz), "b": diagnostics.readings(q_bz / 4)}, label_b, problem_b, 200)}
   of_q = rows["a", "q"]
   # Perfect on the first half for tau in (.1, .4]. On the second: at .1 found, at .3 not; .2 is called wrong, .4 not.
   assert of_q["tau"] == pytest.approx(0.25) and (of_q["cases"], of_q["erroneous"]) == (4, 2)
@@ -67,7 +67,7 @@ def test_first_wrong_steps_are_found_with_a_tau_of_other_problems():
   assert rows["b", "q"]["tau"] == pytest.approx(0.25 / 4) and rows["a", "progress"]["tau"] == 0.8
   # Every first step keeps .8 of the question's value or loses, .4 / .5 and .2 / .5; then .1 / .4 and .3 / .4.
   assert [rows["a", "progress"][m]["value"] for m in ("acc_erroneous", "acc_correct")] == [1, 0.5]
-  assert diagnostics.first_wrong({"a": q_bz[:2]}, label_b[:2], problem_b[:2], 200) == []
+  assert diagnostics.first_wrong({"a": diagnostics.readings(q_bz[:2])}, label_b[:2], problem_b[:2], 200) == []
 
 
 def _run(kind_prover_k=1):
