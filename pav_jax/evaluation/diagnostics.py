@@ -96,7 +96,7 @@ def diagnose(run: Run) -> dict:
                       "demonstrator": float(exact_bz[:, 0].mean())}
   found["calibration"], found["step_auc"], said = {}, {}, {}
   for kind in run.config.verifier.kinds:
-    score_bz = verifier_scores(run, str(run.folder("verifier").path / kind / "best"), kind, problems, rollouts, end_bz, vocabulary, search.rows)
+    score_bz = verifier_scores(run, process.path_of(kind, run.root), kind, problems, rollouts, end_bz, vocabulary, search.rows)
     assess(found, kind, score_bz, exact_bz, right_b, run)
     if kind in targets.PROCESS:
       said[kind] = score_bz

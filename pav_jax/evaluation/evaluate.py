@@ -94,7 +94,8 @@ def _judgement(run: Run, problems, rollouts, right_b, vocabulary) -> dict:
   knobs = run.config.evaluate
   end_bz, _ = monte_carlo.prefix_ends(rollouts.token_bt, rollouts.length_b, vocabulary,
                                       run.config.monte_carlo.max_steps)
-  score_bz = diagnostics.verifier_scores(run, process.path_of(knobs.verifier, run.root), knobs.kind, problems, rollouts, end_bz, vocabulary, knobs.rows)
+  path = process.path_of(knobs.verifier, run.root)
+  score_bz = diagnostics.verifier_scores(run, path, knobs.kind, problems, rollouts, end_bz, vocabulary, knobs.rows)
   lines = exact.step_texts(rollouts.token_bt, end_bz, vocabulary)
   exact_bz = diagnostics.exact_of(run, problems, rollouts, lines, end_bz.shape[1])
   found = {"calibration": {}, "exact": {}, "step_auc": {}}

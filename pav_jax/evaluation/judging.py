@@ -29,7 +29,10 @@ _MR_WEIGHTS = (0.2, 0.3, 0.5)
 
 
 def scores(q_z: np.ndarray, verdicts: bool = False) -> dict[str, np.ndarray]:
-  """Reading -> float64 (s,), of values q_z (s + 1,), or of verdicts, whose first number means nothing. Where nothing was left to lose, progress is 1."""
+  """Reading -> float64 (s,), of values q_z (s + 1,). Where nothing was left to lose, progress is 1.
+
+  verdicts: the numbers are of steps, and the first means nothing.
+  """
   q_z = np.asarray(q_z, np.float64)
   if verdicts:
     return {"verdict": q_z[1:]}

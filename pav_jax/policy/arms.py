@@ -117,8 +117,8 @@ def check_kind(knobs, kind: str):
       raise UserError(f"{who}: rl.critic takes Q^pi at every token off the reward, which only kind q says: critic=False")
     pays = of_arm.alpha and of_arm.prover not in ("monte_carlo", "exact")
     if pays and kind in targets.VERDICTS and (of_arm.prover != "q" or of_arm.reward != "value"):
-      raise UserError(f"{who}: a verdict on a step is no value, so there is no advantage of it and no best-of-K: rl.reward=value and rl.prover=q pay "
-                      "each step its verdict")
+      raise UserError(f"{who}: a verdict on a step is no value, so there is no advantage of it and no best-of-K: rl.reward=value "
+                      "and rl.prover=q pay each step its verdict")
 
 
 def run_stage(run: Run):

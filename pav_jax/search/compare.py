@@ -55,12 +55,14 @@ def check(config, root: epath.Path | None = None):
   provers, kinds = tuple(knobs.provers), config.verifier.kinds
   kind = process.check(knobs.verifier, f"{where}.verifier", kinds, targets.PROCESS, root)
   if knobs.widths:
-    with errors.at(f"{where}.widths {tuple(knobs.widths)}: none, as --config.search.widths=,") if kind == "implicit" else errors.at(f"{where}.alpha"):
+    none = f"{where}.widths {tuple(knobs.widths)}: none, as --config.search.widths=,"
+    with errors.at(none if kind == "implicit" else f"{where}.alpha"):
       process.check_guide(kind, knobs.alpha, f"{where}.verifier {knobs.verifier!r}")
   if not knobs.widths and kind != "implicit" or min(knobs.widths, default=1) < 1:
     raise UserError(f"{where}.widths {tuple(knobs.widths)}: one beam at least, each of width 1 or more")
   if knobs.rows < max(knobs.widths, default=1) * knobs.candidates:
-    raise UserError(f"{where}.rows {knobs.rows} do not hold a beam of {max(knobs.widths, default=1)} with {knobs.candidates} candidates each")
+    raise UserError(f"{where}.rows {knobs.rows} do not hold a beam of {max(knobs.widths, default=1)} with {knobs.candidates} "
+                    "candidates each")
   if knobs.max_step > config.rollouts.max_new:
     raise UserError(f"{where}.max_step {knobs.max_step} is more than a whole response has, config.rollouts.max_new {config.rollouts.max_new}")
   if set(provers) - set(PROVERS) or not provers or len(set(provers)) < len(provers):

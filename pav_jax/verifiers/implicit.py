@@ -8,9 +8,9 @@ After arXiv 2412.01981 ("Free process rewards without process labels"), as PRIME
      an ORM's loss, in which the reward is written by a policy.
   3. The same sum up to the end of step h is Q_h, in log-odds, and Q_h - Q_{h-1}, the step's own part of it, its process reward.
 
-In that paper's terms Q_h is beta log E_{pi_ref}[exp(r / beta) | y_<=h], and that is what an *optimal* pi_RM makes of it; the
-sigmoid of it, a chance, is trained at the end of a response alone. It is no mean of outcomes: what is made of Q^pi
-(best-of-K, the effective reward, a critic) is not made of it.
+In that paper's terms Q_h is beta log E_{pi_ref}[exp(r / beta) | y_<=h], which the sum is, less the same of the bare prompt,
+where pi_RM is pi_ref exp(r / beta) / Z; the sigmoid of it, a chance, is trained at the end of a response alone. It is no
+mean of outcomes: what is made of Q^pi (best-of-K, the effective reward, a critic) is not made of it.
 
 What balanced training adds to the log-odds (`targets.balance`) is taken off when a value is read, as of any verifier;
 so the bare prompt, where the sum is empty, has the share of right responses of all problems, whatever it asks.
@@ -106,12 +106,15 @@ def process_rewards(q_bz: np.ndarray) -> np.ndarray:
 
 
 def described(root, path, reference_path: str, beta: float) -> dict:
-  """What the checkpoints in `path` say beside their kind; reference_path: where training starts from, named from `path` if it lies in root."""
+  """What the checkpoints in `path` say beside their kind.
+
+  reference_path: the checkpoint that training starts from; named as it is seen from `path` if it lies in root.
+  """
   if architecture.is_official(reference_path):
     return {"beta": beta, "reference": reference_path, "reference_digest": ""}
-  inside = files.path(reference_path).is_relative_to(root)
-  return {"beta": beta, "reference": f"{'../' * len(path.relative_to(root).parts)}{files.path(reference_path).relative_to(root)}" if inside else reference_path,
-          "reference_digest": checkpoint.digest(reference_path)}
+  found = files.path(reference_path)
+  seen = f"{'../' * len(path.relative_to(root).parts)}{found.relative_to(root)}" if found.is_relative_to(root) else reference_path
+  return {"beta": beta, "reference": seen, "reference_digest": checkpoint.digest(reference_path)}
 
 
 def pair(path: str, meta: dict, arch: architecture.Architecture, params, mesh) -> Pair:
@@ -123,8 +126,8 @@ def pair(path: str, meta: dict, arch: architecture.Architecture, params, mesh) -
     tops = [above for above in list(files.path(path).parents)[up:up + 2] if files.exists(above / below)]
     found = tops[0] / below if tops else found
   if not files.exists(found):
-    raise UserError(f"checkpoint {path} is of kind implicit, and the policy that it was trained against, {meta['reference']}, is not there: "
-                    "keep both in one run")
+    raise UserError(f"checkpoint {path} is of kind implicit, and the policy that it was trained against, {meta['reference']}, "
+                    "is not there: keep both in one run")
   if meta["reference_digest"] and checkpoint.digest(found) != meta["reference_digest"]:
     raise UserError(f"checkpoint {path} is of kind implicit, and {found} is not the policy that it was trained against any more")
   return Pair(params, architecture.load(str(found), arch, mesh), meta["beta"])

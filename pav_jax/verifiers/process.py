@@ -41,7 +41,8 @@ def check(name: str, key: str, kinds: Sequence[str], wanted: Sequence[str], root
   if not name or name in targets.KINDS:
     kind = name or "q"
     if kind not in kinds:
-      raise UserError(f"{key} {name!r} is the run's own verifier of kind {kind!r}, which config.verifier.kinds {tuple(kinds)} does not name")
+      raise UserError(f"{key} {name!r} is the run's own verifier of kind {kind!r}, which config.verifier.kinds {tuple(kinds)} "
+                      "does not name")
   else:
     architecture.check_checkpoint(name, key, root)
     kind = architecture.kind_of(name) if files.exists(files.path(name)) else ""
@@ -56,21 +57,26 @@ def _wanted(kind: str, wanted: Sequence[str], who: str) -> str:
 
 def named(*kinds: str) -> str:
   """'a policy', 'a verifier of kind q, hard or drop'."""
-  return "a policy" if kinds == ("policy",) else f"a verifier of kind {' or '.join([', '.join(kinds[:-1])] * (len(kinds) > 1) + [kinds[-1]])}"
+  if kinds == ("policy",):
+    return "a policy"
+  return "a verifier of kind " + ", ".join(kinds[:-1]) + " or " * (len(kinds) > 1) + kinds[-1]
 
 
 def check_guide(kind: str, alpha: float, who: str):
   """UserError where a verifier of this kind cannot guide a beam by Q^pi + alpha A^mu."""
   if kind == "implicit":
-    raise UserError(f"{who} is {named(kind)}: two language models that read every token of a response, where a beam has one network's score "
-                    "at the end of each step: it reranks whole responses, and guides no beam")
+    raise UserError(f"{who} is {named(kind)}: two language models that read every token of a response, where a beam has one "
+                    "network's score at the end of each step: it reranks whole responses, and guides no beam")
   if kind in targets.VERDICTS and alpha:
-    raise UserError(f"{who} is {named(kind)}, a verdict on the last step: it is no Q^pi, and has no advantages: with alpha=0 a beam goes by the "
-                    "verdict alone")
+    raise UserError(f"{who} is {named(kind)}, a verdict on the last step: it is no Q^pi, and has no advantages: with alpha=0 a "
+                    "beam goes by the verdict alone")
 
 
 def restore(path: str, section, vocabulary, mesh, wanted: Sequence[str] = targets.KINDS):
-  """(architecture, parameters, kind) of a verifier's checkpoint; of kind implicit an `implicit.Pair`. UserError for a kind that is not wanted."""
+  """(architecture, parameters, kind) of a verifier's checkpoint; of kind implicit the parameters are an `implicit.Pair`.
+
+  UserError for a kind that is not wanted, and as of architecture.restore.
+  """
   kind = _wanted(architecture.kind_of(path), wanted, f"checkpoint {path}")
   arch, params = architecture.restore(path, section, vocabulary, mesh)
   if kind == "implicit":
@@ -85,7 +91,8 @@ def of_responses(run: Run, arch, params, problems, rollouts, end_bz: np.ndarray,
         arch.network, params, problems.prompt_pt, problems.prompt_length_p, rollouts.problem_b, rollouts.token_bt,
         rollouts.length_b, end_bz, rows_per_call=rows_per_call, mesh=run.mesh)
   prompts = [problems.prompt_pt[p, :problems.prompt_length_p[p]] for p in rollouts.problem_b]
-  given = [Given(token_t[:length], end_z[1:][end_z[1:] > -2]) for token_t, length, end_z in zip(rollouts.token_bt, rollouts.length_b, end_bz)]
+  given = [Given(token_t[:length], end_s[end_s > -2])
+           for token_t, length, end_s in zip(rollouts.token_bt, rollouts.length_b, end_bz[:, 1:])]
   found_bz = np.full(end_bz.shape, np.nan, np.float32)
   for row_z, value_z in zip(found_bz, given_lib.values(arch, params, prompts, given, rows=rows_per_call, mesh=run.mesh)):
     row_z[:len(value_z)] = value_z

@@ -129,7 +129,8 @@ def check(config, root: epath.Path | None = None):
   if knobs.init_from != "sft":
     architecture.check_checkpoint(knobs.init_from, f"{where}.init_from", root)
   if "implicit" in kinds and not knobs.init_from:
-    raise UserError(f"{where}.init_from is empty, and kind 'implicit' measures how far it has gone from where it began: sft, or a checkpoint")
+    raise UserError(f"{where}.init_from is empty, and kind 'implicit' measures how far it has gone from where it began: sft, or "
+                    "a checkpoint")
   for name in ("pretrain",) * (knobs.pretrain.num_steps != 0) + tuple(dict.fromkeys(map(targets_lib.section_of, kinds))):
     fit.check(knobs[name], f"{where}.{name}")
     fit.check_batch(knobs[name], f"{where}.{name}", parts)
@@ -142,9 +143,9 @@ def check_labels(knobs, labels, seeds):
                     "say nothing: every_token=False, or labels=monte_carlo")
   if knobs.labels == "imported":
     if set(knobs.kinds) - set(taught_lib.FROM_OTHERS):
-      raise UserError(f"verifier.kinds {tuple(knobs.kinds)}: the labels of others are of steps, and nobody knows whether two of them are one "
-                      "policy's values: there is neither an outcome for 'orm' and 'implicit', nor progress for 'relative' and 'effective', "
-                      "nor a policy for 'advantage': kinds=" + ",".join(taught_lib.FROM_OTHERS) + ", or some, or labels=both, where those learn from ours alone")
+      raise UserError(f"verifier.kinds {tuple(knobs.kinds)}: the labels of others are of steps, so there is neither an outcome for "
+                      "'orm' or 'implicit', nor two values of one policy for 'relative' or 'effective', nor a policy for 'advantage': "
+                      f"kinds of {', '.join(taught_lib.FROM_OTHERS)}, or labels=both, where those learn from ours alone")
     return
   if "q" in knobs.kinds:
     if knobs.own_outcomes and (labels.checkpoint != seeds.checkpoint or collect.sampling_of(labels) != collect.sampling_of(seeds)):
@@ -164,8 +165,8 @@ def check_labels(knobs, labels, seeds):
                       "of a step learn: verifier.balance=classes or none, or every_token=False")
   marks = [kind for kind in knobs.kinds if kind in targets_lib.MARKS]
   if marks and (labels.reuse or labels.strategy == "adaptive"):
-    raise UserError(f"verifier.kinds: a label of {marks[0]!r} is of n continuations, the same n everywhere: with more, more prefixes have a "
-                    f"right one. monte_carlo.{'reuse' if labels.reuse else 'strategy=adaptive'} spends more on some: "
+    raise UserError(f"verifier.kinds: a label of {marks[0]!r} is of n continuations, the same n everywhere: with more, more prefixes "
+                    f"have a right one. monte_carlo.{'reuse' if labels.reuse else 'strategy=adaptive'} spends more on some: "
                     "strategy=uniform or first_pit, and reuse=False, or leave it out")
   if "advantage" in knobs.kinds:
     if labels.n_mc < knobs.prover_k:
@@ -231,7 +232,8 @@ def _rows(run: Run, kind: str, problems, rollouts, values, imported) -> tuple[tu
       *([taught_lib.others(kind, knobs, imported)] if imported is not None and kind in taught_lib.FROM_OTHERS else [])])
   rows = tuple(rows_b[taught.useful_b[rows_b]] for rows_b in split_by_problem(taught.problem_b, knobs.valid_fraction, run.config.seed))
   if not len(rows[0]) or not len(rows[1]):
-    raise UserError(f"verifier {kind}: {len(rows[0])} training and {len(rows[1])} validation responses of {len(taught.problem_b)} have a label")
+    raise UserError(f"verifier {kind}: {len(rows[0])} training and {len(rows[1])} validation responses of "
+                    f"{len(taught.problem_b)} have a label")
   return rows, taught
 
 

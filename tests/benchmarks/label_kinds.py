@@ -37,7 +37,7 @@ KINDS = ("q", *targets.MARKS, "implicit")
 # What differs from configs/sparse.py. So that all kinds have the same labels to learn from: none of a seed's own ending, and none
 # inside of a step; continuations enough for a ratio of two shares to be more than .5, 1 and 2.
 FLAGS = {"rollouts.num_problems": 6000, "monte_carlo.n_mc": 8, "verifier.kinds": KINDS, "verifier.every_token": False,
-         "verifier.own_outcomes": False, "verifier.q.num_steps": 400, "verifier.implicit.num_steps": 400}
+         "verifier.own_outcomes": False, "verifier.q.num_steps": 200, "verifier.implicit.num_steps": 200}
 
 
 def main():

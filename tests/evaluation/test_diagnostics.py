@@ -86,6 +86,14 @@ def test_a_perfect_verifier_is_found_perfect():
   assert {k: v for k, v in found["step_auc"].items() if "judged" not in k} == {
       "q: all steps": 1, "q: steps of one response": 1, "advantage: all steps": 1, "advantage: steps of one response": 1}
   assert found["step_auc"]["q: steps judged"] == 7
+  # A verdict is of the step itself, and foretells no outcome; implicit rewards are differences of log-odds.
+  of = {"calibration": {}, "exact": {}, "step_auc": {}}
+  verdict_bz = np.where(np.arange(4) > 0, np.nan_to_num(advantage_bz), 0.9)
+  diagnostics.assess(of, "relative", np.where(np.isnan(exact_bz), NAN, verdict_bz), exact_bz, np.array([True, False, False]), _run())
+  diagnostics.assess(of, "implicit", 0.98 * exact_bz + 0.01, exact_bz, np.array([True, False, False]), _run())
+  assert set(of["calibration"]) == {"implicit"} and of["exact"]["A, correlation of the relative verifier"] == pytest.approx(1)
+  assert {name: x for name, x in of["step_auc"].items() if "all" in name} == {"relative: all steps": 1, "implicit: all steps": 1}
+  assert of["step_auc"]["relative: steps judged"] == of["step_auc"]["implicit: steps judged"] == 7
   upside_down = {"calibration": {}, "exact": {}, "step_auc": {}}
   diagnostics.assess(upside_down, "q", 1 - exact_bz, exact_bz, np.array([True, False, False]), _run())
   assert upside_down["step_auc"]["q: all steps"] == 0
