@@ -41,6 +41,7 @@ from pav_jax.verifiers import score
 from pav_jax.verifiers import targets
 
 PROVERS = ("best_of_k", "q", "advantage")
+_SAYS = {"q": targets.VALUES, "advantage": ("advantage",)}  # of which kinds search.prover_checkpoint is for these
 
 
 def check(config, root: epath.Path | None = None):
@@ -73,14 +74,10 @@ def check(config, root: epath.Path | None = None):
     if kind not in kinds:
       raise UserError(f"{where} reads the verifier {kind!r}, which config.verifier.kinds {tuple(kinds)} does not name")
   architecture.check_checkpoint(knobs.policy_checkpoint, f"{where}.policy_checkpoint", root)
-  if knobs.prover_checkpoint:
-    process.check(knobs.prover_checkpoint, f"{where}.prover_checkpoint", kinds, _prover_kinds(provers), root)
+  for prover, wanted in _SAYS.items():
+    if knobs.prover_checkpoint and (prover in provers or not set(provers) & set(_SAYS)):
+      process.check(knobs.prover_checkpoint, f"{where}.prover_checkpoint", kinds, wanted if prover in provers else targets.KINDS, root)
   grading.check(config.grading)
-
-
-def _prover_kinds(provers) -> tuple[str, ...]:
-  """Of which kinds search.prover_checkpoint may be: it says Q^mu, or A^mu; read by no prover that is named, anything."""
-  return ("q" in provers) * targets.VALUES + ("advantage" in provers) * ("advantage",) or targets.KINDS
 
 
 class Players:
@@ -98,15 +95,17 @@ class Players:
     root = run.root
     paths = {"orm": (str(root / "verifier/orm/best"), ("orm",)), "q": (process.path_of(knobs.verifier, root), targets.PROCESS)}
     if "advantage" in knobs.provers:
-      paths["advantage"] = (process.path_of(knobs.prover_checkpoint or "advantage", root), ("advantage",))
+      paths["advantage"] = (process.path_of(knobs.prover_checkpoint or "advantage", root), _SAYS["advantage"])
     if "q" in knobs.provers:
-      paths["prover"] = (process.path_of(knobs.prover_checkpoint, root), targets.VALUES)
+      paths["prover"] = (process.path_of(knobs.prover_checkpoint, root), _SAYS["q"])
     self.verifiers = {}
     for name, (path, kinds) in paths.items():
       arch, params, kind = process.restore(path, run.config.verifier.model, self.vocabulary, run.mesh, kinds)
       self.verifiers[name] = beam.Player(arch.network, params)
       if name == "q":
         self.process, self.kind = (arch, params), kind
+        if knobs.widths:  # a checkpoint that was not there when the config was checked
+          process.check_guide(kind, knobs.alpha, f"search.verifier {path}")
 
 
 def run_stage(run: Run):
