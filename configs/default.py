@@ -71,15 +71,19 @@ def get_config() -> ml_collections.ConfigDict:
       "labels": {
           "files": "", "format": "trl", "neutral": "good", "max_prompt": 256, "max_response": 512, "max_steps": 64,
           "max_malformed": 0, "rows_per_shard": 2000},
-      # 'advantage', a verifier of A^mu itself, needs monte_carlo.n_mc of at least prover_k.
+      # 'advantage', a verifier of A^mu itself, needs monte_carlo.n_mc of at least prover_k. Kinds of label that others use are
+      # hard, drop, relative, effective, trained by the section q, and implicit (pav_jax/verifiers/targets.py).
       "verifier": {
           "kinds": ("orm", "q"), "labels": "monte_carlo", "model": model(), "init_from": "sft", "pretrain": optimizer(num_steps=0),
           "balance": "classes", "text_weight": 0.15, "prover_k": 4, "orm_at_end": False, "own_outcomes": True,
           "every_token": False, "advantage_from_q": True,
+          "relative_ratio": 0.8, "effective_alpha": 0.4, "effective_above": 0.0, "implicit_beta": 0.05,
           "valid_fraction": 0.05,
-          "orm": optimizer(num_steps=1200), "q": optimizer(num_steps=1500), "advantage": optimizer(num_steps=300, peak_lr=1e-3)},
+          "orm": optimizer(num_steps=1200), "q": optimizer(num_steps=1500), "advantage": optimizer(num_steps=300, peak_lr=1e-3),
+          "implicit": optimizer(num_steps=600, peak_lr=1e-3)},
       "search": {
-          "split": "test", "num_problems": -1, "num_seeds": 2, "policy_checkpoint": "",
+          # verifier: who says Q^pi, '' the run's own of kind q; a kind of verifier.kinds, or a checkpoint (rl.verifier, too).
+          "split": "test", "num_problems": -1, "num_seeds": 2, "policy_checkpoint": "", "verifier": "",
           "max_n": 32, "widths": (2, 4, 8), "candidates": 3, "alpha": 0.5,
           # Arms and provers: pav_jax/search/arms.py. A prover is a name and the path of a verifier of its Q; names are free.
           "arms": ("q_beam", "pav_beam"), "prover_k": 4, "provers": {"prover": ""}, "pav_rerank": "mean", "distinct": False,

@@ -14,7 +14,9 @@
 
 --readings=FILE.jsonl in place of --verifier judges values that are there already,
 whoever made them: rows of `file` (as here, or the one of that name), `row` (from 1)
-and `q`, the value at the question and at each step's end.
+and `q`, the value at the question and at each step's end. Rows with `verdicts` true are
+of a verifier that says of each step whether it is good (verifiers/targets.py): there is
+one reading of them, and the first number means nothing.
 
 Exit status: 0; 1 where rows were malformed; 2 where nothing could be judged; 128 + n
 after signal n.
@@ -51,11 +53,15 @@ Key = tuple[str, int]
 
 
 class Verifier(NamedTuple):
-  """`rows`: cases -> (prompt, response) as ids; `values`: these, and a bar -> q_z of each; longest: tokens it reads at most."""
+  """`rows`: cases -> (prompt, response) as ids; `values`: these, and a bar -> q_z of each; longest: tokens it reads at most.
+
+  verdicts: whether these say of a step that it is good, and not what its prefix is worth.
+  """
 
   rows: Callable[[Sequence[benchmarks.Case]], list[tuple]]
   values: Callable[[list[tuple], object], list[np.ndarray]]
   longest: int
+  verdicts: bool = False
 
 
 def load(flags: argparse.Namespace) -> Verifier:
@@ -63,13 +69,14 @@ def load(flags: argparse.Namespace) -> Verifier:
   # Here, because jax takes seconds, and mistakes in the files are told before.
   from pav_jax import library
   from pav_jax.verifiers import given as given_values
+  from pav_jax.verifiers import targets
   model = library.load(flags.verifier, vocabulary=flags.vocabulary, prompt=flags.prompt, steps=flags.steps)
-  library.of_kind(model, "q")
+  library.of_kind(model, *targets.PROCESS)
   rows = lambda cases: [(model.home.prompt_t(case.question), library.given_of(model.home, case.steps, ended=True)) for case in cases]
   def values(pairs, bar):
     prompts, responses = zip(*pairs)
     return given_values.values(model.arch, model.params, list(prompts), list(responses), rows=flags.rows, mesh=model.mesh, bar=bar)
-  return Verifier(rows, values, given_values.LONGEST)
+  return Verifier(rows, values, given_values.LONGEST, model.kind in targets.VERDICTS)
 
 
 def read_files(paths: Sequence[str]) -> tuple[list[benchmarks.Case], dict]:
@@ -192,17 +199,22 @@ def run(flags: argparse.Namespace) -> int:
   keep = os.path.splitext(flags.output)[0] + ".readings.jsonl" if flags.output else ""
   if flags.readings:
     q_of, too_long = read_values(flags.readings, cases, given=True), []
+    verdicts = any(row.get("verdicts") for row in metrics.read_curves(files.path(flags.readings), key="q", whole=True))
   else:
-    q_of, too_long = score(cases, load(flags), keep, flags.max_tokens)
+    verifier = load(flags)
+    verdicts = verifier.verdicts
+    q_of, too_long = score(cases, verifier, keep, flags.max_tokens)
   for path, _ in too_long:
     left_out[path]["too long"] += 1
   cases = [case for case in cases if (case.file, case.row) in q_of]
   q_cz = [q_of[case.file, case.row] for case in cases]
-  found = judgement.judge(cases, q_cz, {name: tau for name, tau in (("q", flags.tau_q), ("advantage", flags.tau_a)) if tau is not None})
+  given = {"q": flags.tau_q, "verdict": flags.tau_q, "advantage": flags.tau_a}
+  found = judgement.judge(cases, q_cz, {name: tau for name, tau in given.items() if tau is not None}, verdicts=verdicts)
   found = {"verifier": flags.verifier or None, "readings": flags.readings or None, "files": left_out, **found}
   if flags.output:
-    lines = [_line((case.file, case.row), q_z, text=_text(case), benchmark=case.benchmark, subset=case.subset, id=case.id, first_wrong=case.first_wrong,
-                   wrong=case.wrong, found=judgement.predictions(judging.scores(q_z), found["tau"])) for case, q_z in zip(cases, q_cz)]
+    more = {"verdicts": True} if verdicts else {}
+    lines = [_line((case.file, case.row), q_z, **more, text=_text(case), benchmark=case.benchmark, subset=case.subset, id=case.id, first_wrong=case.first_wrong,
+                   wrong=case.wrong, found=judgement.predictions(judging.scores(q_z, verdicts), found["tau"])) for case, q_z in zip(cases, q_cz)]
     files.write(files.path(keep), "".join(lines))
     files.write(files.path(flags.output), json.dumps(found, indent=1, allow_nan=False) + "\n")
   print(judgement.table(found) + (f"\n\n{flags.output}, {keep}" if flags.output else ""))
@@ -236,7 +248,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   who.add_argument("--verifier", default="", help="a checkpoint, as runs/quickstart/verifier/q/best")
   who.add_argument("--readings", default="", help="values that are there already: JSON lines of file, row, q")
   parser.add_argument("--output", default="", help="OUT.json; each case goes to OUT.readings.jsonl")
-  parser.add_argument("--tau_q", type=float, help="a step is wrong below this value; default: the best on ProcessBench's GSM8K part, else .5")
+  parser.add_argument("--tau_q", type=float, help="a step is wrong below this value, or verdict; default: the best on ProcessBench's GSM8K part, else .5")
   parser.add_argument("--tau_a", type=float, help="a step is wrong below this advantage; default: likewise, else -.05")
   parser.add_argument("--max_tokens", type=int, default=8192, help="of question and solution; what is longer is left out and counted")
   parser.add_argument("--rows", type=int, default=256, help="cases of a call, of up to 256 tokens; of longer ones fewer")

@@ -27,14 +27,18 @@ from pav_jax.search import beam
 from pav_jax.search import ranking
 from pav_jax.training import mesh as mesh_lib
 from pav_jax.verifiers import given as values_lib
+from pav_jax.verifiers import implicit
+from pav_jax.verifiers import process
+from pav_jax.verifiers import targets
 
+# What a prover can say: a Q of its own (of which kinds, says targets.VALUES), or A.
 PROVER_KINDS = ("q", "advantage")
 
 
 class Model(NamedTuple):
   """A policy or a verifier on this process's devices: its network (arch), parameters, texts (home) and mesh.
 
-  kind: 'policy', or what a verifier says (orm, q, advantage); '' of a checkpoint that does not tell.
+  kind: 'policy', or what a verifier says (verifiers/targets.py); '' of a checkpoint that does not tell.
   """
 
   arch: architecture.Architecture
@@ -58,11 +62,15 @@ class Scores(NamedTuple):
 
   q_z: (s + 1,), Q^pi of the bare question and behind each step; advantage_s:
   A^mu of each step under the prover; effective_reward_s: Q^pi + alpha A^mu.
+  What a kind does not say is None. relative, effective: verdict_s alone, the
+  chance that a step is called good; implicit: q_z, and process_reward_s in log-odds.
   """
 
-  q_z: np.ndarray
-  advantage_s: np.ndarray
-  effective_reward_s: np.ndarray
+  q_z: np.ndarray | None
+  advantage_s: np.ndarray | None = None
+  effective_reward_s: np.ndarray | None = None
+  verdict_s: np.ndarray | None = None
+  process_reward_s: np.ndarray | None = None
 
 
 class Found(NamedTuple):
@@ -90,7 +98,8 @@ def load(checkpoint: str, *, vocabulary: str = "", prompt: str = "", steps: str 
   # Of a checkpoint of ours only logit_chunk is read; an official one embeds Gemma's vocabulary.
   section = ml_collections.ConfigDict({"size": size, "vocab_size": 256_128, "param_dtype": "float32", "dtype": "float32",
                                        "logit_chunk": 128})
-  return Model(*architecture.restore(checkpoint, section, home.vocabulary, mesh), home, mesh, architecture.kind_of(checkpoint))
+  arch, params, kind = process.restore(checkpoint, section, home.vocabulary, mesh, ("policy", *targets.KINDS))
+  return Model(arch, params, home, mesh, kind)
 
 
 def sample(policy: Model, questions: Sequence[str], n: int = 1, *, max_new: int, temperature: float = 1.0, top_k: int = 0,
@@ -158,7 +167,7 @@ def how_of(prover: Model | None, kind: str, k: float) -> ranking.Prover:
   if not 0 < k < float("inf"):
     raise UserError(f"prover_k {k} is not above 0")
   if prover is not None:
-    of_kind(prover, kind)
+    of_kind(prover, *(targets.VALUES if kind == "q" else (kind,)))
   return ranking.Prover("best_of_k" if prover is None else kind, k)
 
 
@@ -169,7 +178,9 @@ def score_given(verifier: Model, prompts: list[np.ndarray], given: list[given_li
   UserError for a row of more than `verifiers.given.LONGEST` tokens, which would take all memory.
   """
   _check_alpha(alpha)
-  of_kind(verifier, "q")
+  of_kind(verifier, *targets.PROCESS)
+  if prover and verifier.kind not in ("", *targets.VALUES):
+    raise UserError(f"{process.named(verifier.kind)} says no Q^pi, to which a prover's advantages could be added: leave the prover out")
   _at_least_one(rows=rows)
   for row, (prompt_t, one) in enumerate(zip(prompts, given, strict=True)):
     if (count := len(prompt_t) + len(one.token_t)) > values_lib.LONGEST:
@@ -177,6 +188,10 @@ def score_given(verifier: Model, prompts: list[np.ndarray], given: list[given_li
   _of_one_vocabulary(verifier, prover)
   read = lambda model, bar: values_lib.values(model.arch, model.params, prompts, given, rows=rows, mesh=model.mesh, bar=bar)
   said = [read(verifier, bar), *([read(prover, None)] if prover else [])]
+  if verifier.kind in targets.VERDICTS:
+    return [Scores(None, verdict_s=score_z[1:]) for score_z in said[0]]
+  if verifier.kind == "implicit":
+    return [Scores(q_z, process_reward_s=implicit.process_rewards(q_z).astype(np.float32)) for q_z in said[0]]
   found = []
   for raw_vz in zip(*said):
     raw_zv = np.stack(raw_vz, axis=1)
@@ -198,11 +213,12 @@ def beam_search(policy: Model, verifier: Model, questions: Sequence[str], *, max
   """
   _models(policy=policy, verifier=verifier, prover=prover)
   of_kind(policy, "policy")
-  of_kind(verifier, "q")
+  of_kind(verifier, *targets.PROCESS)
   questions = _texts("questions", questions)
   sampling = _sampling(temperature, top_k, top_p)
   how = how_of(prover, prover_kind, prover_k)
   _check_alpha(alpha)
+  process.check_guide(verifier.kind, alpha != 0, "the verifier")
   max_step = max_new if max_step is None else max_step
   _at_least_one(max_new=max_new, max_step=max_step, width=width, candidates=candidates, max_rounds=max_rounds, rows=rows)
   _check_seed(seed)
@@ -271,11 +287,10 @@ def _models(*, prover: Model | None = None, **models: Model):
   _each(lambda x: isinstance(x, Model), "a Model, as pav_jax.load gives", **models, **({} if prover is None else {"prover": prover}))
 
 
-def of_kind(model: Model, wanted: str):
-  """UserError for a model that says it is of another kind."""
-  if model.kind not in ("", wanted):
-    name = lambda kind: "a policy" if kind == "policy" else f"a verifier of kind {kind}"
-    raise UserError(f"{name(wanted)} is needed, and a checkpoint of {name(model.kind)} is given")
+def of_kind(model: Model, *wanted: str):
+  """UserError for a model that says it is of another kind than these."""
+  if model.kind not in ("", *wanted):
+    raise UserError(f"{process.named(*wanted)} is needed, and a checkpoint of {process.named(model.kind)} is given")
 
 
 def _whole(**arguments: int):

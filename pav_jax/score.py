@@ -10,8 +10,10 @@
      (verifiers/given.py); the paper's equations give the rest.
   3. Each row is written with all its fields and "q" (of the bare question, then
      behind each step), "advantage" and "effective_reward" (of each step); with
-     the steps, too, where the rule has cut them. A row that cannot be scored is
-     written with "error" instead, reported with its field, and counted.
+     the steps, too, where the rule has cut them. A verifier of kind relative or
+     effective gives "verdict" (of each step) in their place, one of kind implicit
+     "q" and "process_reward" (verifiers/targets.py). A row that cannot be scored
+     is written with "error" instead, reported with its field, and counted.
   4. OUT.jsonl appears when it is complete. Until then OUT.jsonl.partial has what
      is done, and the same command goes on behind it.
 """
@@ -51,6 +53,7 @@ from pav_jax.verifiers import given as values_lib
 
 # So much is read, sorted by length, scored and written together: rows, or bytes where rows are long.
 _BLOCK_ROWS, _BLOCK_BYTES = 1024, 1 << 18
+_SAID = ("q", "advantage", "effective_reward", "verdict", "process_reward")  # fields that scoring adds
 
 
 class How(NamedTuple):
@@ -158,8 +161,8 @@ def _written(row: dict, given: given_lib.Given, scores: library.Scores, how: How
   numbers = lambda x_s: [round(float(x), 7) for x in x_s]
   decode = how.verifier.home.vocabulary.decode
   added = {} if _steps_of(row) == "steps" else {"steps": [decode(x) for x in given_lib.split(given)]}
-  return added | {how.prefix + name: numbers(x) for name, x in (
-      ("q", scores.q_z), ("advantage", scores.advantage_s), ("effective_reward", scores.effective_reward_s))}
+  said = dict(zip(_SAID, (scores.q_z, scores.advantage_s, scores.effective_reward_s, scores.verdict_s, scores.process_reward_s)))
+  return added | {how.prefix + name: numbers(x) for name, x in said.items() if x is not None}
 
 
 def parse_row(line: bytes, prefix: str = "") -> tuple[dict, str]:
@@ -167,7 +170,7 @@ def parse_row(line: bytes, prefix: str = "") -> tuple[dict, str]:
   row, fault = fields.plain_row(line)
   if fault:
     return row, fault
-  taken = next((name for name in ("q", "advantage", "effective_reward", "error") if prefix + name in row), None)
+  taken = next((name for name in (*_SAID, "error") if prefix + name in row), None)
   if taken is not None:
     return {name: x for name, x in row.items() if name != prefix + "error"}, (
         f"field {prefix + taken!r}: is there already, and scoring adds one of that name: choose a --prefix")

@@ -41,7 +41,7 @@ def files(tmp_path, monkeypatch):
 @pytest.fixture
 def plant(monkeypatch):
   """Plants a verifier: a function of the case that gives its q_z; the number of values that were asked for is in `.asked`."""
-  def planted(of):
+  def planted(of, verdicts=False):
     told, asked = {}, []
     def rows(cases):
       pairs = []
@@ -52,7 +52,7 @@ def plant(monkeypatch):
     def values(pairs, bar):
       asked.extend(told[id(prompt_t)] for prompt_t, _ in pairs)
       return [np.array(of(told[id(prompt_t)]), np.float32) for prompt_t, _ in pairs]
-    monkeypatch.setattr(judge, "load", lambda flags: judge.Verifier(rows, values, 8192))
+    monkeypatch.setattr(judge, "load", lambda flags: judge.Verifier(rows, values, 8192, verdicts))
     return types.SimpleNamespace(asked=asked)
   return planted
 
@@ -69,6 +69,22 @@ def value(found, *path):
   for name in path:
     found = found[name]
   return found["value"]
+
+
+def test_a_verdict_on_a_step_is_read_in_one_way(files, plant, capsys, tmp_path):
+  """Its first number means nothing, there is no change of it; and its readings say that they are verdicts."""
+  plant(lambda case: [0.0] + [0.1 if s == case.first_wrong or s in case.wrong else 0.9 for s in range(len(case.steps))], verdicts=True)
+  assert judge.main(["--verifier=v", *files, "--output=out.json"]) == 0
+  found = json.loads((tmp_path / "out.json").read_text())
+  assert list(found["tau"]) == list(found["benchmarks"]["ProcessBench"]["subsets"]["gsm8k"])[2:] == ["verdict"]
+  assert value(found, "benchmarks", "ProcessBench", "subsets", "gsm8k", "verdict", "f1") == 1
+  assert value(found, "benchmarks", "PRMBench", "all", "verdict", "prm_score") == 1
+  said = capsys.readouterr().out
+  assert "verdict < .5" in said and "Q <" not in said and "A <" not in said
+  assert judge.main(["--readings=out.readings.jsonl", *files, "--output=again.json", "--tau_q=.95"]) == 0
+  again = json.loads((tmp_path / "again.json").read_text())
+  assert again["tau"] == {"verdict": {"tau": 0.95, "from": "given"}}
+  assert value(again, "benchmarks", "ProcessBench", "subsets", "gsm8k", "verdict", "correct") == 0
 
 
 def test_a_planted_oracle_is_perfect_on_all_three(files, plant, capsys):

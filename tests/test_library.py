@@ -192,11 +192,21 @@ def test_other_line_ends_change_nothing_and_a_final_newline_leaves_the_end_as_a_
 
 def test_a_policy_is_no_verifier_and_a_verifier_no_policy(policy, verifier):
   """Their score heads, or their steps, have learnt nothing: numbers would come all the same."""
-  with pytest.raises(UserError, match="a verifier of kind q is needed, and a checkpoint of a policy is given"):
+  with pytest.raises(UserError, match="a verifier of kind q, hard, drop, relative, effective or implicit is needed, and a checkpoint of a policy is given"):
     pav_jax.score_steps(policy, ["q"], [["a"]])
   with pytest.raises(UserError, match="a policy is needed, and a checkpoint of a verifier of kind q is given"):
     pav_jax.sample(verifier, ["q"], max_new=2)
   with pytest.raises(UserError, match="kind advantage is needed"):
     pav_jax.score_steps(verifier, ["q"], [["a"]], prover=verifier, prover_kind="advantage")
+  verdict = verifier._replace(kind="relative")
+  said, = pav_jax.score_steps(verdict, ["q"], [["a", "b"]])
+  assert said.q_z is said.advantage_s is said.effective_reward_s is said.process_reward_s is None
+  np.testing.assert_array_equal(said.verdict_s, pav_jax.score_steps(verifier, ["q"], [["a", "b"]])[0].q_z[1:])
+  with pytest.raises(UserError, match="kind q, hard or drop is needed"):
+    pav_jax.score_steps(verifier, ["q"], [["a"]], prover=verdict)
+  with pytest.raises(UserError, match="the verifier is a verifier of kind relative, a verdict on the last step"):
+    pav_jax.beam_search(policy, verdict, ["q"], max_new=2)
+  hard = verifier._replace(kind="hard")
+  assert pav_jax.score_steps(hard, ["q"], [["a"]], prover=hard)[0].advantage_s.shape == (1,)
   unknown = verifier._replace(kind="")  # of a checkpoint from before it was told
   assert pav_jax.score_steps(unknown, ["q"], [["a"]])[0].q_z.shape == (2,)

@@ -17,6 +17,7 @@ from pav_jax import configuration
 from pav_jax import main
 from pav_jax.errors import UserError
 from pav_jax.problems import vocabulary
+from pav_jax.training import files
 from pav_jax.training import records
 from pav_jax.verifiers import targets
 
@@ -30,7 +31,7 @@ def miniature(**changes):
   """Every stage at its smallest; nothing is learned."""
   config = default.get_config()
   tiny = {"num_steps": 4, "batch_size": 4, "eval_every": 2, "save_every": 2, "log_every": 1, "warmup_steps": 1}
-  for section in (config.sft, *(config.verifier[kind] for kind in targets.KINDS)):
+  for section in (config.sft, *(config.verifier[name] for name in dict.fromkeys(map(targets.section_of, targets.KINDS)))):
     section.update(tiny)
   config.update_from_flattened_dict({
       "arithmetic.dials.min_length": 1, "arithmetic.dials.max_length": 2, "arithmetic.train_size": 40,
@@ -164,15 +165,74 @@ def test_a_verifier_of_one_class_is_an_error_before_it_is_trained(done, tmp_path
 
 def test_any_verifier_is_evaluated_by_path(done, tmp_path, capsys):
   policy = {"evaluate.checkpoint": str(done / "sft" / "best")}
-  for kind in ("orm", "q", "advantage"):
+  for kind in targets.KINDS:
     verifier = str(done / "verifier" / kind / "best")
     main.run(miniature(stage="evaluate", **policy, **{"evaluate.verifier": verifier, "evaluate.kind": kind}), tmp_path)
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (figures["verifier"], figures["kind"]) == (verifier, kind)
-    assert set(figures["calibration"]) == ({kind} if kind != "advantage" else set())
+    assert set(figures["calibration"]) == ({kind} if kind not in ("advantage", *targets.VERDICTS) else set())
     assert any(kind in name for name in figures["step_auc"]) == (kind != "orm")
+  other = {"evaluate.verifier": str(done / "verifier/orm/best"), "evaluate.kind": "q"}
+  with pytest.raises(UserError, match=f"config.evaluate.kind=q: config.evaluate.verifier '{done}/verifier/orm/best' is a verifier of kind orm, and a verifier of kind q is needed"):
+    main.run(miniature(stage="evaluate", **policy, **other), tmp_path)
+  with pytest.raises(UserError, match="sft/best' is a policy, and a verifier of kind hard is needed"):
+    main.run(miniature(stage="evaluate", **policy, **other | {"evaluate.verifier": str(done / "sft/best"), "evaluate.kind": "hard"}), tmp_path)
   with pytest.raises(UserError, match="'prm' is none of orm, q, advantage"):
     main.run(miniature(stage="evaluate", **policy, **{"evaluate.kind": "prm"}), tmp_path)
+
+
+SEARCH = {"stage": "search", "search.num_problems": 2, "search.arms": ("q_beam", "pav_beam")}
+PROVER = {"search.arms": ("q_beam", "pav_beam@prover")}
+
+
+@pytest.mark.parametrize("kind, changes", [
+    ("hard", {"search.widths": (2,)}), ("relative", {"search.alpha": 0.0, "search.widths": (2,)}), ("implicit", {"search.widths": ()})])
+def test_a_search_by_another_kind(done, tmp_path, kind, changes):
+  """Its samples are reranked by that verifier; a report can be made of it."""
+  for name in ("problems", "sft", "rollouts", "values", "verifier"):
+    shutil.copytree(done / name, tmp_path / name)
+  changes = SEARCH | {"search.verifier": kind, **changes}
+  main.run(miniature(**changes), tmp_path)
+  samples = records.Folder(tmp_path / "search/samples").read()
+  q_pn, own = samples["q_pn"], records.Folder(done / "search/samples").read()["q_pn"][:2]
+  assert np.abs(q_pn - own).max() > 1e-3
+  if kind == "relative":
+    np.testing.assert_array_equal(samples["pav_last_pn"], q_pn)
+    assert (samples["pav_min_pn"] <= samples["pav_mean_pn"]).all() and (samples["pav_min_pn"] >= 0).all()
+  if kind == "implicit":
+    assert not records.Folder(tmp_path / "search/beams").read() and (samples["pav_min_pn"] <= samples["pav_last_pn"]).all()
+  main.run(miniature(**changes | {"stage": "report"}), tmp_path)
+  rows = {row["method"] for row in json.loads((tmp_path / "report/report.json").read_text())["search"]}
+  assert "q_best_of_n" in rows and ("q_beam" in rows) == (kind != "implicit")
+
+
+@pytest.mark.parametrize("changes, said", [
+    ({"search.verifier": "relative"}, "config.search.arms: config.search.verifier 'relative' is a verifier of kind relative, a verdict on the last step"),
+    ({"search.verifier": "DONE/verifier/effective/best"}, "effective/best' is a verifier of kind effective, a verdict on the last step"),
+    ({"search.verifier": "implicit"}, "config.search.widths (1, 2): none, as --config.search.widths=,: config.search.verifier 'implicit' is a verifier of kind implicit: two language"),
+    ({"search.verifier": "DONE/sft/best"}, "sft/best' is a policy, and a verifier of kind q, hard, drop, relative, effective or implicit is needed"),
+    ({"search.verifier": "hard", "verifier.kinds": ("orm", "q")}, "config.search.verifier 'hard' is the run's own verifier of kind 'hard', which config.verifier.kinds"),
+    (PROVER | {"search.provers.prover": "DONE/verifier/relative/best"}, "config.search.provers.prover 'DONE/verifier/relative/best' is a verifier of kind relative, and a verifier of kind q, hard, drop or advantage is needed"),
+    (PROVER | {"search.provers.prover": "DONE/sft/best"}, "sft/best' is a policy, and a verifier of kind q, hard, drop or advantage is needed"),
+    ({"stage": "rl", "rl.verifier": "DONE/sft/best"}, "config.rl.verifier 'DONE/sft/best' is a policy, and a verifier of kind q, hard, drop, relative or effective is needed"),
+    ({"stage": "rl", "rl.verifier": "implicit"}, "config.rl.verifier 'implicit' is a verifier of kind implicit, and a verifier of kind q, hard"),
+    ({"stage": "rl", "rl.verifier": "relative"}, "config.rl: arm progress with rl.verifier of kind relative: a verdict on a step is no value"),
+    ({"stage": "rl", "rl.verifier": "hard", "rl.critic": True}, "config.rl: arm progress with rl.verifier of kind hard: rl.critic takes Q^pi at every token"),
+    ({"stage": "rl", "rl.verifier": "drop", "rl.arms": ("outcome_critic",)}, "config.rl: arm outcome_critic with rl.verifier of kind drop: rl.critic")])
+def test_what_a_kind_does_not_say_is_not_asked_of_it(done, changes, said):
+  changes = {key: x.replace("DONE", str(done)) if isinstance(x, str) else x for key, x in (SEARCH | changes).items()}
+  config = miniature(**changes)
+  with pytest.raises(UserError) as caught:
+    main._check_stages(main._modules(config), config, files.path(done))
+  assert said.replace("DONE", str(done)) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("changes", [
+    {"rl.verifier": "hard"}, {"rl.verifier": "effective", "rl.reward": "value", "rl.prover": "q", "rl.arms": ("progress",)},
+    {"rl.verifier": "relative", "rl.arms": ("outcome", "vine", "oracle")}])
+def test_what_it_says_may_be_asked(done, changes):
+  config = miniature(stage="rl", **changes)
+  main._check_stages(main._modules(config), config, files.path(done))
 
 
 def test_malformed_rows_are_counted_in_the_manifest(tmp_path):

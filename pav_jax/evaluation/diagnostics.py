@@ -4,10 +4,11 @@
      each is an unbiased label of Q^pi for all its prefixes.
   2. Calibration: verifier's value against outcome, in bins of equal width.
   3. On `arithmetic` every prefix has an exact value under the demonstrator
-     that pi imitates: correlations, and how well the verifier's advantages
-     rank the steps of a response, right against wrong (AUC).
-  4. There the first wrong step is known, too: how often do the Q verifier and the
-     exact values find it, read in three ways (judging.py)?
+     that pi imitates: correlations, and how well the verifier's advantages (its
+     verdicts, its process rewards; verifiers/targets.py) rank the steps of a
+     response, right against wrong (AUC).
+  4. There the first wrong step is known, too: how often do the process verifiers
+     and the exact values find it, in the readings that each has (judging.py)?
   5. With `report.tree_problems`, distinguishability and alignment of every prover (provers.py).
   6. Monte Carlo labels of the tabular demonstrator itself, graded as any
      other, against its exact values: is the estimator unbiased?
@@ -30,7 +31,9 @@ from pav_jax.training.run import Run
 from pav_jax.values import equations
 from pav_jax.values import exact
 from pav_jax.values import monte_carlo
-from pav_jax.verifiers import score
+from pav_jax.verifiers import implicit
+from pav_jax.verifiers import process
+from pav_jax.verifiers import targets
 
 # A step is right or wrong where the exact advantage says so by more than this.
 _CLEAR = 0.01
@@ -95,28 +98,33 @@ def diagnose(run: Run) -> dict:
                       "demonstrator": float(exact_bz[:, 0].mean())}
   if run.config.report.tree_problems:
     found["provers"] = provers.diagnose(run)
-  found["calibration"], found["step_auc"] = {}, {}
+  found["calibration"], found["step_auc"], said = {}, {}, {}
   for kind in run.config.verifier.kinds:
-    score_bz = verifier_scores(run, str(run.folder("verifier").path / kind / "best"), problems, rollouts, end_bz,
-                               vocabulary, search.rows)
+    score_bz = verifier_scores(run, process.path_of(kind, run.root), kind, problems, rollouts, end_bz, vocabulary, search.rows)
     assess(found, kind, score_bz, exact_bz, right_b, run)
-    if kind == "q" and exact_bz is not None:
-      label_b = exact.first_wrong(problems.question_p[rollouts.problem_b], lines, exact.dials_of(run.config))
-      values = {"q verifier": score_bz, "exact values": np.where(score_bz >= 0, np.nan_to_num(exact_bz), np.nan)}
-      found["first_wrong"] = {
-          "right answer, wrong step": int((right_b & (label_b != -1)).sum()),
-          "rows": first_wrong(values, label_b, rollouts.problem_b, run.config.report.bootstrap_draws)}
+    if kind in targets.PROCESS:
+      said[kind] = score_bz
     if kind == "q":
       found["examples"] = _examples(problems.question_p[rollouts.problem_b], lines, score_bz, exact_bz, right_b)
+  if said and exact_bz is not None:
+    label_b = exact.first_wrong(problems.question_p[rollouts.problem_b], lines, exact.dials_of(run.config))
+    values = {f"{kind} verifier": readings(score_bz, kind) for kind, score_bz in said.items()}
+    values["exact values"] = readings(np.where(end_bz > -2, np.nan_to_num(exact_bz), np.nan))
+    found["first_wrong"] = {
+        "right answer, wrong step": int((right_b & (label_b != -1)).sum()),
+        "rows": first_wrong(values, label_b, rollouts.problem_b, run.config.report.bootstrap_draws)}
   return found
 
 
-def verifier_scores(run: Run, path: str, problems, rollouts, end_bz, vocabulary, rows_per_call: int) -> np.ndarray:
-  """score_bz of the verifier checkpoint `path`: its sigmoid at every prefix, NaN where there is none."""
-  reader, weights = architecture.restore(path, run.config.verifier.model, vocabulary, run.mesh)
-  return score.score_responses(
-      reader.network, weights, problems.prompt_pt, problems.prompt_length_p, rollouts.problem_b, rollouts.token_bt,
-      rollouts.length_b, end_bz, rows_per_call=rows_per_call, mesh=run.mesh)
+def verifier_scores(run: Run, path: str, kind: str, problems, rollouts, end_bz, vocabulary, rows_per_call: int) -> np.ndarray:
+  """score_bz of the verifier checkpoint `path`, of that kind: its sigmoid at every prefix, NaN where there is none."""
+  reader, weights, _ = process.restore(path, run.config.verifier.model, vocabulary, run.mesh, (kind,))
+  return process.of_responses(run, reader, weights, problems, rollouts, end_bz, rows_per_call)
+
+
+def readings(score_bz: np.ndarray, kind: str = "q") -> list[dict[str, np.ndarray]]:
+  """`judging.scores` of each row's prefixes; score_bz (b, z): NaN where there is none."""
+  return [judging.scores(score_z[~np.isnan(score_z)], kind in targets.VERDICTS) for score_z in score_bz]
 
 
 def assess(found: dict, kind: str, score_bz, exact_bz, right_b, run: Run):
@@ -128,12 +136,18 @@ def assess(found: dict, kind: str, score_bz, exact_bz, right_b, run: Run):
   if kind == "orm":
     there_bz &= there_bz.sum(1, keepdims=True) - 1 == np.arange(score_bz.shape[1])
   bins = run.config.report.calibration_bins
-  if kind != "advantage":
+  if kind not in ("advantage", *targets.VERDICTS):  # which foretell no outcome
     outcome_bz = np.broadcast_to(right_b[:, None], score_bz.shape)
     found["calibration"][kind] = calibration(score_bz[there_bz], outcome_bz[there_bz], bins)
   if exact_bz is None or kind == "orm":
     return
-  advantage_bs = 2 * score_bz[:, 1:] - 1 if kind == "advantage" else equations.advantages(score_bz)
+  if kind == "advantage":
+    advantage_bs = 2 * score_bz[:, 1:] - 1
+  elif kind in targets.VERDICTS:
+    score_bz = np.where(np.arange(score_bz.shape[1]) > 0, score_bz, np.nan)
+    advantage_bs = score_bz[:, 1:]
+  else:
+    advantage_bs = implicit.process_rewards(score_bz) if kind == "implicit" else equations.advantages(score_bz)
   exact_bs = equations.advantages(exact_bz)
   if kind == "advantage":
     exact_prover_bs = equations.advantages(equations.best_of_k(exact_bz, run.config.verifier.prover_k))
@@ -141,19 +155,19 @@ def assess(found: dict, kind: str, score_bz, exact_bz, right_b, run: Run):
     found["exact"]["A, correlation of the advantage verifier"] = _correlation(advantage_bs, exact_prover_bs, known_bs)
   else:
     known_bz = ~np.isnan(exact_bz) & ~np.isnan(score_bz)
-    found["exact"]["Q, correlation of the q verifier"] = _correlation(score_bz, exact_bz, known_bz)
+    found["exact"][f"Q, correlation of the {kind} verifier"] = _correlation(score_bz, exact_bz, known_bz)
     known_bs = ~np.isnan(exact_bs) & ~np.isnan(advantage_bs)
-    found["exact"]["A, correlation of the q verifier"] = _correlation(advantage_bs, exact_bs, known_bs)
+    found["exact"][f"A, correlation of the {kind} verifier"] = _correlation(advantage_bs, exact_bs, known_bs)
   judged_bs = known_bs & (np.abs(np.nan_to_num(exact_bs)) > _CLEAR)
   found["step_auc"][f"{kind}: all steps"] = auc(advantage_bs[judged_bs], exact_bs[judged_bs] > 0)
   found["step_auc"][f"{kind}: steps of one response"] = within_auc(advantage_bs, exact_bs > 0, judged_bs)
   found["step_auc"][f"{kind}: steps judged"] = int(judged_bs.sum())
 
 
-def first_wrong(values: dict[str, np.ndarray], label_b, problem_b, draws: int) -> list[dict]:
+def first_wrong(values: dict[str, list[dict[str, np.ndarray]]], label_b, problem_b, draws: int) -> list[dict]:
   """A row per verifier and reading: tau, and how often the first wrong step is found, with intervals over problems.
 
-  values: name -> q_bz (b, z), NaN where there is no prefix; label_b: the first
+  values: name -> the `readings` of each response; label_b: the first
   wrong step, or -1; problem_b: the problem of each response. tau is the best on the
   responses to the first half of the problems, and measured on the others.
   """
@@ -162,9 +176,8 @@ def first_wrong(values: dict[str, np.ndarray], label_b, problem_b, draws: int) -
   if chosen_b.all():  # a single problem
     return []
   rows = []
-  for name, q_bz in values.items():
-    score_bs = [judging.scores(q_z[~np.isnan(q_z)]) for q_z in q_bz]
-    for reading in judging.READINGS:
+  for name, score_bs in values.items():
+    for reading in score_bs[0]:
       tau = judging.FIXED[reading]
       pick = lambda in_b, reading=reading, score_bs=score_bs: [score_bs[b][reading] for b in np.flatnonzero(in_b)]
       if reading != "progress":

@@ -35,6 +35,7 @@ from pav_jax.training import run as run_lib
 from pav_jax.training.run import Run
 from pav_jax.values import exact
 from pav_jax.values import monte_carlo
+from pav_jax.verifiers import process
 from pav_jax.verifiers import targets
 
 
@@ -49,8 +50,10 @@ def check(config, root: epath.Path | None = None):
   sampling_lib.check(knobs, where)
   hosts.by_the_first(lambda: prepare.check(config), "problems")
   prepare.check_count(config, root, where, "num_problems", knobs.split)
-  for name in ("checkpoint", "verifier"):
-    architecture.check_checkpoint(knobs[name], f"{where}.{name}", root)
+  architecture.check_checkpoint(knobs.checkpoint, f"{where}.checkpoint", root)
+  if knobs.verifier:
+    with errors.at(f"{where}.kind={knobs.kind}"):
+      process.check(knobs.verifier, f"{where}.verifier", config.verifier.kinds, (knobs.kind,), root)
   errors.at_least(1, config.rollouts, "config.rollouts", "max_new")
   errors.at_least(1, config.report, "config.report", "bootstrap_draws", "calibration_bins")
 
@@ -91,7 +94,8 @@ def _judgement(run: Run, problems, rollouts, right_b, vocabulary) -> dict:
   knobs = run.config.evaluate
   end_bz, _ = monte_carlo.prefix_ends(rollouts.token_bt, rollouts.length_b, vocabulary,
                                       run.config.monte_carlo.max_steps)
-  score_bz = diagnostics.verifier_scores(run, knobs.verifier, problems, rollouts, end_bz, vocabulary, knobs.rows)
+  path = process.path_of(knobs.verifier, run.root)
+  score_bz = diagnostics.verifier_scores(run, path, knobs.kind, problems, rollouts, end_bz, vocabulary, knobs.rows)
   lines = exact.step_texts(rollouts.token_bt, end_bz, vocabulary)
   exact_bz = diagnostics.exact_of(run, problems, rollouts, lines, end_bz.shape[1])
   found = {"calibration": {}, "exact": {}, "step_auc": {}}

@@ -7,6 +7,10 @@ prompt (z = 0) and at each step's end:
   advantage  A_h = Q_h - Q_{h-1}     below tau (Eq. 2)
   progress   Q_h / Q_{h-1}           below .8 (GenPRM, arXiv 2504.00891)
 
+Of a verifier that gives verdicts on steps (verifiers/targets.py: relative, effective) there is one, from z >= 1 alone:
+
+  verdict    the chance that step h is good, a step is wrong below tau
+
 First wrong step (ProcessBench, arXiv 2412.06559): the first whose score is below
 tau, so a step at tau is right; no such step is the answer -1. Every step (PRMBench,
 arXiv 2501.03124): right where the score is above tau, so a step at tau is wrong; of
@@ -19,14 +23,19 @@ import numpy as np
 
 READINGS = ("q", "advantage", "progress")
 # Of a classifier; of PRMBench's wrapper for scores that are judged by their difference to the step before; of GenPRM.
-FIXED = {"q": 0.5, "advantage": -0.05, "progress": 0.8}
+FIXED = {"q": 0.5, "advantage": -0.05, "progress": 0.8, "verdict": 0.5}
 # MR-Score's weights of the solution's verdict, the first wrong step, and the reason, which a verifier does not give.
 _MR_WEIGHTS = (0.2, 0.3, 0.5)
 
 
-def scores(q_z: np.ndarray) -> dict[str, np.ndarray]:
-  """Reading -> float64 (s,), of values q_z (s + 1,). Where nothing was left to lose, progress is 1."""
+def scores(q_z: np.ndarray, verdicts: bool = False) -> dict[str, np.ndarray]:
+  """Reading -> float64 (s,), of values q_z (s + 1,). Where nothing was left to lose, progress is 1.
+
+  verdicts: the numbers are of steps, and the first means nothing.
+  """
   q_z = np.asarray(q_z, np.float64)
+  if verdicts:
+    return {"verdict": q_z[1:]}
   before_s, after_s = q_z[:-1], q_z[1:]
   progress_s = np.where(before_s > 0, after_s / np.where(before_s > 0, before_s, 1), 1.0)
   return {"q": after_s, "advantage": after_s - before_s, "progress": progress_s}

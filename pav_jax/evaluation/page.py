@@ -266,7 +266,7 @@ def _provers(found: Mapping, figures: Mapping) -> Markup:
 
 def _first_wrong(found: Mapping) -> Markup:
   """One line per verifier and reading."""
-  reading = {"q": "Q < τ", "advantage": "A < τ", "progress": "Q / Q before < τ"}
+  reading = {"q": "Q < τ", "advantage": "A < τ", "progress": "Q / Q before < τ", "verdict": "verdict < τ"}
   rows = [[r["values"], reading[r["reading"]], r["tau"], r["cases"], r["erroneous"], *(_measured(r, m) for m in ("acc_erroneous", "acc_correct", "f1"))]
           for r in found["rows"]]
   return join([
@@ -274,7 +274,7 @@ def _first_wrong(found: Mapping) -> Markup:
       element("p", (
           "A step is wrong where the number it prints is false, or where the demonstrator could not have written it. Found is a wrong "
           "step at exactly its place, by the first step below τ: the best on the responses to the first half of the problems, measured on "
-          "the others; of the last reading fixed. F1 is the harmonic mean of the two accuracies, as ProcessBench has it. A value tells what "
+          "the others; of Q / Q before fixed. F1 is the harmonic mean of the two accuracies, as ProcessBench has it. A value tells what "
           "a mistake costs, not that it is one: the exact values miss mistakes that the demonstrator often makes up for. Responses with "
           f"a right answer and a wrong step: {found['right answer, wrong step']}.")),
       table(["values", "reading", "τ", "responses", "with a wrong step", "found", "right ones left alone", "F1"], rows)])

@@ -38,7 +38,10 @@ from pav_jax.rollouts import jobs as jobs_lib
 from pav_jax.search import lanes as lanes_lib
 from pav_jax.training import fit
 from pav_jax.training import mesh as mesh_lib
+from pav_jax.verifiers import implicit
 from pav_jax.verifiers import score
+from pav_jax.verifiers import targets
+from pav_jax.verifiers import taught
 from pav_jax.verifiers import train as verifiers
 
 _SCORING_ID = 4  # which row of the embedding is read changes no program
@@ -151,21 +154,26 @@ def _rft(config, mesh) -> list[Program]:
 def _verifier(config, mesh) -> list[Program]:
   net, found, alike = _net(config.verifier.model, mesh), [], {}
   for kind in config.verifier.kinds:
-    sources = config.verifier.labels if kind == "q" else "monte_carlo"
-    alike.setdefault((config.verifier[kind].to_json(), kind == "q" and config.verifier.every_token, sources), []).append(kind)
-  for (_, every_token, sources), kinds in alike.items():  # one program for all that are trained alike
-    knobs, shapes = config.verifier[kinds[0]], []
+    sources = config.verifier.labels if kind in taught.FROM_OTHERS else "monte_carlo"
+    alike.setdefault((config.verifier[targets.section_of(kind)].to_json(), kind == "q" and config.verifier.every_token, sources,
+                      kind == "implicit"), []).append(kind)
+  for (_, every_token, sources, _), kinds in alike.items():  # one program for all that are trained alike
+    knobs, shapes = config.verifier[targets.section_of(kinds[0])], []
     if sources != "imported":
       shapes.append((config.problems.max_prompt + config.rollouts.max_new, config.rollouts.max_new if every_token else config.monte_carlo.max_steps))
     if sources != "monte_carlo":
       shapes.append((config.labels.max_prompt + config.labels.max_response, config.labels.max_steps))
     width, prefixes = map(max, zip(*shapes))
     floats = _rows(mesh, knobs.batch_size, 1 + prefixes)
-    batch = verifiers.ValueBatch(_rows(mesh, knobs.batch_size, width, dtype=jnp.int32), _rows(mesh, knobs.batch_size, width),
-                                 _rows(mesh, *floats.shape, dtype=jnp.int32), floats, floats)
-    learner = _learner(knobs, net, verifiers.value_loss(net.network, config.verifier.text_weight), mesh)
-    found.append(_training(f"verifier {', '.join(kinds)}: update", net, learner, batch, mesh, pieces=knobs.microbatches, resident={},
-                           logits=bool(config.verifier.text_weight)))
+    token_bt, text_bt = _rows(mesh, knobs.batch_size, width, dtype=jnp.int32), _rows(mesh, knobs.batch_size, width)
+    if outcomes := kinds == ["implicit"]:
+      b, bt = _rows(mesh, knobs.batch_size), _rows(mesh, knobs.batch_size, width - 1)
+      batch, loss_fn = implicit.OutcomeBatch(token_bt, bt, bt, b, b), implicit.outcome_loss(net.network, config.verifier.implicit_beta)
+    else:
+      batch = verifiers.ValueBatch(token_bt, text_bt, _rows(mesh, *floats.shape, dtype=jnp.int32), floats, floats)
+      loss_fn = verifiers.value_loss(net.network, config.verifier.text_weight)
+    found.append(_training(f"verifier {', '.join(kinds)}: update", net, _learner(knobs, net, loss_fn, mesh), batch, mesh, pieces=knobs.microbatches,
+                           resident={}, logits=outcomes or bool(config.verifier.text_weight)))
   return found
 
 

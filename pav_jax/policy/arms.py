@@ -64,6 +64,8 @@ from pav_jax.training import metrics
 from pav_jax.training import state as state_lib
 from pav_jax.training.run import Run
 from pav_jax.training.run import epoch_rows
+from pav_jax.verifiers import process
+from pav_jax.verifiers import targets
 
 ARMS = {
     "outcome": {"alpha": 0.0, "critic": False}, "reinforce": {"alpha": 0.0, "critic": False, "baseline": "none"},
@@ -108,9 +110,7 @@ def check(config, root: epath.Path | None = None):
     raise UserError(f"config.rl: prover 'exact' (arm oracle) needs arithmetic problems, not {', '.join(sorted(published))}")
   lookout.check(config, root)
   renewal.check(config)
-  architecture.check_checkpoint(knobs.verifier, "config.rl.verifier", root)
-  if not knobs.verifier and "q" not in config.verifier.kinds:
-    raise UserError("config.rl.verifier is empty, and config.verifier.kinds does not name 'q': whose Q is it?")
+  kind = process.check(knobs.verifier, "config.rl.verifier", config.verifier.kinds, (*targets.VALUES, *targets.VERDICTS), root)
   grading.check(config.grading)
   for name, allowed in (("reward", credit.REWARDS), ("baseline", advantages.BASELINES), ("prover", provers.PROVERS),
                         ("kl_as", ("loss", "penalty"))):
@@ -124,6 +124,7 @@ def check(config, root: epath.Path | None = None):
     for name in ("lr_factor", "kl_factor"):
       if not knobs[name][arm] > 0:
         raise UserError(f"rl.{name}.{arm} is {knobs[name][arm]}, not above 0")
+  check_kind(knobs, kind)
   if knobs.log_every != 1:
     raise UserError(f"rl.log_every is {knobs.log_every}: the report adds up what every iteration cost, so it is 1")
   for name in ("group", "updates", "batch_size", "parity_every", "eval_samples", "share", "n_mc", "prover_k"):
@@ -143,6 +144,18 @@ def check(config, root: epath.Path | None = None):
                     f"{knobs.microbatches} micro-batches over {parts} devices")
 
 
+def check_kind(knobs, kind: str):
+  """UserError for an arm that asks of a verifier of this kind what it does not say (verifiers/process.py)."""
+  for arm in knobs.arms if kind not in ("", "q") else ():
+    of_arm, who = knobs_of(knobs, arm), f"config.rl: arm {arm} with rl.verifier of kind {kind}"
+    if of_arm.baseline == "critic":
+      raise UserError(f"{who}: rl.critic takes Q^pi at every token off the reward, which only kind q says: critic=False")
+    pays = of_arm.alpha and of_arm.prover not in ("monte_carlo", "exact")
+    if pays and kind in targets.VERDICTS and (of_arm.prover != "q" or of_arm.reward != "value"):
+      raise UserError(f"{who}: a verdict on a step is no value, so there is no advantage of it and no best-of-K: rl.reward=value "
+                      "and rl.prover=q pay each step its verdict")
+
+
 def run_stage(run: Run):
   """rl: problems, sft, rollouts, verifier -> rft/, rl/<arm>/<seed>, rl/."""
   knobs = run.config.rl
@@ -153,7 +166,7 @@ def run_stage(run: Run):
   folder, done = run.start(
       "rl", sections=["policy", "rl", "grading", "rollouts.max_new", "monte_carlo.max_steps"],
       inputs=["problems/train", "problems/validation", "problems/test", "sft"] + ["rft"] * (knobs.init_from == "rft")
-      + ["verifier"] * (not knobs.verifier), way_on="rl.init_from={}/ARM/SEED/best")
+      + ["verifier"] * (not knobs.verifier or knobs.verifier in targets.KINDS), way_on="rl.init_from={}/ARM/SEED/best")
   if done:
     return
   vocabulary = prepared.vocabulary(run.folder("problems/train"))
@@ -165,8 +178,9 @@ def run_stage(run: Run):
     arena = lambda problems, knobs, seed: reading.Arena(
         problems, vocabulary, grader, run.mesh, run.config, knobs, (run.config.seed, seed))
     arch, reference = architecture.restore(str(start), run.config.policy, vocabulary, run.mesh)
-    verifier = architecture.restore(knobs.verifier or str(run.folder("verifier").path / "q" / "best"), run.config.verifier.model,
-                                    vocabulary, run.mesh)
+    *verifier, kind = process.restore(process.path_of(knobs.verifier, run.root), run.config.verifier.model, vocabulary, run.mesh,
+                                      (*targets.VALUES, *targets.VERDICTS))
+    check_kind(knobs, kind)
     learners = functools.cache(lambda lr, kl, beside: learners_of(knobs, arch.network, run.mesh, peak_lr=lr, kl=kl, beside=beside))
     renews = functools.cache(lambda: renewal.learner(run.config, verifier[0], run.mesh))
     facts, validation = {}, prepared.read(run.folder("problems/validation"), knobs.eval_problems)

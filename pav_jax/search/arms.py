@@ -119,6 +119,15 @@ def settings_of(name: str, knobs, value=None) -> dict:
   return found
 
 
+def takes_values(knobs) -> bool:
+  """Whether an arm makes advantages of what says Q^pi, or adds some to it: then it must be a value (verifiers/process.py)."""
+  def asks(name):
+    arm, prover = parsed(name)
+    mixed = arm.score in ("effective", "random") and (knobs.alpha != 0 or knobs.tuned)
+    return mixed or arm.score == "prover_a" and not prover
+  return any(asks(name) for name in knobs.arms)
+
+
 def readers(name: str) -> list[str]:
   """The verifiers that the arm reads, 'q' and its prover's name; alpha 0, which reads no prover, is not thought of."""
   arm, prover = parsed(name)

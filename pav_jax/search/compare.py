@@ -6,7 +6,9 @@
      Pass@N, votes and best-of-N for every N come from these (best_of_n.py).
      A PAV can rerank in several ways: all are kept, `pav_rerank` heads the tables.
   2. For each seed and width run every arm of `search.arms` (arms.py, beam.py);
-     grade the chosen response and all that finished.
+     grade the chosen response and all that finished. `search.verifier` says Q^pi: the
+     run's own of kind q, or another kind or checkpoint, as far as that has what is
+     asked of it (verifiers/process.py).
   3. Write what was right and what it cost, per problem; accuracies and
      intervals are computed from these records alone.
 """
@@ -28,7 +30,10 @@ from pav_jax.training import run as run_lib
 from pav_jax.training.run import Run
 from pav_jax.values import equations
 from pav_jax.values import monte_carlo
+from pav_jax.verifiers import implicit
+from pav_jax.verifiers import process
 from pav_jax.verifiers import score
+from pav_jax.verifiers import targets
 
 def check(config, root: epath.Path | None = None):
   """UserError for what means nothing in the section search, or names what is not there; root: the workdir, if there is one."""
@@ -85,18 +90,23 @@ def _samples(run: Run, players: Players, grader, seed: int, bar):
   answer_b, counts = hosts.agreed(np.array(answer_b)), counts | comparisons
   end_bz, _ = monte_carlo.prefix_ends(rollouts.token_bt, rollouts.length_b, players.vocabulary,
                                       run.config.monte_carlo.max_steps)
-  score_of = lambda name: score.score_responses(
-      players.verifiers[name].network, players.verifiers[name].params, problems.prompt_pt, problems.prompt_length_p,
+  q_bz = process.of_responses(run, *players.process, problems, rollouts, end_bz, knobs.rows)
+  orm_bz = score.score_responses(
+      players.verifiers["orm"].network, players.verifiers["orm"].params, problems.prompt_pt, problems.prompt_length_p,
       rollouts.problem_b, rollouts.token_bt, rollouts.length_b, end_bz, rows_per_call=knobs.rows, mesh=run.mesh)
-  q_bz = score_of("q")
-  reward_bs = equations.effective_reward(
-      q_bz[:, 1:], equations.advantages(equations.best_of_k(q_bz, knobs.prover_k)), knobs.alpha)
+  if players.kind == "implicit":
+    reward_bs = implicit.process_rewards(q_bz)
+  elif players.kind in targets.VERDICTS:
+    reward_bs = q_bz[:, 1:]
+  else:
+    reward_bs = equations.effective_reward(
+        q_bz[:, 1:], equations.advantages(equations.best_of_k(q_bz, knobs.prover_k)), knobs.alpha)
   square = lambda x_b: x_b.reshape(len(problem_p), knobs.max_n)
   arrays = {
       "seed_p": np.full(len(problem_p), seed), "problem_p": problem_p,
       "right_pn": square(rollouts.verdict_b == grading.Verdict.CORRECT), "answer_pn": square(answer_b),
       "length_pn": square(rollouts.length_b),
-      "orm_pn": square(best_of_n.at_end(score_of("orm"))), "q_pn": square(best_of_n.at_end(q_bz))}
+      "orm_pn": square(best_of_n.at_end(orm_bz)), "q_pn": square(best_of_n.at_end(q_bz))}
   arrays |= {f"pav_{how}_pn": square(best_of_n.effective_score(reward_bs, how)) for how in best_of_n.RERANKS}
   arrays["pav_pn"] = arrays[f"pav_{knobs.pav_rerank}_pn"]
   prompt_p = problems.prompt_length_p

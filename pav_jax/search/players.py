@@ -21,7 +21,12 @@ from pav_jax.search import ledger
 from pav_jax.search import ranking
 from pav_jax.training.run import Run
 from pav_jax.values import exact
+from pav_jax.verifiers import process
 from pav_jax.verifiers import score
+from pav_jax.verifiers import targets
+
+# What a prover's checkpoint may say: a Q, or A itself.
+PROVERS = (*targets.VALUES, "advantage")
 
 
 def check(config, root: epath.Path | None = None):
@@ -36,21 +41,27 @@ def check(config, root: epath.Path | None = None):
   errors.at_least(1, knobs, where, "tune_width")
   prepare.check_count(config, root, where, "tune_problems", "validation")
   sampling_lib.check(knobs, where)
-  if not knobs.widths or min(knobs.widths) < 1:
+  arms.check(config, where)
+  kind = process.check(knobs.verifier, f"{where}.verifier", config.verifier.kinds, targets.PROCESS, root)
+  if knobs.widths:
+    none = f"{where}.widths {tuple(knobs.widths)}: none, as --config.search.widths=,"
+    with errors.at(none if kind == "implicit" else f"{where}.arms"):
+      process.check_guide(kind, arms.takes_values(knobs), f"{where}.verifier {knobs.verifier!r}")
+  if not knobs.widths and kind != "implicit" or min(knobs.widths, default=1) < 1:
     raise UserError(f"{where}.widths {tuple(knobs.widths)}: one beam at least, each of width 1 or more")
-  if knobs.rows < max(knobs.widths) * knobs.candidates:
-    raise UserError(f"{where}.rows {knobs.rows} do not hold a beam of {max(knobs.widths)} with {knobs.candidates} candidates each")
+  if knobs.rows < max(knobs.widths, default=1) * knobs.candidates:
+    raise UserError(f"{where}.rows {knobs.rows} do not hold a beam of {max(knobs.widths, default=1)} with {knobs.candidates} "
+                    "candidates each")
   if knobs.max_step > config.rollouts.max_new:
     raise UserError(f"{where}.max_step {knobs.max_step} is more than a whole response has, config.rollouts.max_new {config.rollouts.max_new}")
-  arms.check(config, where)
   if knobs.rows < knobs.tune_width * max(knobs.candidates, *knobs.settings.candidates):
     raise UserError(f"{where}.rows {knobs.rows} are too few for {where}.tune_width {knobs.tune_width} with {where}.settings.candidates")
-  for kind in ("orm", "q"):
-    if kind not in config.verifier.kinds:
-      raise UserError(f"{where} reads the verifier {kind!r}, which config.verifier.kinds {tuple(config.verifier.kinds)} does not name")
+  if "orm" not in config.verifier.kinds:
+    raise UserError(f"{where} reads the verifier 'orm', which config.verifier.kinds {tuple(config.verifier.kinds)} does not name")
   architecture.check_checkpoint(knobs.policy_checkpoint, f"{where}.policy_checkpoint", root)
   for name, path in dict(knobs.provers).items():
-    architecture.check_checkpoint(path, f"{where}.provers.{name}", root)
+    if path:
+      process.check(path, f"{where}.provers.{name}", config.verifier.kinds, PROVERS, root)
   grading.check(config.grading)
 
 
@@ -69,17 +80,22 @@ class Players:
     self.dials = exact.dials_of(run.config)
     provers = {arms.parsed(name)[1] for name in knobs.arms}
     own = ("orm", "q", *["advantage"] * ("advantage" in provers))
-    paths = {kind: str(run.folder("verifier").path / kind / "best") for kind in own}
-    paths |= {name: path for name, path in dict(knobs.provers).items() if name in provers}
+    paths = {"orm": (process.path_of("orm", run.root), ("orm",)), "q": (process.path_of(knobs.verifier, run.root), targets.PROCESS)}
+    if "advantage" in provers:
+      paths["advantage"] = (process.path_of("advantage", run.root), ("advantage",))
+    paths |= {name: (process.path_of(path, run.root), PROVERS) for name, path in dict(knobs.provers).items() if name in provers}
     if "exact" in provers and not exact.are_known(self.problems):
       raise UserError(f"config.search.arms: @exact needs arithmetic problems, not {', '.join(sorted(set(self.problems.dataset_p)))}")
     self.verifiers, self.kinds, self.label_tokens = {}, {"": "best_of_k", "exact": "q"}, {}
-    for name, path in paths.items():
-      arch, params = architecture.restore(path, run.config.verifier.model, self.vocabulary, run.mesh)
-      kind = architecture.kind_of(path)
+    for name, (path, kinds) in paths.items():
+      arch, params, kind = process.restore(path, run.config.verifier.model, self.vocabulary, run.mesh, kinds)
       self.verifiers[name] = beam.Player(arch.network, params)
       self.kinds[name] = "advantage" if kind == "advantage" else "q"
       self.label_tokens[name] = labels.behind(path, kind)
+      if name == "q":
+        self.process, self.kind = (arch, params), kind
+        if knobs.widths:  # a checkpoint that was not there when the config was checked
+          process.check_guide(kind, arms.takes_values(knobs), f"search.verifier {path}")
 
   def judges(self, rank: ranking.Ranking, prover: str) -> beam.Judges:
     """Those whom a ranking reads, and nobody else."""

@@ -37,7 +37,12 @@ LATER = {
     "problems.columns": {
         "question": ["question", "problem", "query"], "answer": ["answer", "final_answer", "expected_answer"],
         "solution": ["solution", "generated_solution", "response"], "id": ["id", "unique_id"], "dataset": ["dataset"]},
-    "problems.family": "math", "problems.leave_out": [], "problems.steps": "newline", "verifier.labels": "monte_carlo"}
+    "problems.family": "math", "problems.leave_out": [], "problems.steps": "newline", "verifier.labels": "monte_carlo",
+    "verifier.relative_ratio": 0.8, "verifier.effective_alpha": 0.4, "verifier.effective_above": 0.0, "verifier.implicit_beta": 0.05,
+    "verifier.implicit": {
+        "num_steps": 600, "batch_size": 32, "microbatches": 1, "peak_lr": 1e-3, "warmup_steps": 50, "b1": 0.9, "b2": 0.95, "clip_norm": 1.0,
+        "weight_decay": 0.0, "eval_every": 200, "save_every": 500, "keep": 2, "log_every": 20},
+    "search.verifier": ""}
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 

@@ -16,6 +16,7 @@ from pav_jax.models import network as network_lib
 from pav_jax.models.network import Network
 from pav_jax.problems.given import Given
 from pav_jax.training import mesh as mesh_lib
+from pav_jax.verifiers import implicit
 
 # Tokens of a prompt and its response: the context that Gemma 2 was made for. What is longer a caller leaves out, and counts.
 LONGEST = 8192
@@ -26,12 +27,13 @@ _FULL = 256
 def values(arch, params, prompts: list[np.ndarray], given: list[Given], *, rows: int, mesh=None, bar=None) -> list[np.ndarray]:
   """float32 (s + 1,) for each row, in the order given: sigmoid of the score at the bare prompt and at each step's end.
 
-  arch: an architecture (its network is read); params: its parameters.
+  arch: an architecture (its network is read); params: its parameters, or an `implicit.Pair`.
   prompts: int32 (t,) each, bos included, not empty; given: their responses,
   which may have no step. rows: that are read together, of up to 256 tokens.
   mesh: its parts share a call's rows. bar: a progress bar that counts rows.
   """
-  params = network_lib.for_decoding(arch.network, params, scoring=True)
+  if not isinstance(params, implicit.Pair):
+    params = network_lib.for_decoding(arch.network, params, scoring=True)
   parts = mesh_lib.num_parts(mesh)
   length_b = np.array([len(prompt_t) + len(one.token_t) for prompt_t, one in zip(prompts, given, strict=True)], int)
   order_b = np.argsort(-length_b, kind="stable")
@@ -47,7 +49,14 @@ def values(arch, params, prompts: list[np.ndarray], given: list[Given], *, rows:
     token_bt = np.zeros((count, width), np.int32)
     for row_t, b in zip(token_bt, mine_b):
       row_t[:length_b[b]] = np.concatenate([prompts[b], given[b].token_t])
-    score_bt = mesh_lib.fetch(_every_score(arch.network, params, token_bt, mesh=mesh))
+    if isinstance(params, implicit.Pair):
+      start_b = np.pad([len(prompts[b]) for b in mine_b], (0, count - len(mine_b)))
+      put = (lambda x: x) if mesh is None else lambda x: mesh_lib.put_rows(x, mesh)
+      score_bt = implicit.every_value(arch.network, params.model, params.reference, params.beta, arch.config.score_shift,
+                                      put(token_bt), put(start_b), mesh=mesh)
+    else:
+      score_bt = _every_score(arch.network, params, token_bt, mesh=mesh)
+    score_bt = mesh_lib.fetch(score_bt)
     for score_t, b in zip(score_bt, mine_b):
       found[b] = score_t[len(prompts[b]) + np.concatenate([[-1], given[b].end_s]).astype(int)]
     if bar is not None:

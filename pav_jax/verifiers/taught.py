@@ -13,6 +13,7 @@ from pav_jax.values import monte_carlo
 from pav_jax.verifiers import targets as targets_lib
 
 SOURCES = ("monte_carlo", "imported", "both")
+FROM_OTHERS = targets_lib.VALUES  # kinds that learn from labels of others, too
 
 
 class Taught(NamedTuple):
@@ -40,22 +41,26 @@ def own(kind: str, knobs, problems: prepared.Problems, rollouts: collect.Rollout
   labels = values
   if kind == "q" and knobs.own_outcomes:
     labels = monte_carlo.with_own_outcome(values, rollouts.verdict_b == grading.Verdict.CORRECT)
-  target_bz = targets_lib.targets(kind, labels, prover_k=knobs.prover_k, orm_at_end=knobs.orm_at_end)
+  target_bz = targets_lib.targets(kind, labels, knobs)
   count_bz = labels.continuations_bz if kind == "q" else np.ones(target_bz.shape)
   labels_b, end_bz = (~np.isnan(target_bz)).sum(axis=1), values.end_bz
   if kind == "q" and knobs.every_token:
     target_bz, count_bz, end_bz = targets_lib.every_token(target_bz, count_bz, end_bz, rollouts.token_bt.shape[1])
   # A seed of which only the outcome is known is the ORM's alone.
-  useful_b = labels_b >= (2 if kind == "q" else 1)
+  useful_b = labels_b >= (2 if kind in targets_lib.VALUES else 1)
   return Taught(rollouts.problem_b, problems.prompt_pt[rollouts.problem_b], problems.prompt_length_p[rollouts.problem_b],
                 rollouts.token_bt, rollouts.length_b, end_bz, target_bz, count_bz, labels_b, useful_b)
 
 
-def others(imported: imported_lib.Imported) -> Taught:
-  """Labels of others as they are; only a verifier of kind q takes them."""
-  labels_b = (imported.count_bz > 0).sum(axis=1)
+def others(kind: str, knobs, imported: imported_lib.Imported) -> Taught:
+  """Labels of others, of kind q as they are; of hard and drop, 1 where theirs is above 0, which weighs once. knobs: as above."""
+  target_bz, count_bz = imported.q_bz, imported.count_bz
+  if kind != "q":
+    target_bz = targets_lib.process_labels(kind, target_bz, **targets_lib.thresholds(knobs))
+    count_bz = (~np.isnan(target_bz)).astype(count_bz.dtype)
+  labels_b = (count_bz > 0).sum(axis=1)
   return Taught(imported.problem_b, imported.prompt_bt, imported.prompt_length_b, imported.token_bt, imported.length_b,
-                imported.end_bz, imported.q_bz, imported.count_bz, labels_b, labels_b >= 1)
+                imported.end_bz, target_bz, count_bz, labels_b, labels_b >= 1)
 
 
 def joined(parts: Sequence[Taught]) -> Taught:

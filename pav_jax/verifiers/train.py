@@ -1,4 +1,4 @@
-"""Training the verifiers: ORM, PQV (q) and PAV (advantage), one loss for all three.
+"""Training the verifiers: ORM, PQV (q), PAV (advantage) and the neighbours' kinds (targets.py), one loss for all but one.
 
   1. Start from a network that knows the text: a checkpoint, or one pretrained
      here on the training problems (the paper starts from pretrained Gemma 9B);
@@ -10,14 +10,18 @@
   3. Labels are Q-hat; for Q^pi a seed's own ending counts as one continuation
      more of each of its prefixes (`own_outcomes`; ours, not the paper's). With
      `labels` imported or both, kind q learns those of others (`values/imported.py`),
-     alone or beside ours, each label by its count; the other kinds learn from ours.
+     alone or beside ours, each label by its count, and hard and drop whether they
+     are above 0; the other kinds learn from ours.
   4. The loss is the binary cross-entropy against the soft label, right and
      wrong weighing the same (`targets.balance`), plus `text_weight` times the
      language loss on the response, which keeps what pretraining knew.
   5. The parameters with the lowest validation loss, on problems held out from
      the training ones, are kept.
+
+Kind implicit has a loss of its own (implicit.py), and these steps, loop and problems.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from etils import epath
@@ -38,7 +42,7 @@ from pav_jax.training import mesh as mesh_lib
 from pav_jax.training.run import Run
 from pav_jax.values import imported as imported_lib
 from pav_jax.values import monte_carlo
-from pav_jax.verifiers import score
+from pav_jax.verifiers import implicit
 from pav_jax.verifiers import taught as taught_lib
 from pav_jax.verifiers import targets as targets_lib
 
@@ -114,14 +118,20 @@ def check(config, root: epath.Path | None = None):
   check_labels(knobs, config.monte_carlo, config.rollouts)
   errors.one_of(targets_lib.BALANCES, knobs, where, "balance")
   errors.at_least(1, knobs, where, "prover_k")
-  errors.at_least(0, knobs, where, "text_weight")
+  errors.at_least(0, knobs, where, "text_weight", "effective_alpha", "effective_above")
+  for name in ("relative_ratio", "implicit_beta"):
+    if not knobs[name] > 0:
+      raise UserError(f"{where}.{name} {knobs[name]} is not above 0")
   if not 0 < knobs.valid_fraction < 1:
     raise UserError(f"{where}.valid_fraction {knobs.valid_fraction} is not between 0 and 1")
   architecture.check(knobs.model, f"{where}.model", config.mesh)
   vocabulary_lib.check_fits(config.vocabulary, knobs.model.vocab_size, f"{where}.model")
   if knobs.init_from != "sft":
     architecture.check_checkpoint(knobs.init_from, f"{where}.init_from", root)
-  for name in ("pretrain",) * (knobs.pretrain.num_steps != 0) + kinds:
+  if "implicit" in kinds and not knobs.init_from:
+    raise UserError(f"{where}.init_from is empty, and kind 'implicit' measures how far it has gone from where it began: sft, or "
+                    "a checkpoint")
+  for name in ("pretrain",) * (knobs.pretrain.num_steps != 0) + tuple(dict.fromkeys(map(targets_lib.section_of, kinds))):
     fit.check(knobs[name], f"{where}.{name}")
     fit.check_batch(knobs[name], f"{where}.{name}", parts)
 
@@ -132,9 +142,10 @@ def check_labels(knobs, labels, seeds):
     raise UserError(f"verifier.every_token: with verifier.labels={knobs.labels}, of the tokens inside of a step the labels of others "
                     "say nothing: every_token=False, or labels=monte_carlo")
   if knobs.labels == "imported":
-    if tuple(knobs.kinds) != ("q",):
+    if set(knobs.kinds) - set(taught_lib.FROM_OTHERS):
       raise UserError(f"verifier.kinds {tuple(knobs.kinds)}: the labels of others are of steps, so there is neither an outcome for "
-                      "'orm' nor a policy for 'advantage': kinds=q, or labels=both, where those learn from ours alone")
+                      "'orm' or 'implicit', nor two values of one policy for 'relative' or 'effective', nor a policy for 'advantage': "
+                      f"kinds of {', '.join(taught_lib.FROM_OTHERS)}, or labels=both, where those learn from ours alone")
     return
   if "q" in knobs.kinds:
     if knobs.own_outcomes and (labels.checkpoint != seeds.checkpoint or collect.sampling_of(labels) != collect.sampling_of(seeds)):
@@ -152,6 +163,11 @@ def check_labels(knobs, labels, seeds):
     if knobs.every_token and knobs.balance == "buckets":
       raise UserError("verifier.every_token: in buckets a label's weight depends on the label, which biases what tokens inside "
                       "of a step learn: verifier.balance=classes or none, or every_token=False")
+  marks = [kind for kind in knobs.kinds if kind in targets_lib.MARKS]
+  if marks and (labels.reuse or labels.strategy == "adaptive"):
+    raise UserError(f"verifier.kinds: a label of {marks[0]!r} is of n continuations, the same n everywhere: with more, more prefixes "
+                    f"have a right one. monte_carlo.{'reuse' if labels.reuse else 'strategy=adaptive'} spends more on some: "
+                    "strategy=uniform or first_pit, and reuse=False, or leave it out")
   if "advantage" in knobs.kinds:
     if labels.n_mc < knobs.prover_k:
       raise UserError(f"verifier.kinds: no label of 'advantage' without bias, best-of-{knobs.prover_k}, from monte_carlo.n_mc="
@@ -192,31 +208,63 @@ def run_stage(run: Run):
         what="verifier base", seed=run.config.seed + 2, start_params=architecture.load(start_path, arch, run.mesh))
     start_path = str(folder.path / "base" / "best")
   for kind in knobs.kinds:
-    taught = taught_lib.joined([
-        *([taught_lib.own(kind, knobs, problems, rollouts, values)] if ours else []),
-        *([taught_lib.others(imported)] if others and kind == "q" else [])])
-    train_b, valid_b = (rows_b[taught.useful_b[rows_b]] for rows_b in split_by_problem(
-        taught.problem_b, knobs.valid_fraction, run.config.seed))
-    if not len(train_b) or not len(valid_b):
-      raise UserError(f"verifier {kind}: {len(train_b)} training and {len(valid_b)} validation responses of "
-                      f"{len(taught.problem_b)} have a label")
-    balanced = targets_lib.balance(taught.target_bz, taught.count_bz, knobs.balance)
-    shifted = arch.shifted(balanced.shift)
-    rows = value_rows(taught, balanced.target_bz, balanced.weight_bz)
-    doubts = one_class(kind, taught.target_bz[train_b])
+    kind_path = str(folder.path / "q" / "best") if kind == "advantage" and knobs.advantage_from_q else start_path
+    rows, taught = _rows(run, kind, problems, rollouts, values, imported)
+    of_kind = _outcomes if kind == "implicit" else _prefixes
+    begun = architecture.load(kind_path, arch, run.mesh)
+    learnt = of_kind(run, kind, taught, arch, begun, folder.path / kind, kind_path)
+    doubts = one_class(kind, taught.target_bz[rows[0]])
     _doubt(run, folder, doubts)
-    pick = lambda index: ValueBatch(*(x[index] for x in rows))
-    kind_path = start_path
-    if kind == "advantage" and knobs.advantage_from_q:
-      kind_path = str(folder.path / "q" / "best")
+    train_rows, valid_rows = (type(learnt.rows)(*(x[index] for x in learnt.rows)) for index in rows)
     facts[kind] = fit.fit(
-        run, knobs[kind], **shifted.born(kind), loss_fn=value_loss(shifted.network, knobs.text_weight, balanced.shift),
-        train_rows=pick(train_b),
-        valid_rows=pick(valid_b), path=folder.path / kind, what=f"verifier {kind}", seed=run.config.seed + 3,
-        start_params=architecture.load(kind_path, arch, run.mesh))
-    facts[kind] |= {"train_rows": len(train_b), "valid_rows": len(valid_b), "labels": int(taught.labels_b[train_b].sum()),
+        run, knobs[targets_lib.section_of(kind)], **learnt.born, loss_fn=learnt.loss_fn, train_rows=train_rows, valid_rows=valid_rows,
+        path=folder.path / kind, what=f"verifier {kind}", seed=run.config.seed + 3, start_params=begun)
+    facts[kind] |= {"train_rows": len(rows[0]), "valid_rows": len(rows[1]), "labels": int(taught.labels_b[rows[0]].sum()),
                     **({"doubts": doubts} if doubts else {})}
   folder.finish(0, facts)
+
+
+def _rows(run: Run, kind: str, problems, rollouts, values, imported) -> tuple[tuple[np.ndarray, np.ndarray], taught_lib.Taught]:
+  """((training rows, validation rows), what the kind learns from). UserError where either are none."""
+  knobs = run.config.verifier
+  taught = taught_lib.joined([
+      *([taught_lib.own(kind, knobs, problems, rollouts, values)] if rollouts is not None else []),
+      *([taught_lib.others(kind, knobs, imported)] if imported is not None and kind in taught_lib.FROM_OTHERS else [])])
+  rows = tuple(rows_b[taught.useful_b[rows_b]] for rows_b in split_by_problem(taught.problem_b, knobs.valid_fraction, run.config.seed))
+  if not len(rows[0]) or not len(rows[1]):
+    raise UserError(f"verifier {kind}: {len(rows[0])} training and {len(rows[1])} validation responses of "
+                    f"{len(taught.problem_b)} have a label")
+  return rows, taught
+
+
+class _Learnt(NamedTuple):
+  """What `fit` is given of a kind: how the network is born, the loss, all rows."""
+
+  born: dict
+  loss_fn: Callable
+  rows: NamedTuple
+
+
+def _prefixes(run: Run, kind: str, taught: taught_lib.Taught, arch, begun, path, begun_path: str) -> _Learnt:
+  """Of the kinds that read the scoring token's logit at prefixes."""
+  del begun, path, begun_path
+  knobs = run.config.verifier
+  balanced = targets_lib.balance(taught.target_bz, taught.count_bz, knobs.balance)
+  shifted = arch.shifted(balanced.shift)
+  return _Learnt(shifted.born(kind), value_loss(shifted.network, knobs.text_weight, balanced.shift),
+                 value_rows(taught, balanced.target_bz, balanced.weight_bz))
+
+
+def _outcomes(run: Run, kind: str, taught: taught_lib.Taught, arch, begun, path, begun_path: str) -> _Learnt:
+  """Of kind implicit, which reads whole responses; what it begins from is its reference."""
+  knobs = run.config.verifier
+  balanced = targets_lib.balance(taught.target_bz, taught.count_bz, knobs.balance)
+  whole = value_rows(taught, balanced.target_bz, balanced.weight_bz)
+  reference_bt = implicit.reference_log_probs(arch.network, begun, whole.token_bt, rows=knobs.implicit.batch_size, mesh=run.mesh)
+  born = arch.shifted(balanced.shift).born(kind)
+  born["meta"] |= implicit.described(run.root, path, begun_path, knobs.implicit_beta)
+  return _Learnt(born, implicit.outcome_loss(arch.network, knobs.implicit_beta), implicit.OutcomeBatch(
+      whole.token_bt, whole.text_weight_bt[:, 1:], reference_bt, whole.target_bz.sum(axis=1), whole.weight_bz.sum(axis=1)))
 
 
 def one_class(kind: str, target_bz: np.ndarray) -> list[str]:

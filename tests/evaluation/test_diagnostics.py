@@ -57,7 +57,7 @@ def test_first_wrong_steps_are_found_with_a_tau_of_other_problems():
   """Two responses to each of four problems; tau comes from the first two, by whose values alone it changes."""
   problem_b, label_b = np.repeat(np.arange(4), 2), np.array([1, -1] * 4)
   q_bz = np.array([[0.5, 0.4, 0.1], [0.5, 0.4, NAN]] * 2 + [[0.5, 0.4, 0.1], [0.5, 0.2, NAN], [0.5, 0.4, 0.3], [0.5, 0.4, NAN]])
-  rows = {(r["values"], r["reading"]): r for r in diagnostics.first_wrong({"a": q_bz, "b": q_bz / 4}, label_b, problem_b, 200)}
+  rows = {(r["values"], r["reading"]): r for r in diagnostics.first_wrong({"a": diagnostics.readings(q_bz), "b": diagnostics.readings(q_bz / 4)}, label_b, problem_b, 200)}
   of_q = rows["a", "q"]
   # Perfect on the first half for tau in (.1, .4]. On the second: at .1 found, at .3 not; .2 is called wrong, .4 not.
   assert of_q["tau"] == pytest.approx(0.25) and (of_q["cases"], of_q["erroneous"]) == (4, 2)
@@ -67,7 +67,7 @@ def test_first_wrong_steps_are_found_with_a_tau_of_other_problems():
   assert rows["b", "q"]["tau"] == pytest.approx(0.25 / 4) and rows["a", "progress"]["tau"] == 0.8
   # Every first step keeps .8 of the question's value or loses, .4 / .5 and .2 / .5; then .1 / .4 and .3 / .4.
   assert [rows["a", "progress"][m]["value"] for m in ("acc_erroneous", "acc_correct")] == [1, 0.5]
-  assert diagnostics.first_wrong({"a": q_bz[:2]}, label_b[:2], problem_b[:2], 200) == []
+  assert diagnostics.first_wrong({"a": diagnostics.readings(q_bz[:2])}, label_b[:2], problem_b[:2], 200) == []
 
 
 def _run(kind_prover_k=1):
@@ -86,6 +86,14 @@ def test_a_perfect_verifier_is_found_perfect():
   assert {k: v for k, v in found["step_auc"].items() if "judged" not in k} == {
       "q: all steps": 1, "q: steps of one response": 1, "advantage: all steps": 1, "advantage: steps of one response": 1}
   assert found["step_auc"]["q: steps judged"] == 7
+  # A verdict is of the step itself, and foretells no outcome; implicit rewards are differences of log-odds.
+  of = {"calibration": {}, "exact": {}, "step_auc": {}}
+  verdict_bz = np.where(np.arange(4) > 0, np.nan_to_num(advantage_bz), 0.9)
+  diagnostics.assess(of, "relative", np.where(np.isnan(exact_bz), NAN, verdict_bz), exact_bz, np.array([True, False, False]), _run())
+  diagnostics.assess(of, "implicit", 0.98 * exact_bz + 0.01, exact_bz, np.array([True, False, False]), _run())
+  assert set(of["calibration"]) == {"implicit"} and of["exact"]["A, correlation of the relative verifier"] == pytest.approx(1)
+  assert {name: x for name, x in of["step_auc"].items() if "all" in name} == {"relative: all steps": 1, "implicit: all steps": 1}
+  assert of["step_auc"]["relative: steps judged"] == of["step_auc"]["implicit: steps judged"] == 7
   upside_down = {"calibration": {}, "exact": {}, "step_auc": {}}
   diagnostics.assess(upside_down, "q", 1 - exact_bz, exact_bz, np.array([True, False, False]), _run())
   assert upside_down["step_auc"]["q: all steps"] == 0

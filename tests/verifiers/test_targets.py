@@ -20,8 +20,10 @@ VALUES = monte_carlo.Values(END_BZ, np.array([[2, 5, 1, 1], [4, 0, 0, 0]]), np.a
 Q_BZ = np.array([[0.25, 0.625, 0.125, 1.0], [0.5, 0.0, NAN, NAN]])
 
 
-def said(kind, values=VALUES, *, prover_k=4, orm_at_end=False):
-  return targets.targets(kind, values, prover_k=prover_k, orm_at_end=orm_at_end)
+def said(kind, values=VALUES, **changes):
+  knobs = default.get_config().verifier
+  knobs.update(changes)
+  return targets.targets(kind, values, knobs)
 
 
 def test_three_kinds():
@@ -65,11 +67,11 @@ def test_prefixes_behind_a_pit_have_no_label():
 
 
 def test_an_unknown_kind():
-  with pytest.raises(UserError, match="'prm' is none of orm, q, advantage"):
+  with pytest.raises(UserError, match="'prm' is none of orm, q, advantage, hard, drop, relative, effective, implicit"):
     said("prm")
 
 
-@pytest.mark.parametrize("kind", targets.KINDS)
+@pytest.mark.parametrize("kind", ("orm", "q", "advantage"))
 def test_no_label_is_rounded(kind):
   values = monte_carlo.Values(np.array([[-1, 3, 7]]), np.array([[6, 9, 17]]), np.array([[20, 20, 20]]))
   target_bz = said(kind, values, orm_at_end=True)

@@ -48,7 +48,7 @@ def test_both_side_by_side():
        problem         0 0           1 2 1   the same prompt, the same problem; whatever its number was
        labels          3 3           2 1 0   with own outcomes
        used            x x           x x -   """
-  found = taught.joined([taught.own("q", knobs(), PROBLEMS, ROLLOUTS, VALUES), taught.others(IMPORTED)])
+  found = taught.joined([taught.own("q", knobs(), PROBLEMS, ROLLOUTS, VALUES), taught.others("q", knobs(), IMPORTED)])
   np.testing.assert_array_equal(found.problem_b, [0, 0, 1, 2, 1])
   np.testing.assert_array_equal(found.prompt_bt, [[2, 6, 7]] * 2 + [[2, 9, 0], [2, 5, 0], [2, 9, 0]])
   np.testing.assert_array_equal(found.token_bt[1:3], [[8, 9, 0, 0], [5, 6, 7, 8]])
@@ -61,7 +61,7 @@ def test_both_side_by_side():
 
 def test_the_same_prompt_of_both_is_one_problem():
   theirs = IMPORTED._replace(prompt_bt=np.array([[2, 9, 0], [2, 6, 7], [2, 9, 0]], np.int32), prompt_length_b=np.array([2, 3, 2]))
-  found = taught.joined([taught.own("q", knobs(), PROBLEMS, ROLLOUTS, VALUES), taught.others(theirs)])
+  found = taught.joined([taught.own("q", knobs(), PROBLEMS, ROLLOUTS, VALUES), taught.others("q", knobs(), theirs)])
   np.testing.assert_array_equal(found.problem_b, [0, 0, 1, 0, 1])
 
 
@@ -179,7 +179,7 @@ def test_our_labels_that_went_out_and_came_back_teach_the_same(tmp_path):
   run = types.SimpleNamespace(folder=lambda name: records.Folder(root / name))
   problems, vocabulary = prepared.read(run.folder("problems/train")), prepared.vocabulary(run.folder("problems/train"))
   ours = taught.own("q", knobs(own_outcomes=False), problems, *monte_carlo.read(run))
-  theirs = taught.others(imported.read(run, vocabulary))
+  theirs = taught.others("q", knobs(), imported.read(run, vocabulary))
   for name in set(taught.Taught._fields) - {"prompt_bt", "token_bt"}:
     np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name), err_msg=name)
   rows = [train.value_rows(x, x.target_bz, x.count_bz) for x in (ours, theirs)]
