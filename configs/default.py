@@ -29,6 +29,23 @@ def model(**changes) -> ml_collections.ConfigDict:
   return knobs
 
 
+def search() -> ml_collections.ConfigDict:
+  """The section search: who is searched by whom (pav_jax/search/arms.py), and for how much."""
+  return ml_collections.ConfigDict({
+      # verifier: who says Q^pi, '' the run's own of kind q; a kind of verifier.kinds, or a checkpoint (rl.verifier, too).
+      "split": "test", "num_problems": -1, "num_seeds": 2, "policy_checkpoint": "", "verifier": "",
+      "max_n": 32, "widths": (2, 4, 8), "candidates": 3, "alpha": 0.5,
+      # Arms and provers: pav_jax/search/arms.py. A prover is a name and the path of a verifier of its Q; names are free.
+      "arms": ("q_beam", "pav_beam"), "prover_k": 4, "provers": {"prover": ""}, "pav_rerank": "mean", "distinct": False,
+      "lookahead": 1, "lookahead_temperature": 0.0, "particle_temperature": 1.0,
+      # What the stage `tune` tries on validation problems, and `tuned` takes: as many settings of the one knob that each arm has.
+      "settings": {"alpha": (0.25, 0.5, 1.0, 4.0), "candidates": (2, 3, 4, 6), "lookahead": (1, 2, 3, 4),
+                   "particle_temperature": (0.1, 0.3, 1.0, 3.0)},
+      "tune_width": 4, "tune_problems": -1, "tuned": False,
+      "max_rounds": 40, "max_step": 8,
+      "temperature": 1.0, "top_k": 0, "top_p": 1.0, "rows": 768})
+
+
 def get_config() -> ml_collections.ConfigDict:
   """See the top of the file."""
   return ml_collections.ConfigDict({
@@ -81,19 +98,7 @@ def get_config() -> ml_collections.ConfigDict:
           "valid_fraction": 0.05,
           "orm": optimizer(num_steps=1200), "q": optimizer(num_steps=1500), "advantage": optimizer(num_steps=300, peak_lr=1e-3),
           "implicit": optimizer(num_steps=600, peak_lr=1e-3)},
-      "search": {
-          # verifier: who says Q^pi, '' the run's own of kind q; a kind of verifier.kinds, or a checkpoint (rl.verifier, too).
-          "split": "test", "num_problems": -1, "num_seeds": 2, "policy_checkpoint": "", "verifier": "",
-          "max_n": 32, "widths": (2, 4, 8), "candidates": 3, "alpha": 0.5,
-          # Arms and provers: pav_jax/search/arms.py. A prover is a name and the path of a verifier of its Q; names are free.
-          "arms": ("q_beam", "pav_beam"), "prover_k": 4, "provers": {"prover": ""}, "pav_rerank": "mean", "distinct": False,
-          "lookahead": 1, "lookahead_temperature": 0.0, "particle_temperature": 1.0,
-          # What the stage `tune` tries on validation problems, and `tuned` takes: as many settings of the one knob that each arm has.
-          "settings": {"alpha": (0.25, 0.5, 1.0, 4.0), "candidates": (2, 3, 4, 6), "lookahead": (1, 2, 3, 4),
-                       "particle_temperature": (0.1, 0.3, 1.0, 3.0)},
-          "tune_width": 4, "tune_problems": -1, "tuned": False,
-          "max_rounds": 40, "max_step": 8,
-          "temperature": 1.0, "top_k": 0, "top_p": 1.0, "rows": 768},
+      "search": search(),
       "rft": {**optimizer(num_steps=200, peak_lr=1e-3, warmup_steps=20, eval_every=50), "valid_fraction": 0.05},
       "rl": {
           **optimizer(num_steps=60, batch_size=32, peak_lr=2e-4, warmup_steps=10, clip_norm=float("inf"), eval_every=5, save_every=20,

@@ -13,6 +13,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
+from pav_jax import console
 from pav_jax.errors import UserError
 from pav_jax.evaluation import tables
 from pav_jax.evaluation import trainings
@@ -87,4 +88,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-  sys.exit(main())
+  sys.exit(console.quietly(main))

@@ -23,7 +23,7 @@ from tests.test_main import ROOT
 STAGES = ("pipeline", "rl", "evaluate")
 # What any number, or any word, may be; and the factors of arms that are not asked for.
 FREE = {"arithmetic.train_seed", "arithmetic.validation_seed", "arithmetic.test_seed", "problems.data_dir",
-        "problems.columns.answer", "problems.columns.solution", "problems.columns.id", "problems.columns.dataset", "problems.leave_out",
+        "problems.columns.answer", "problems.columns.solution", "problems.columns.id", "problems.columns.dataset", "problems.leave_out", "report.demonstrators",
         "rl.parity_tolerance", "rl.watch.share"} | {
             f"rl.{name}.{arm}" for name in ("lr_factor", "kl_factor") for arm in default.ARMS if arm not in ("outcome", "progress")}
 # Several keys, named together.
@@ -119,7 +119,7 @@ def test_what_the_pipeline_refuses(tmp_path, changes, said):
 @pytest.mark.parametrize("changes, said", [
     ({"rl.eval_problems": 501}, "config.rl.eval_problems 501: there are 500 validation problems"),
     ({"rl.verifier": "nosuch"}, "config.rl.verifier: checkpoint"),
-    ({"verifier.kinds": ("orm",)}, "config.verifier.kinds does not name 'q'"),
+    ({"verifier.kinds": ("orm",)}, "is the run's own verifier of kind 'q', which config.verifier.kinds ('orm',) does not name"),
     ({"rft.valid_fraction": 1.0}, "config.rft.valid_fraction 1.0"),
     ({"rl.seeds": (0, -1)}, "config.rl.seeds (0, -1)"),
     ({"rl.arms": ("oracle",), "problems.train": "gsm8k"}, "arm oracle"),

@@ -110,7 +110,7 @@ try:
 except ImportError:
   print("no configs")
 """
-  names = ["quickstart", "configs/quickstart.py", "rare:prover", "paper/gemma2_2b_math", "didactic/map"]
+  names = ["quickstart", "configs/quickstart.py", "rare:good", "paper/gemma2_2b_math", "didactic/map"]
   for folder, more, last in ((home, [], "configs True"), (tmp_path / "bare", ["own.py"], "no configs")):
     done = subprocess.run([sys.executable, "-c", script, *names, *more], cwd=folder, capture_output=True, text=True, timeout=120,
                           env={**os.environ, "PYTHONPATH": str(installed), "PYTHONNOUSERSITE": "1"})

@@ -47,7 +47,7 @@ def stage():
       problems=problems, vocabulary=fakes.VOCABULARY, arch=types.SimpleNamespace(network=fakes.CHAIN), tokens=fakes.TOKENS,
       policy=beam.Player(fakes.CHAIN, params),
       verifiers={name: beam.Player(fakes.CHAIN, fakes.random_chain(n)) for n, name in enumerate(("orm", "q", "strong"), start=1)},
-      kinds={"": "best_of_k", "strong": "q"})
+      kinds={"": "best_of_k", "strong": "q"}, kind="q", process=(types.SimpleNamespace(network=fakes.CHAIN), fakes.random_chain(2)))
   players.judges = types.MethodType(players_lib.Players.judges, players)
   with Watched() as grader:
     yield types.SimpleNamespace(config=config, mesh=None), players, grader

@@ -10,7 +10,6 @@ from configs import default
 from pav_jax import main
 from pav_jax.errors import UserError
 from pav_jax.search import arms
-from pav_jax.search import compare
 from pav_jax.search import labels
 from pav_jax.search import players as players_lib
 from pav_jax.search import tune
@@ -76,17 +75,17 @@ def test_it_goes_on_where_it_was_cut_off(run, monkeypatch):
 
 def test_the_search_takes_what_was_chosen(run):
   this, _ = run
-  assert compare._tuned(this) == {}
+  assert tune.chosen(this) == {}
   this.config.search.tuned = True
   with pytest.raises(UserError, match="search/tuning is not there: run the stage that makes it first"):
-    compare._tuned(this)
+    tune.chosen(this)
   tune.run_stage(this)
-  tuned = compare._tuned(this)
+  tuned = tune.chosen(this)
   assert arms.settings_of("pav_beam@strong", this.config.search, tuned["pav_beam@strong"])["alpha"] == 4.0
   assert arms.settings_of("q_beam", this.config.search, tuned["q_beam"])["candidates"] == 2
   this.config.search.arms = ("q_beam", "constant_beam")
   with pytest.raises(UserError, match="search/tuning has no constant_beam: remove it, and run stage tune again"):
-    compare._tuned(this)
+    tune.chosen(this)
 
 
 def test_the_pipeline_tunes_where_the_search_is_tuned():
