@@ -18,6 +18,7 @@ from pav_jax.search import beam
 from pav_jax.search import best_of_n
 from pav_jax.search import labels
 from pav_jax.search import ranking
+from pav_jax.training import files
 from pav_jax.training.run import Run
 from pav_jax.values import exact
 
@@ -41,15 +42,26 @@ def check(config, root: epath.Path | None = None):
   if knobs.max_step > config.rollouts.max_new:
     raise UserError(f"{where}.max_step {knobs.max_step} is more than a whole response has, config.rollouts.max_new {config.rollouts.max_new}")
   arms.check(config, where)
-  if knobs.rows < knobs.tune_width * max(knobs.candidates, *knobs.settings.candidates):
-    raise UserError(f"{where}.rows {knobs.rows} are too few for {where}.tune_width {knobs.tune_width} with {where}.settings.candidates")
+  if knobs.rows < max(knobs.tune_width * knobs.candidates, *knobs.settings.candidates):
+    raise UserError(f"{where}.rows {knobs.rows} are too few for {where}.tune_width {knobs.tune_width} or {where}.settings.candidates")
   for kind in ("orm", "q"):
     if kind not in config.verifier.kinds:
       raise UserError(f"{where} reads the verifier {kind!r}, which config.verifier.kinds {tuple(config.verifier.kinds)} does not name")
   architecture.check_checkpoint(knobs.policy_checkpoint, f"{where}.policy_checkpoint", root)
   for name, path in dict(knobs.provers).items():
     architecture.check_checkpoint(path, f"{where}.provers.{name}", root)
+    if path and files.exists(files.path(path)):
+      _check_kind(name, architecture.kind_of(path), knobs.arms, f"{where}.provers.{name}: {path}")
   grading.check(config.grading)
+
+
+def _check_kind(prover: str, kind: str, names, said: str):
+  """UserError for a prover's checkpoint that is no verifier, or says no Q where an arm asks for one."""
+  if kind == "policy":
+    raise UserError(f"{said} is a policy; a verifier of its Q is needed")
+  asking = [name for name in names for arm, of in [arms.parsed(name)] if of == prover and arm.score == "prover_q"]
+  if kind == "advantage" and asking:
+    raise UserError(f"{said} is a verifier of A and says no Q, which the arm {asking[0]} asks for")
 
 
 class Players:
