@@ -89,7 +89,7 @@ class Players:
       kind = architecture.kind_of(path)
       self.verifiers[name] = beam.Player(arch.network, params)
       self.kinds[name] = "advantage" if kind == "advantage" else "q"
-      self.label_tokens[name] = labels.behind(path, kind)
+      self.label_tokens[name] = labels.behind(path, kind or name)  # the first checkpoints do not say their kind
 
   def judges(self, rank: ranking.Ranking, prover: str) -> beam.Judges:
     """Those whom a ranking reads, and nobody else."""
