@@ -54,15 +54,23 @@ def check(config, root: epath.Path | None = None):
                     "candidates each")
   if knobs.max_step > config.rollouts.max_new:
     raise UserError(f"{where}.max_step {knobs.max_step} is more than a whole response has, config.rollouts.max_new {config.rollouts.max_new}")
-  if knobs.rows < knobs.tune_width * max(knobs.candidates, *knobs.settings.candidates):
-    raise UserError(f"{where}.rows {knobs.rows} are too few for {where}.tune_width {knobs.tune_width} with {where}.settings.candidates")
+  if knobs.rows < max(knobs.tune_width * knobs.candidates, *knobs.settings.candidates):
+    raise UserError(f"{where}.rows {knobs.rows} are too few for {where}.tune_width {knobs.tune_width} or {where}.settings.candidates")
   if "orm" not in config.verifier.kinds:
     raise UserError(f"{where} reads the verifier 'orm', which config.verifier.kinds {tuple(config.verifier.kinds)} does not name")
   architecture.check_checkpoint(knobs.policy_checkpoint, f"{where}.policy_checkpoint", root)
   for name, path in dict(knobs.provers).items():
     if path:
-      process.check(path, f"{where}.provers.{name}", config.verifier.kinds, PROVERS, root)
+      kind = process.check(path, f"{where}.provers.{name}", config.verifier.kinds, PROVERS, root)
+      _check_kind(name, kind, knobs.arms, f"{where}.provers.{name}: {path}")
   grading.check(config.grading)
+
+
+def _check_kind(prover: str, kind: str, names, said: str):
+  """UserError for a prover's checkpoint that says no Q where an arm asks for one."""
+  asking = [name for name in names for arm, of in [arms.parsed(name)] if of == prover and arm.score == "prover_q"]
+  if kind == "advantage" and asking:
+    raise UserError(f"{said} is a verifier of A and says no Q, which the arm {asking[0]} asks for")
 
 
 class Players:
@@ -91,7 +99,7 @@ class Players:
       arch, params, kind = process.restore(path, run.config.verifier.model, self.vocabulary, run.mesh, kinds)
       self.verifiers[name] = beam.Player(arch.network, params)
       self.kinds[name] = "advantage" if kind == "advantage" else "q"
-      self.label_tokens[name] = labels.behind(path, kind)
+      self.label_tokens[name] = labels.behind(path, kind or name)  # the first checkpoints do not say their kind
       if name == "q":
         self.process, self.kind = (arch, params), kind
         if knobs.widths:  # a checkpoint that was not there when the config was checked

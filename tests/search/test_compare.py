@@ -8,6 +8,7 @@ import pytest
 from configs import default
 import fakes
 from fakes import A, B, BOS, EOS, NL, PAD, RIGHT, WRONG
+from pav_jax.errors import UserError
 from pav_jax.evaluation import tables
 from pav_jax.grading import grading
 from pav_jax.problems import prepared
@@ -149,3 +150,24 @@ def test_an_arm_draws_as_many_steps_a_round_as_the_others():
   assert [places("q_beam", c) for c in (1, 2, 3, 4, 6, 12, 24)] == [12, 6, 4, 3, 2, 1, 1]
   assert places("pav_beam", 7.0) == 4
   assert places("particles") == 12 and places("q_lookahead", 1) == 2 and places("q_lookahead", 0) == 4
+
+
+def test_a_prover_is_a_verifier_that_says_what_its_arm_reads():
+  check = lambda kind, *names: players_lib._check_kind("weak", kind, names, "config.search.provers.weak: PATH")
+  check("q", "prover_q_beam@weak")
+  check("advantage", "pav_beam@weak", "prover_q_beam@strong")
+  with pytest.raises(UserError, match="config.search.provers.weak: PATH is a policy"):
+    check("policy", "pav_beam@weak")
+  with pytest.raises(UserError, match="says no Q, which the arm prover_q_beam@weak asks for"):
+    check("advantage", "pav_beam@weak", "prover_q_beam@weak")
+
+
+def test_lookahead_of_none_is_the_beam(stage):
+  q, ahead = _searched(stage, "q_beam")[0], _searched(stage, "q_lookahead", value=0)[0]
+  for name in ("right_p", "passed_p", "generated_p", "policy_flops_p", "verifier_flops_p"):
+    np.testing.assert_array_equal(q[name], ahead[name])
+
+
+def test_a_draw_is_one_more_choice_of_particles(stage):
+  arrays, _ = _searched(stage, "particles", 4)
+  assert arrays["places_p"].tolist() == [8, 8] and ((0 <= arrays["right_by_draw_p"]) & (arrays["right_by_draw_p"] <= arrays["passed_p"])).all()
