@@ -177,12 +177,12 @@ def seconds(rows: list[dict]) -> dict[str, float]:
 def short_table(report: dict) -> str:
   """A line for each policy."""
   interval = lambda x: f"{x[0]:.3f} [{x[1]:.3f}, {x[2]:.3f}]"
-  lines = [f"{'':<16}{'accuracy':<24}{'greedy':<24}{'Pass@' + str(report['samples']):<10}{'over outcome':<26}"
+  lines = [f"{'':<20}{'accuracy':<24}{'greedy':<24}{'Pass@' + str(report['samples']):<10}{'over outcome':<26}"
            f"{'samples fewer':<16}new"]
   for name, found in report["policies"].items():
     over, sooner_ = report["differences"].get(name), report["sooner"].get(name)
     fewer = "" if sooner_ is None else f"{sooner_['median'] or float('nan'):.1f}x ({sooner_['reached']}/{sooner_['of']})"
-    lines.append(f"{name:<16}{interval(found['accuracy']):<24}{interval(found['greedy']):<24}"
+    lines.append(f"{name:<20}{interval(found['accuracy']):<24}{interval(found['greedy']):<24}"
                  f"{found['pass_at_n'][-1]['accuracy']:<10.3f}{interval(over) if over else '':<26}{fewer:<16}"
                  f"{found['newly_solved']:.1f} of {found['sft_never_solved']}")
   return "\n".join(lines)

@@ -107,7 +107,8 @@ NEIGHBOURS = ("reinforce", "grpo", "min_form", "first_error", "implicit", "answe
 def test_neighbours_killed_after_an_iteration_go_on_to_the_bit(root, tmp_path, monkeypatch):
   """Two iterations in one go, and with a kill of every arm between them; a reward model is saved and pays nothing at first."""
   shutil.copytree(root, tmp_path / "other")
-  changes = {"init_from": str(root / "sft" / "best"), "arms": NEIGHBOURS, "num_steps": 2, "eval_every": 1, "save_every": 1}
+  changes = {"init_from": str(root / "sft" / "best"), "arms": NEIGHBOURS, "num_steps": 2, "warmup_steps": 0, "eval_every": 1,
+             "save_every": 1}
   rl(root, **changes)
   step, train_arm, killed = reinforce.Trainer.step, arms.train_arm, []
   def once(self, state, problem_p, key):
