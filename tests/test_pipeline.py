@@ -23,6 +23,8 @@ from pav_jax.verifiers import targets
 
 pytestmark = pytest.mark.slow
 
+# One of each way to train and to read: `hard` and `drop` go as `q` does, `effective` as `relative` (tests/verifiers/test_kinds.py).
+KINDS = ("orm", "q", "advantage", "relative", "implicit")
 STAGES = ("problems/train", "problems/validation", "problems/test", "sft", "rollouts", "values", "verifier",
           "search/samples", "search/beams")
 
@@ -31,14 +33,14 @@ def miniature(**changes):
   """Every stage at its smallest; nothing is learned."""
   config = default.get_config()
   tiny = {"num_steps": 4, "batch_size": 4, "eval_every": 2, "save_every": 2, "log_every": 1, "warmup_steps": 1}
-  for section in (config.sft, *(config.verifier[name] for name in dict.fromkeys(map(targets.section_of, targets.KINDS)))):
+  for section in (config.sft, *(config.verifier[name] for name in dict.fromkeys(map(targets.section_of, KINDS)))):
     section.update(tiny)
   config.update_from_flattened_dict({
       "arithmetic.dials.min_length": 1, "arithmetic.dials.max_length": 2, "arithmetic.train_size": 40,
       "arithmetic.validation_size": 8, "arithmetic.test_size": 6, "vocabulary.size": 320,
       "problems.problems_per_shard": 16, "problems.max_prompt": 128, "problems.max_solution": 128, "rollouts.num_problems": 8, "rollouts.max_new": 12, "rollouts.rows": 8,
       "rollouts.problems_per_shard": 4, "monte_carlo.n_mc": 4, "monte_carlo.max_steps": 4, "monte_carlo.rows": 8,
-      "monte_carlo.responses_per_shard": 4, "verifier.kinds": targets.KINDS, "verifier.valid_fraction": 0.25, "search.num_problems": 4,
+      "monte_carlo.responses_per_shard": 4, "verifier.kinds": KINDS, "verifier.valid_fraction": 0.25, "search.num_problems": 4,
       "search.num_seeds": 1, "search.max_n": 4, "search.widths": (1, 2), "search.rows": 12,
       "search.max_rounds": 3, "search.arms": ("q_beam", "pav_beam", "pav_beam@advantage"), "evaluate.num_problems": 4, "evaluate.n": 2,
       "evaluate.rows": 8, "report.bootstrap_draws": 50, **changes})
@@ -165,7 +167,7 @@ def test_a_verifier_of_one_class_is_an_error_before_it_is_trained(done, tmp_path
 
 def test_any_verifier_is_evaluated_by_path(done, tmp_path, capsys):
   policy = {"evaluate.checkpoint": str(done / "sft" / "best")}
-  for kind in targets.KINDS:
+  for kind in KINDS:
     verifier = str(done / "verifier" / kind / "best")
     main.run(miniature(stage="evaluate", **policy, **{"evaluate.verifier": verifier, "evaluate.kind": kind}), tmp_path)
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -186,7 +188,7 @@ PROVER = {"search.arms": ("q_beam", "pav_beam@prover")}
 
 
 @pytest.mark.parametrize("kind, changes", [
-    ("hard", {"search.widths": (2,)}), ("relative", {"search.alpha": 0.0, "search.widths": (2,)}), ("implicit", {"search.widths": ()})])
+    ("relative", {"search.alpha": 0.0, "search.widths": (2,)}), ("implicit", {"search.widths": ()})])
 def test_a_search_by_another_kind(done, tmp_path, kind, changes):
   """Its samples are reranked by that verifier; a report can be made of it."""
   for name in ("problems", "sft", "rollouts", "values", "verifier"):
@@ -208,7 +210,7 @@ def test_a_search_by_another_kind(done, tmp_path, kind, changes):
 
 @pytest.mark.parametrize("changes, said", [
     ({"search.verifier": "relative"}, "config.search.arms: config.search.verifier 'relative' is a verifier of kind relative, a verdict on the last step"),
-    ({"search.verifier": "DONE/verifier/effective/best"}, "effective/best' is a verifier of kind effective, a verdict on the last step"),
+    ({"search.verifier": "DONE/verifier/relative/best"}, "relative/best' is a verifier of kind relative, a verdict on the last step"),
     ({"search.verifier": "implicit"}, "config.search.widths (1, 2): none, as --config.search.widths=,: config.search.verifier 'implicit' is a verifier of kind implicit: two language"),
     ({"search.verifier": "DONE/sft/best"}, "sft/best' is a policy, and a verifier of kind q, hard, drop, relative, effective or implicit is needed"),
     ({"search.verifier": "hard", "verifier.kinds": ("orm", "q")}, "config.search.verifier 'hard' is the run's own verifier of kind 'hard', which config.verifier.kinds"),
@@ -217,8 +219,8 @@ def test_a_search_by_another_kind(done, tmp_path, kind, changes):
     ({"stage": "rl", "rl.verifier": "DONE/sft/best"}, "config.rl.verifier 'DONE/sft/best' is a policy, and a verifier of kind q, hard, drop, relative or effective is needed"),
     ({"stage": "rl", "rl.verifier": "implicit"}, "config.rl.verifier 'implicit' is a verifier of kind implicit, and a verifier of kind q, hard"),
     ({"stage": "rl", "rl.verifier": "relative"}, "config.rl: arm progress with rl.verifier of kind relative: a verdict on a step is no value"),
-    ({"stage": "rl", "rl.verifier": "hard", "rl.critic": True}, "config.rl: arm progress with rl.verifier of kind hard: rl.critic takes Q^pi at every token"),
-    ({"stage": "rl", "rl.verifier": "drop", "rl.arms": ("outcome_critic",)}, "config.rl: arm outcome_critic with rl.verifier of kind drop: rl.critic")])
+    ({"stage": "rl", "rl.verifier": "hard", "rl.critic": True, "verifier.kinds": ("q", "hard")}, "config.rl: arm progress with rl.verifier of kind hard: rl.critic takes Q^pi at every token"),
+    ({"stage": "rl", "rl.verifier": "drop", "rl.arms": ("outcome_critic",), "verifier.kinds": ("q", "drop")}, "config.rl: arm outcome_critic with rl.verifier of kind drop: rl.critic")])
 def test_what_a_kind_does_not_say_is_not_asked_of_it(done, changes, said):
   changes = {key: x.replace("DONE", str(done)) if isinstance(x, str) else x for key, x in (SEARCH | changes).items()}
   config = miniature(**changes)
@@ -228,7 +230,8 @@ def test_what_a_kind_does_not_say_is_not_asked_of_it(done, changes, said):
 
 
 @pytest.mark.parametrize("changes", [
-    {"rl.verifier": "hard"}, {"rl.verifier": "effective", "rl.reward": "value", "rl.prover": "q", "rl.arms": ("progress",)},
+    {"rl.verifier": "hard", "verifier.kinds": ("hard",)},
+    {"rl.verifier": "relative", "rl.reward": "value", "rl.prover": "q", "rl.arms": ("progress",)},
     {"rl.verifier": "relative", "rl.arms": ("outcome", "vine", "oracle")}])
 def test_what_it_says_may_be_asked(done, changes):
   config = miniature(stage="rl", **changes)

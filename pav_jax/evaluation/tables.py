@@ -157,7 +157,10 @@ def samples_of(arrays: Mapping[str, np.ndarray]) -> Samples:
 
 def beam_cells(arrays: Mapping[str, np.ndarray]) -> list[Cell]:
   """The records of search/beams: a cell per method and width, and for each METHOD_pass, the oracle over what it finished, and
-  METHOD_by_CHOICE, other final choices of the same search. Runs from before these do without."""
+  METHOD_by_CHOICE, other final choices of the same search. Runs from before these do without; a search by a verifier that guides
+  no beam has no records."""
+  if not arrays:
+    return []
   found, method_p, width_p = [], arrays["method_p"].astype(str), arrays["width_p"]
   for method in dict.fromkeys(method_p.tolist()):
     for width in np.unique(width_p[method_p == method]).tolist():
