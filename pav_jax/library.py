@@ -142,7 +142,7 @@ def score_steps(verifier: Model, questions: Sequence[str], steps: Sequence[Seque
   for i, some in enumerate(steps):
     if isinstance(some, str):
       continue  # a response that says nothing, as a policy may draw it, is its end alone
-    said = some[:-1] if len(some) > 1 else some  # a last one without anything is the text's end behind a newline
+    said = some[:-1] if len(some) > 1 and some[-1] == "" else some  # a last one without anything is the text's end behind a newline
     _each(str.strip, "a text with something in it", **{f"steps[{i}][{j}]": x for j, x in enumerate(said)})
     if not some:
       raise UserError(f"steps[{i}] has no step")

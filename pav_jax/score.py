@@ -188,7 +188,7 @@ def _fault(row: dict) -> str:
     if not row["steps"]:
       return "field 'steps': there is none"
     texts |= {f"steps[{i}]": step for i, step in enumerate(row["steps"])}
-    if len(row["steps"]) > 1 and _ended(row) is True:  # a text that ends in a newline has a last step that is its end alone
+    if len(row["steps"]) > 1 and row["steps"][-1] == "" and _ended(row) is True:  # a text that ends in a newline has a last step that is its end alone
       bare_end = f"steps[{len(row['steps']) - 1}]"
   elif "solution" in row:
     texts["solution"] = row["solution"]

@@ -34,8 +34,8 @@ def call(made, tmp_path):
   return run
 
 
-@pytest.mark.parametrize("end", ["", "\n"])
-def test_scores_are_those_of_search(call, made, monkeypatch, end):
+@pytest.mark.parametrize("end, seed", [("", 1), ("\n", 2)])
+def test_scores_are_those_of_search(call, made, monkeypatch, end, seed):
   """The texts that a beam wrote, given as lists of steps: Q, A and the effective reward of each step as the beam had them."""
   q, other = (library.load(str(made / name)) for name in ("verifier/q/best", "other/best"))
   vocabulary, prompt_t, rounds, real = q.home.vocabulary, q.home.prompt_t(QUESTION), [], ranking.candidate_scores
@@ -51,7 +51,7 @@ def test_scores_are_those_of_search(call, made, monkeypatch, end):
   newline, = vocabulary.encode("\n")
   if end:  # the text ends behind a line's end, and nowhere else
     chances[:400, vocabulary.eos_id] = -60
-    chances[newline, vocabulary.eos_id] = np.log(0.3)
+    chances[newline, vocabulary.eos_id] = np.log(0.3)  # the prompt ends in one, too: of this seed the answer begins with a word
   else:
     chances[newline, vocabulary.eos_id] = -60
   chances[newline, newline] = -60  # no line without a word
@@ -60,7 +60,7 @@ def test_scores_are_those_of_search(call, made, monkeypatch, end):
       policy, beam.Judges(*(beam.Player(x.arch.network, x.params) for x in (q, other))), prompt_t[None], np.array([len(prompt_t)], np.int32),
       np.array([0], np.int32), jobs.token_tables(vocabulary, 400),
       way=beam.Way(ranking.Ranking("effective", ranking.Prover("q"), 0.7), width=1, candidates=1), max_rounds=60, max_new=60,
-      max_step=60, sampling=sampling.Sampling(), seed=1, rows=1)
+      max_step=60, sampling=sampling.Sampling(), seed=seed, rows=1)
   monkeypatch.undo()
   token_t = found.token_pt[0, :found.length_p[0]]
   steps = vocabulary.decode(token_t).split("\n")

@@ -5,9 +5,10 @@ import re
 
 from pav_jax.grading.structure import Unreadable
 
-# '5 \pmod{7}', '5 (mod 7)', '5 \text{ mod } 7'
+# '5 \pmod{7}', '5 (mod 7)', '5 \text{ (mod 7)}'
 MODULUS = re.compile(
-    r"\s?(?P<open>\()?\s?(?:\\p?mod|\\text\s?\{\s?mod(?:ulo)?\s?\}|(?<![a-zA-Z\\])mod(?:ulo)?)\s?\{?\s?(?P<modulus>[1-9]\d{0,20})\s?\}?(?(open)\s?\))$"
+    r"\s?(?:(?P<open>\()?\s?(?:\\p?mod|(?(open)\\bmod|(?!))|\\text\s?\{\s?mod(?:ulo)?\s?\}|(?<![a-zA-Z\\])mod(?:ulo)?)"
+    r"|(?P<text>\\text\s?\{\s?\(?\s?mod(?:ulo)?))\s?\{?\s?(?P<modulus>[1-9]\d{0,20})\s?\}?(?(open)\s?\))(?(text)\s?\)?\s?\}?)$"
 )
 _RATIO = re.compile(r"\d{1,12}(?:\.\d{1,12})?(?:\s*:\s*\d{1,12}(?:\.\d{1,12})?)+")
 _TIME = re.compile(r"(\d{1,2})\s*:\s*([0-5]\d)(?:\s*:\s*([0-5]\d))?\s*(?:([ap])\.?\s*m\.?)?\s*", re.IGNORECASE)

@@ -106,6 +106,8 @@ EXTRACTED = [
     ("gsm8k", "At 5:00 she has 3 left.", "3"),
     ("gsm8k", "#### 18 18", "18 18"),
     ("gsm8k", "#### 18, 20", "18, 20"),
+    ("gsm8k", "#### $18 or $20", "$18 or $20"),
+    ("gsm8k", "Therefore, there are 2 $10 bills.", "2"),
     ("gsm8k", "The answer is 18, 9 times 2", "18"),
     ("gsm8k", "#### 1.8 thousand dollars", "1800"),
     ("gsm8k", "#### 2 hundred thousand", "200000"),
