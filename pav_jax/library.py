@@ -27,11 +27,9 @@ from pav_jax.search import beam
 from pav_jax.search import ranking
 from pav_jax.training import mesh as mesh_lib
 from pav_jax.verifiers import given as values_lib
-from pav_jax.verifiers import implicit
 from pav_jax.verifiers import process
 from pav_jax.verifiers import targets
 
-# What a prover can say: a Q of its own (of which kinds, says targets.VALUES), or A.
 PROVER_KINDS = ("q", "advantage")
 
 
@@ -62,15 +60,11 @@ class Scores(NamedTuple):
 
   q_z: (s + 1,), Q^pi of the bare question and behind each step; advantage_s:
   A^mu of each step under the prover; effective_reward_s: Q^pi + alpha A^mu.
-  What a kind does not say is None. relative, effective: verdict_s alone, the
-  chance that a step is called good; implicit: q_z, and process_reward_s in log-odds.
   """
 
-  q_z: np.ndarray | None
-  advantage_s: np.ndarray | None = None
-  effective_reward_s: np.ndarray | None = None
-  verdict_s: np.ndarray | None = None
-  process_reward_s: np.ndarray | None = None
+  q_z: np.ndarray
+  advantage_s: np.ndarray
+  effective_reward_s: np.ndarray
 
 
 class Found(NamedTuple):
@@ -128,8 +122,8 @@ def sample(policy: Model, questions: Sequence[str], n: int = 1, *, max_new: int,
 
 def score_steps(verifier: Model, questions: Sequence[str], steps: Sequence[Sequence[str] | str], *,
                 ended: bool | Sequence[bool] = True, prover: Model | None = None, prover_kind: str = "q", prover_k: float = 4,
-                alpha: float = 0.5, rows: int = 64) -> list[Scores]:
-  """Scores of each solution's steps, in the order given.
+                alpha: float = 0.5, rows: int = 64) -> list[Scores | process.Verdicts | process.ProcessRewards]:
+  """What the verifier makes of each solution's steps, in the order given: Scores, unless its kind says something else.
 
   steps: for each question a list of steps, which is never split again, or a
   text, which the run's rule cuts. ended: whether solutions are over, all or
@@ -172,7 +166,7 @@ def how_of(prover: Model | None, kind: str, k: float) -> ranking.Prover:
 
 
 def score_given(verifier: Model, prompts: list[np.ndarray], given: list[given_lib.Given], *, prover: Model | None,
-                how: ranking.Prover, alpha: float, rows: int, bar=None) -> list[Scores]:
+                how: ranking.Prover, alpha: float, rows: int, bar=None) -> list[Scores | process.Verdicts | process.ProcessRewards]:
   """`score_steps` of token ids (prompts with bos, responses with the ends of their steps); bar: one that counts rows.
 
   UserError for a row of more than `verifiers.given.LONGEST` tokens, which would take all memory.
@@ -188,10 +182,8 @@ def score_given(verifier: Model, prompts: list[np.ndarray], given: list[given_li
   _of_one_vocabulary(verifier, prover)
   read = lambda model, bar: values_lib.values(model.arch, model.params, prompts, given, rows=rows, mesh=model.mesh, bar=bar)
   said = [read(verifier, bar), *([read(prover, None)] if prover else [])]
-  if verifier.kind in targets.VERDICTS:
-    return [Scores(None, verdict_s=score_z[1:]) for score_z in said[0]]
-  if verifier.kind == "implicit":
-    return [Scores(q_z, process_reward_s=implicit.process_rewards(q_z).astype(np.float32)) for q_z in said[0]]
+  if verifier.kind not in ("", *targets.VALUES):
+    return [process.of_steps(verifier.kind, score_z) for score_z in said[0]]
   found = []
   for raw_vz in zip(*said):
     raw_zv = np.stack(raw_vz, axis=1)

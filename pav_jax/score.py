@@ -161,8 +161,7 @@ def _written(row: dict, given: given_lib.Given, scores: library.Scores, how: How
   numbers = lambda x_s: [round(float(x), 7) for x in x_s]
   decode = how.verifier.home.vocabulary.decode
   added = {} if _steps_of(row) == "steps" else {"steps": [decode(x) for x in given_lib.split(given)]}
-  said = dict(zip(_SAID, (scores.q_z, scores.advantage_s, scores.effective_reward_s, scores.verdict_s, scores.process_reward_s)))
-  return added | {how.prefix + name: numbers(x) for name, x in said.items() if x is not None}
+  return added | {how.prefix + name.rpartition("_")[0]: numbers(x) for name, x in scores._asdict().items()}
 
 
 def parse_row(line: bytes, prefix: str = "") -> tuple[dict, str]:

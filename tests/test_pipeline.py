@@ -116,7 +116,7 @@ def test_other_ways_to_spend_continuations(done, tmp_path, strategy):
     np.testing.assert_array_equal(x, values[name])
   if strategy == "adaptive":  # which the labels themselves say, though the config does not
     with pytest.raises(UserError, match="without bias from monte_carlo.strategy=adaptive"):
-      main.run(miniature(stage="verifier"), tmp_path)
+      main.run(miniature(stage="verifier", **{"verifier.kinds": ("orm", "q", "advantage")}), tmp_path)
 
 
 def test_any_checkpoint_is_evaluated_by_path(done, tmp_path, capsys):

@@ -11,6 +11,7 @@ A checkpoint that does not say its kind, as none did in the beginning, is taken 
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from etils import epath
 import numpy as np
@@ -25,6 +26,26 @@ from pav_jax.verifiers import given as given_lib
 from pav_jax.verifiers import implicit
 from pav_jax.verifiers import score
 from pav_jax.verifiers import targets
+
+
+class Verdicts(NamedTuple):
+  """What a verifier of kind relative or effective makes of s steps, float32 (s,): the chance that each is called good."""
+
+  verdict_s: np.ndarray
+
+
+class ProcessRewards(NamedTuple):
+  """What one of kind implicit makes of s steps, float32: q_z (s + 1,) as of library.Scores, and each step's reward, in log-odds."""
+
+  q_z: np.ndarray
+  process_reward_s: np.ndarray
+
+
+def of_steps(kind: str, score_z: np.ndarray) -> Verdicts | ProcessRewards:
+  """What a verifier of a kind that says no value makes of s steps, from its sigmoids (s + 1,) at the bare prompt and each step's end."""
+  if kind in targets.VERDICTS:
+    return Verdicts(score_z[1:])
+  return ProcessRewards(score_z, implicit.process_rewards(score_z).astype(np.float32))
 
 
 def path_of(name: str, root: epath.Path) -> str:

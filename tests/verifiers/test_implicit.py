@@ -120,7 +120,7 @@ def test_a_checkpoint_finds_its_reference_wherever_the_run_goes(run, tmp_path):
   assert checkpoint.read_meta(run / "verifier/implicit/best")["reference"] == "../../sft/best"
   said = lambda path: pav_jax.score_steps(pav_jax.load(str(path)), ["Ann has 3"], [["1: +5 = 8", "#### 8"]])[0]
   found = said(run / "verifier/implicit/best")
-  assert found.q_z[0] == pytest.approx(1 / (1 + np.exp(0.5))) and found.advantage_s is found.effective_reward_s is found.verdict_s is None
+  assert found.q_z[0] == pytest.approx(1 / (1 + np.exp(0.5))) and found._fields == ("q_z", "process_reward_s")
   np.testing.assert_allclose(found.process_reward_s, implicit.process_rewards(found.q_z), atol=1e-5)
   shutil.move(run, tmp_path / "elsewhere")
   np.testing.assert_array_equal(said(tmp_path / "elsewhere/verifier/implicit/best/1").q_z, found.q_z)
