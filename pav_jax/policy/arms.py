@@ -150,7 +150,7 @@ def check_kind(knobs, kind: str):
     of_arm, who = knobs_of(knobs, arm), f"config.rl: arm {arm} with rl.verifier of kind {kind}"
     if of_arm.baseline == "critic":
       raise UserError(f"{who}: rl.critic takes Q^pi at every token off the reward, which only kind q says: critic=False")
-    pays = of_arm.alpha and of_arm.prover not in ("monte_carlo", "exact")
+    pays = of_arm.alpha and reading.asks_verifier(of_arm)
     if pays and kind in targets.VERDICTS and (of_arm.prover != "q" or of_arm.reward != "value"):
       raise UserError(f"{who}: a verdict on a step is no value, so there is no advantage of it and no best-of-K: rl.reward=value "
                       "and rl.prover=q pay each step its verdict")

@@ -65,7 +65,8 @@ def figures(lookout: Lookout, arch, params, players, knobs, mesh) -> dict[str, f
       arch.network, params, problems, whole, rows=knobs.rows, mesh=mesh)))
   found = {"tree_share": pi.share_p, "exact_accuracy": pi.q_pu[:, 0],
            "advantage_variance": exact_tree.terms(pi, pi.advantage_puc).variance_pi_p}
-  if knobs.alpha and knobs.prover != "random":  # what is dealt at random is no line's
+  # What is dealt at random, or not by values, is no line's.
+  if knobs.alpha and knobs.prover != "random" and knobs.reward != "implicit":
     q_of = {"fresh_": pi.q_pu, "": {"monte_carlo": pi.q_pu, "exact": lookout.demonstrator_pu}.get(knobs.prover)}
     if knobs.prover in _LEARNT:
       q_of[""] = exact_tree.at_nodes(trees, whole, score.score_responses(
