@@ -312,7 +312,7 @@ def test_an_arm_without_what_sets_it_apart_is_the_arm_it_came_from():
     assert reading.beside(silent) == () and not reading.asks_verifier(silent)
   assert reading.beside(knobs("implicit")) == ("reward_model",) and reading.beside(knobs("outcome", baseline="value")) == ("value",)
   asks = {arm for arm in arms.ARMS if reading.asks_verifier(knobs(arm))}
-  assert asks == {"progress", "outcome_critic", "self", "random", "shaping", "value", "min_form", "first_error", "uncertain"}
+  assert asks == {"progress", "renewed", "outcome_critic", "self", "random", "shaping", "value", "min_form", "first_error", "uncertain"}
 
 
 def test_updates_that_a_bound_has_cut_are_counted(root):
