@@ -22,6 +22,7 @@ Dimensions, the letters that end the name of every array of rank >= 1:
   v vocabulary             d width                     f feed-forward width
   l slots of a cache       h query heads               g key/value heads
   e head width             y layers                    w blocks of a suffix
+  u nodes of a tree of prefixes
 
 didactic/, apart from the path, has letters of its own beside these (a e i j o u x): pav_jax/didactic/__init__.py.
 

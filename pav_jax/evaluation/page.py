@@ -147,10 +147,9 @@ def _comparisons(report: Mapping) -> Markup:
 
 def _arms(report: Mapping) -> Markup:
   """A line per arm and width with all it costs; then each PAV beam beside the other arms at equal FLOPs."""
-  methods = dict.fromkeys(r["method"] for r in report["arms"]) | dict.fromkeys(r["beam"] for r in report["arms"])
   columns = ("flops", "tokens", "verifier_tokens", "label_tokens")
   lines = [[tables.name_of(r["method"]), r["n"], element("td", verdicts.accuracy(r)), *(r[c] for c in columns)]
-           for r in report["search"] if r["method"] in methods]
+           for r in report["search"] if r["method"] not in tables.INDEPENDENT and not r["method"].endswith("_pass")]
   parts = [element("h2", "Arms of search"), element("p", (
       "What a candidate is ranked by, and how candidates are kept. Costs are means per problem; label tokens, which are paid once, "
       "are those of all seed responses and continuations behind the verifiers that an arm reads; – where they are not known.")),
@@ -160,14 +159,15 @@ def _arms(report: Mapping) -> Markup:
   for beam, width in dict.fromkeys((r["beam"], r["width"]) for r in report["arms"]):
     found = {r["method"]: r for r in report["arms"] if (r["beam"], r["width"]) == (beam, width)}
     against.append([tables.name_of(beam, width), *(_beside(found[m]) if m in found else "itself" for m in others)])
-  parts += [element("p", (
-      "Each PAV beam beside the cheapest width of every other arm that costs at least as many FLOPs: its accuracy, its width "
-      "and × its FLOPs over the beam's, the PAV beam's accuracy less its own. – where no width that was run costs as much.")),
-            table(["", *map(tables.name_of, others)], against)]
+  if against:
+    parts += [element("p", (
+        "Each PAV beam beside the cheapest width of every other arm that costs at least as many FLOPs: its accuracy, its width "
+        "and × its FLOPs over the beam's, the PAV beam's accuracy less its own. – where no width that was run costs as much.")),
+              table(["", *map(tables.name_of, others)], against)]
   if report["tuning"]:
     parts.append(details("Settings that were tried on validation problems", table(
         ["arm", "knob", "setting", "places", "accuracy", "FLOPs", "searches"], (r.values() for r in report["tuning"]))))
-  return join([*parts, _origin(report, "search/beams")]) if report["arms"] else Markup("")
+  return join([*parts, _origin(report, "search/beams")])
 
 
 def _beside(row: Mapping) -> Markup:
