@@ -14,7 +14,7 @@ from pav_jax.training import files
 from pav_jax.training import records
 
 # Kinds of verifiers that are trained on the outcomes of seed responses alone.
-OUTCOMES = ("orm",)
+OUTCOMES = ("orm", "implicit")
 
 
 def behind(checkpoint: str, kind: str) -> dict[str, int] | None:
