@@ -156,8 +156,6 @@ def test_a_prover_is_a_verifier_that_says_what_its_arm_reads():
   check = lambda kind, *names: players_lib._check_kind("weak", kind, names, "config.search.provers.weak: PATH")
   check("q", "prover_q_beam@weak")
   check("advantage", "pav_beam@weak", "prover_q_beam@strong")
-  with pytest.raises(UserError, match="config.search.provers.weak: PATH is a policy"):
-    check("policy", "pav_beam@weak")
   with pytest.raises(UserError, match="says no Q, which the arm prover_q_beam@weak asks for"):
     check("advantage", "pav_beam@weak", "prover_q_beam@weak")
 

@@ -204,7 +204,7 @@ def test_bare_questions_alone(root, tmp_path, capsys):
   found = run_in(root, path, tmp_path, **{"labels.format": "math_aps"})
   assert "labels: 4 rows, 4 prefixes read" in capsys.readouterr().err
   np.testing.assert_array_equal(found.q_bz, [[0], [0.25], [0.5], [0.75]])
-  rows = train.value_rows(taught.others(found), found.q_bz, found.count_bz)
+  rows = train.value_rows(taught.others("q", default.get_config().verifier, found), found.q_bz, found.count_bz)
   np.testing.assert_array_equal(rows.position_bz[:, 0], found.prompt_length_b - 1)
   assert not rows.text_weight_bt.any()
 
