@@ -160,7 +160,8 @@ def test_the_pipeline_in_a_bucket_makes_what_it_makes_on_a_disk(run, done):
     mine, theirs = records.Folder(f"{run[0]}/{name}"), records.Folder(done / name)
     same = lambda folder: {key: x for key, x in folder.manifest().items() if key not in ("inputs", "facts")}
     assert same(mine) == same(theirs)
-    assert mine.manifest()["facts"] == theirs.manifest()["facts"] or name == "search/samples"
+    # Of a search, facts have times, and the folders whose labels its verifiers have learnt from.
+    assert mine.manifest()["facts"] == theirs.manifest()["facts"] or name in ("search/samples", "search/beams")
     if mine.manifest()["shards"]:
       jax.tree.map(np.testing.assert_array_equal, mine.read(), theirs.read())
   for name in ("sft", "verifier/orm", "verifier/q", "verifier/advantage"):
