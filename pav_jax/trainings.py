@@ -37,12 +37,26 @@ def read(path: str) -> tuple[tables.Search, dict]:
   train = folders["problems/train"].manifest()["config"]
   seconds = {name: files.modified(folder.path / "manifest.json") - files.modified(folder.path / "plan.json")
              for name, folder in folders.items() if folder.done}
-  facts = {"workdir": path, "seed": manifest["config"]["seed"], "train_seed": train.get("arithmetic", {}).get("train_seed"),
+  arithmetic, tuning = train.get("arithmetic", {}), root / "search/tuning/tuning.json"
+  facts = {"workdir": path, "seed": manifest["config"]["seed"],
+           "data seeds": {key: x for key, x in arithmetic.items() if key.endswith("_seed")},
+           "provers": {name: _prover(of) for name, of in manifest["config"]["search"].get("provers", {}).items() if of},
+           "chosen": json.loads(tuning.read_text())["chosen"] if manifest["config"]["search"].get("tuned") else {},
            "minutes": {name: round(s / 60, 1) for name, s in seconds.items() if s >= 0}, "versions": manifest["versions"],
-           "search": manifest["config"]["search"], "dials": train.get("arithmetic", {}).get("dials")}
+           "search": manifest["config"]["search"], "dials": arithmetic.get("dials")}
   search = tables.Search(folders["search/samples"].read(), folders["search/beams"].read(), draws=1,
                          label_tokens=manifest["facts"].get("label tokens"))
   return search, facts
+
+
+def _prover(checkpoint: str) -> dict:
+  """Its path, and the share of right ones among the seed responses that it has learnt from: how good a policy the prover is."""
+  for root in files.path(checkpoint).parents:
+    folder = Folder(root / "rollouts", alone=True)
+    if folder.done:
+      counts = folder.manifest()["counts"]
+      return {"path": checkpoint, "right": counts["correct"] / counts["responses"]}
+  return {"path": checkpoint, "right": None}
 
 
 def together(paths: Sequence[str]) -> dict:
@@ -52,13 +66,20 @@ def together(paths: Sequence[str]) -> dict:
   for (_, facts), path in zip(runs[1:], paths[1:]):
     if apart := [key for key in bare(facts) if bare(facts)[key] != bare(runs[0][1]).get(key)]:
       raise UserError(f"{path}: search.{apart[0]} is {facts['search'][apart[0]]!r}, in {paths[0]} {runs[0][1]['search'].get(apart[0])!r}")
+    if facts["dials"] != runs[0][1]["dials"]:
+      raise UserError(f"{path}: its problems have other dials than those of {paths[0]}")
+  trained = [(facts["seed"], tuple(facts["data seeds"].items())) for _, facts in runs]
+  for n, (path, of) in enumerate(zip(paths, trained)):
+    if of in trained[:n]:
+      raise UserError(f"{path}: the seeds of {paths[trained.index(of)]}: one training twice says nothing of how trainings vary")
   searches = [search for search, _ in runs]
   shared = {"search": bare(runs[0][1]), "dials": runs[0][1]["dials"]}
   own = [{key: x for key, x in facts.items() if key not in shared} for _, facts in runs]
+  compared = trainings.compare(searches)
   problems, seeds = searches[0].cell(*searches[0].beams[0]).accuracy_ps.shape
   return {"command": shlex.join(["python", "-m", "pav_jax.trainings", *paths]), "varies": "training seeds, Student's t", "problems": problems,
           "sampling seeds": seeds, "versions": records.versions(), "trainings": own, **shared,
-          **trainings.compare(searches)}
+          **compared}
 
 
 def table(found: dict) -> str:

@@ -23,7 +23,7 @@ from tests.test_pipeline import miniature
 
 pytestmark = pytest.mark.slow
 
-CHANGES = {"rollouts.problems_per_shard": 2, "verifier.kinds": ("orm", "q"), "search.widths": (1,), "search.rows": 48,
+CHANGES = {"rollouts.problems_per_shard": 2, "verifier.kinds": ("orm", "q"), "search.arms": ("q_beam", "pav_beam"), "search.widths": (1,), "search.rows": 48,
            "evaluate.checkpoint": "sft/best"} | {f"rl.{name}": x for name, x in TINY.items()} | {"rl.batch_size": 4, "rl.init_from": "./sft/best"}
 LIMIT_S = 600
 # Where each thread stands when they wait for one another for ever.

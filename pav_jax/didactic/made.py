@@ -42,7 +42,7 @@ class Made(nn.Module):
     for n, mask in enumerate(masks):
       # Scaled for the weights that are there: a masked unit's fan-in is a part of the layer.
       scale = np.sqrt((2.0 if n < self.layers else 1.0) / np.maximum(self._fan_in(n), 1))
-      kernel = self.param(f"kernel_{n}", lambda key, shape, s=scale: s * jax.random.normal(key, shape), mask.shape)
+      kernel = self.param(f"kernel_{n}", _normal(scale), mask.shape)
       bias = self.param(f"bias_{n}", nn.initializers.zeros, mask.shape[1:])
       x = x @ (kernel * mask) + bias
       if n < self.layers:
@@ -52,6 +52,14 @@ class Made(nn.Module):
   def _fan_in(self, n: int) -> np.ndarray:
     # Of a one-hot input only one entry a position is on.
     return self.masks()[n].sum(axis=0) / (self.vocabulary if n == 0 else 1)
+
+
+def _normal(scale: np.ndarray):
+  """Normal numbers times scale, as Flax draws parameters. gemma, once it has made parameters of a type, has every linen module
+  of the process hand its initialisers a type, too, None by default."""
+  def init_fn(key, shape, dtype=None):
+    return scale * jax.random.normal(key, shape, dtype or jnp.float32)
+  return init_fn
 
 
 def init(made: Made, key):

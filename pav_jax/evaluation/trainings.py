@@ -3,8 +3,11 @@
   1. Each run directory holds one training of policy and verifiers, and its search.
   2. A row for every method and N: its accuracy in each training, the mean, Student's t interval over
      trainings (`intervals.over_seeds`), mean FLOPs a problem, label tokens behind its verifiers.
-  3. Differences, paired by training: every arm that ranks by progress less every other method, at equal width and at
-     equal FLOPs: the cheapest N of the other whose mean FLOPs are at least the arm's, so that it never has less.
+  3. Differences, paired by training: every arm that ranks by progress less every other method
+       n      at equal width
+       flops  at equal FLOPs: the cheapest N of the other whose mean FLOPs are at least the arm's, so that it never has less
+       best   the other at its most accurate N of at most the arm's FLOPs, chosen on these very problems, in its favour:
+              of one that gets worse with width
 """
 
 import math
@@ -52,7 +55,7 @@ def difference(searches: Sequence[tables.Search], first: tuple[str, int], second
 
 
 def rival(searches: Sequence[tables.Search], first: tuple[str, int], other: str, by: str) -> int | None:
-  """The N at which `other` stands against the first, by 'n' or 'flops'; None where none has been run that is dear enough."""
+  """The N at which `other` stands against the first, by 'n', 'flops' or 'best'; None where none has been run that serves."""
   if by == "n":
     found = [first[1]]
   elif other in tables.INDEPENDENT:
@@ -61,6 +64,9 @@ def rival(searches: Sequence[tables.Search], first: tuple[str, int], other: str,
     found = sorted(n for m, n in searches[0].beams if m == other)
   there = lambda n: other in tables.INDEPENDENT or all((other, n) in s.beams for s in searches)
   limit = _flops(searches, *first)
+  if by == "best":
+    cheap = [n for n in found if there(n) and _flops(searches, other, n) <= limit]
+    return max(cheap, key=lambda n: accuracies(searches, other, n).mean(), default=None)
   return next((n for n in found if there(n) and (by == "n" or _flops(searches, other, n) >= limit)), None)
 
 
@@ -72,6 +78,8 @@ def compare(searches: Sequence[tables.Search]) -> dict[str, list[dict]]:
   if len(searches) < 2:
     raise UserError("one training says nothing of how trainings vary: two run directories at least")
   beams = searches[0].beams
+  if not beams:
+    raise UserError("these runs have searched with no arm: search.widths names at least one")
   for search in searches[1:]:
     if set(search.beams) != set(beams):
       apart = sorted(set(search.beams) ^ set(beams))[0]
@@ -86,7 +94,7 @@ def compare(searches: Sequence[tables.Search]) -> dict[str, list[dict]]:
     if not is_progress(first[0]):
       continue
     for other in others:
-      for by in ("n", "flops"):
+      for by in ("n", "flops", "best"):
         n = rival(searches, first, other, by)
         if n is not None and (other, n) != first:
           differences.append({"by": by} | difference(searches, first, (other, n)))

@@ -100,3 +100,12 @@ def test_weighed_continuations_estimate_q():
   # What follows the end has no part in the weight, so there is nothing random left.
   np.testing.assert_array_equal(draws[0][2, 1:], [1, 1, 1])
   np.testing.assert_array_equal(draws[0][1, 1:], [0, 0, 0])
+
+
+def test_a_type_from_elsewhere_does_no_harm():
+  """What gemma 3.3.0 (gm/utils/_dtype_params.py) makes of Module.param hands each initialiser a third argument, None."""
+  scale = np.array([1.0, 2.0])
+  init_fn = made_lib._normal(scale)
+  key = jax.random.key(0)
+  np.testing.assert_array_equal(init_fn(key, (3, 2), None), init_fn(key, (3, 2)))
+  np.testing.assert_array_equal(init_fn(key, (3, 2)), scale * jax.random.normal(key, (3, 2)))

@@ -45,6 +45,8 @@ def test_differences_are_paired_and_the_other_never_has_less(searches):
   equal = of["flops", 2, "q_beam"]  # 6 FLOPs: the Q beam of 2 has 4, that of 4 has 8
   assert equal["n"] == 4 and equal["ratio"] == pytest.approx(8 / 6) and equal["by_training"] == pytest.approx([.1, .2, .3])
   assert of["n", 2, "q_beam"]["n"] == 2 and of["n", 2, "q_beam"]["ratio"] == pytest.approx(4 / 6)
+  # At its best for at most 12 FLOPs the Q beam has .2 at either width: the first of equals.
+  assert of["best", 4, "q_beam"]["n"] == 2 and of["best", 2, "q_beam"]["n"] == 2
   assert ("flops", 4, "q_beam") not in of  # 12 FLOPs: no Q beam that was run has as many
   assert {d["method"] for d in found} == {"pav_beam@good"}
 
@@ -99,7 +101,7 @@ def test_the_command(tmp_path, capsys):
   rows = {(r["method"], r["n"]): r for r in found["rows"]}
   assert rows["pav_beam@good", 2]["by_training"] == [.3, .5] and rows["pav_beam@good", 2]["label_tokens"] == 12
   assert rows["q_beam", 2]["label_tokens"] == 5
-  assert [(t["seed"], t["train_seed"]) for t in found["trainings"]] == [(0, 10), (1, 11)] and found["search"] == {"alpha": .5}
+  assert [(t["seed"], t["data seeds"]["train_seed"]) for t in found["trainings"]] == [(0, 10), (1, 11)] and found["search"] == {"alpha": .5}
   assert "PAV beam (good) of 2" in capsys.readouterr().out
 
 
@@ -107,5 +109,7 @@ def test_runs_of_other_settings_are_refused(tmp_path, capsys):
   paths = [run(tmp_path / "a", 0, .3), run(tmp_path / "b", 1, .3, alpha=2.0)]
   assert command.main([*paths, f"--output={tmp_path / 'out.json'}"]) == 2
   assert capsys.readouterr().err == f"error: {paths[1]}: search.alpha is 2.0, in {paths[0]} 0.5\n"
+  assert command.main([paths[0], paths[0], f"--output={tmp_path / 'out.json'}"]) == 2
+  assert "one training twice" in capsys.readouterr().err
   assert command.main([paths[0], str(tmp_path / "none"), f"--output={tmp_path / 'out.json'}"]) == 2
   assert "is not finished" in capsys.readouterr().err
