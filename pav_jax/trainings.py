@@ -15,8 +15,10 @@ from collections.abc import Sequence
 
 from pav_jax import console
 from pav_jax.errors import UserError
+from pav_jax.evaluation import report
 from pav_jax.evaluation import tables
 from pav_jax.evaluation import trainings
+from pav_jax.search import labels
 from pav_jax.training import files
 from pav_jax.training import records
 from pav_jax.training.records import Folder
@@ -51,12 +53,9 @@ def read(path: str) -> tuple[tables.Search, dict]:
 
 def _prover(checkpoint: str) -> dict:
   """Its path, and the share of right ones among the seed responses that it has learnt from: how good a policy the prover is."""
-  for root in files.path(checkpoint).parents:
-    folder = Folder(root / "rollouts", alone=True)
-    if folder.done:
-      counts = folder.manifest()["counts"]
-      return {"path": checkpoint, "right": counts["correct"] / counts["responses"]}
-  return {"path": checkpoint, "right": None}
+  root = labels.run_of(checkpoint)
+  counts = root and Folder(root / "rollouts", alone=True).manifest()["counts"]
+  return {"path": checkpoint, "right": counts["correct"] / counts["responses"] if counts else None}
 
 
 def together(paths: Sequence[str]) -> dict:
@@ -78,7 +77,7 @@ def together(paths: Sequence[str]) -> dict:
   compared = trainings.compare(searches)
   problems, seeds = searches[0].cell(*searches[0].beams[0]).accuracy_ps.shape
   return {"command": shlex.join(["python", "-m", "pav_jax.trainings", *paths]), "varies": "training seeds, Student's t", "problems": problems,
-          "sampling seeds": seeds, "versions": records.versions(), "trainings": own, **shared,
+          "sampling seeds": seeds, "versions": records.versions(), "machine": report.hardware(), "trainings": own, **shared,
           **compared}
 
 

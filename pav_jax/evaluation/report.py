@@ -116,16 +116,20 @@ def command(stage: str | None = None) -> str:
   return shlex.join(["python", "-m", "pav_jax.main", *arguments])
 
 
-def machine(run: Run) -> dict:
-  """Hardware, as far as the operating system tells."""
+def hardware() -> dict:
+  """What the operating system tells of this machine."""
   info = pathlib.Path("/proc/cpuinfo")
   models = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines()
             if line.startswith("model name")] if info.exists() else []
+  return {"platform": platform.platform(), "processor": models[0] if models else platform.machine(), "CPUs": os.cpu_count()}
+
+
+def machine(run: Run) -> dict:
+  """The hardware, and what jax has of it."""
   devices = [f"{d.platform} {d.device_kind}" for d in run.mesh.devices.flat]
-  return {"platform": platform.platform(), "processor": models[0] if models else platform.machine(),
-          "CPUs": os.cpu_count(),
-          "devices of jax": ", ".join(f"{devices.count(d)} x {d}" for d in dict.fromkeys(devices)),
-          "mesh": ", ".join(f"{k} {v}" for k, v in run.mesh.shape.items())}
+  return hardware() | {
+      "devices of jax": ", ".join(f"{devices.count(d)} x {d}" for d in dict.fromkeys(devices)),
+      "mesh": ", ".join(f"{k} {v}" for k, v in run.mesh.shape.items())}
 
 
 def curves(run: Run) -> dict[str, list[dict]]:

@@ -11,7 +11,6 @@
 """
 
 import math
-from collections.abc import Mapping
 from collections.abc import Sequence
 
 import numpy as np
@@ -99,15 +98,6 @@ def compare(searches: Sequence[tables.Search]) -> dict[str, list[dict]]:
         if n is not None and (other, n) != first:
           differences.append({"by": by} | difference(searches, first, (other, n)))
   return {"rows": rows, "differences": differences}
-
-
-def sentence(found: Mapping, name: str, other: str) -> str:
-  """'+9.5 points [+5.0, +14.3] over 5 trainings: won', 'lost' or 'open: the interval holds 0', of a `difference`."""
-  verdict = "won" if found["difference_low"] > 0 else "lost" if found["difference_high"] < 0 else "open: the interval holds 0"
-  points = [100 * found[key] for key in ("difference", "difference_low", "difference_high")]
-  mean, low, high = (f"{x + 0.0:+.1f}" for x in points)
-  return (f"{tables.name_of(name, found['width'])} less {tables.name_of(other, found['n'])} ({found['ratio']:.2f} of its FLOPs): "
-          f"{mean} points [{low}, {high}] over {len(found['by_training'])} trainings: {verdict}")
 
 
 def _flops(searches: Sequence[tables.Search], method: str, n: int) -> float:

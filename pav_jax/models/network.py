@@ -62,6 +62,11 @@ def from_gemma(config: gemma.GemmaConfig, *, scoring_id: int, logit_chunk: int =
   )
 
 
+def token_log_probs(network: Network, params, token_bt):
+  """float32 (b, t - 1): log p(token t + 1 | tokens up to t), in chunks of the vocabulary's logits."""
+  return network.log_probs(params, network.hidden(params, token_bt)[:, :-1], token_bt[:, 1:])
+
+
 def for_decoding(network: Network, params, scoring: bool = False):
   """The parameters as they lie while rows are drawn or scored: computed, and cut over model alone."""
   return mesh_lib.over_model_alone(_computed(network, params, scoring))

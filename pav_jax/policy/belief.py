@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from pav_jax.errors import UserError
-from pav_jax.policy import losses
+from pav_jax.models import network as network_lib
 from pav_jax.problems import prepared
 from pav_jax.rollouts import collect
 from pav_jax.training import mesh as mesh_lib
@@ -56,7 +56,7 @@ def lines(problems: prepared.Problems, vocabulary) -> Lines:
 
 @functools.partial(jax.jit, static_argnames=("mesh", "network"))
 def _log_probs(mesh, network, params, token_rt):
-  return mesh_lib.on(mesh, functools.partial(losses.log_probs, network))(params, token_rt)
+  return mesh_lib.on(mesh, functools.partial(network_lib.token_log_probs, network))(params, token_rt)
 
 
 def values(mesh, network, params, problems: prepared.Problems, rollouts: collect.Rollouts, end_bz, answers: Lines, outcome_b):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from pav_jax.models import network as network_lib
 from pav_jax.models.network import Network
 
 
@@ -24,11 +25,6 @@ class RolloutBatch(NamedTuple):
   target_bt: np.ndarray
   old_bt: np.ndarray
   reference_bt: np.ndarray
-
-
-def log_probs(network: Network, params, token_bt):
-  """float32 (b, t - 1): log p(token t + 1 | tokens up to t), in chunks of the vocabulary's logits."""
-  return network.log_probs(params, network.hidden(params, token_bt)[:, :-1], token_bt[:, 1:])
 
 
 def scores(network: Network, params, token_bt):
@@ -55,7 +51,7 @@ def policy_loss(network: Network, *, clip_ratio: float, kl: float):
   """
   def loss_fn(params, batch: RolloutBatch, key):
     del key
-    log_prob_bt = log_probs(network, params, batch.token_bt)
+    log_prob_bt = network_lib.token_log_probs(network, params, batch.token_bt)
     ratio_bt = jnp.exp((log_prob_bt - batch.old_bt) * batch.mask_bt)
     gain_bt = ratio_bt * batch.advantage_bt
     if clip_ratio:
@@ -90,7 +86,7 @@ def reward_model_loss(network: Network, beta: float):
   """
   def loss_fn(params, batch: RolloutBatch, key):
     del key
-    logit_b = (beta * (log_probs(network, params, batch.token_bt) - batch.reference_bt) * batch.mask_bt).sum(axis=1)
+    logit_b = (beta * (network_lib.token_log_probs(network, params, batch.token_bt) - batch.reference_bt) * batch.mask_bt).sum(axis=1)
     outcome_b, there_b = (batch.target_bt * batch.mask_bt).max(axis=1), batch.mask_bt.max(axis=1)
     return (optax.sigmoid_binary_cross_entropy(logit_b, outcome_b) * there_b).sum(), there_b.sum(), {}
   return loss_fn

@@ -16,6 +16,7 @@ import numpy as np
 
 from pav_jax.grading import grading
 from pav_jax.models import architecture
+from pav_jax.models import network as network_lib
 from pav_jax.policy import advantages
 from pav_jax.policy import belief
 from pav_jax.policy import credit
@@ -87,7 +88,7 @@ def read_all(mesh, network, verifier, params, reference, learnt, verifier_params
   learnt: the parameters of what is learnt beside the policy, by name; value and implied, the log-probabilities of the
   reward model, are 0 without them.
   """
-  log_probs, values = (mesh_lib.on(mesh, functools.partial(f, network)) for f in (losses.log_probs, losses.values))
+  log_probs, values = (mesh_lib.on(mesh, functools.partial(f, network)) for f in (network_lib.token_log_probs, losses.values))
   q_bt = None
   if verifier is not None:
     q_bt = jax.nn.sigmoid(mesh_lib.on(mesh, functools.partial(losses.scores, verifier))(verifier_params, token_bt))

@@ -20,13 +20,15 @@ OUTCOMES = ("orm", "implicit")
 def behind(checkpoint: str, kind: str) -> dict[str, int] | None:
   """Folder of records -> its tokens, of all that taught this verifier; None where its run is not to be found.
 
-  kind: what the verifier says. The run is the nearest folder above the
-  checkpoint with rollouts in it.
+  kind: what the verifier says.
   """
-  for root in files.path(checkpoint).parents:
-    if records.Folder(root / "rollouts").done:
-      return _tokens(root, ("rollouts",) if kind in OUTCOMES else ("rollouts", "values"))
-  return None
+  root = run_of(checkpoint)
+  return root and _tokens(root, ("rollouts",) if kind in OUTCOMES else ("rollouts", "values"))
+
+
+def run_of(checkpoint: str) -> epath.Path | None:
+  """The nearest folder above a checkpoint that has rollouts in it; None where there is none."""
+  return next((root for root in files.path(checkpoint).parents if records.Folder(root / "rollouts").done), None)
 
 
 def _tokens(root: epath.Path, names: Iterable[str]) -> dict[str, int] | None:

@@ -25,6 +25,7 @@ import jax
 import numpy as np
 
 from pav_jax.errors import UserError
+from pav_jax.models import network as network_lib
 from pav_jax.models.network import Network
 from pav_jax.problems import arithmetic
 from pav_jax.problems import given
@@ -159,9 +160,7 @@ def log_probs(network: Network, params, problems: prepared.Problems, whole: Resp
 
 @functools.partial(jax.jit, static_argnames=("mesh", "network"))
 def _log_probs(mesh, network: Network, params, token_bt):
-  def own(params, token_bt):
-    return network.log_probs(params, network.hidden(params, token_bt)[:, :-1], token_bt[:, 1:])
-  return mesh_lib.on(mesh, own)(params, token_bt)
+  return mesh_lib.on(mesh, functools.partial(network_lib.token_log_probs, network))(params, token_bt)
 
 
 def at_nodes(trees: Trees, whole: Responses, x_bz: np.ndarray) -> np.ndarray:

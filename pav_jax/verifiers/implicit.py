@@ -29,6 +29,7 @@ import optax
 
 from pav_jax.errors import UserError
 from pav_jax.models import architecture
+from pav_jax.models import network as network_lib
 from pav_jax.models.network import Network
 from pav_jax.training import checkpoint
 from pav_jax.training import files
@@ -60,16 +61,11 @@ class OutcomeBatch(NamedTuple):
     return self._replace(weight_b=self.weight_b * live_b)
 
 
-def log_probs(network: Network, params, token_bt):
-  """float32 (b, t - 1): log p(token t + 1 | tokens up to t)."""
-  return network.log_probs(params, network.hidden(params, token_bt)[:, :-1], token_bt[:, 1:])
-
-
 def outcome_loss(network: Network, beta: float):
   """Summed cross-entropy of sigmoid(beta sum_t log pi_RM / pi_ref) against the outcome (2412.01981, its loss of that name)."""
   def loss_fn(params, batch: OutcomeBatch, key):
     del key
-    reward_b = beta * ((log_probs(network, params, batch.token_bt) - batch.reference_bt) * batch.mask_bt).sum(axis=1)
+    reward_b = beta * ((network_lib.token_log_probs(network, params, batch.token_bt) - batch.reference_bt) * batch.mask_bt).sum(axis=1)
     loss = (optax.sigmoid_binary_cross_entropy(reward_b, batch.target_b) * batch.weight_b).sum()
     return loss, batch.weight_b.sum(), {"reward": ((reward_b * batch.weight_b).sum(), batch.weight_b.sum())}
   return loss_fn
@@ -77,7 +73,7 @@ def outcome_loss(network: Network, beta: float):
 
 def reference_log_probs(network: Network, reference, token_bt: np.ndarray, *, rows: int, mesh) -> np.ndarray:
   """log pi_ref of all rows, float32 (b, t - 1): it never changes, and so is computed once; rows: that are read together."""
-  read = jax.jit(mesh_lib.on(mesh, functools.partial(log_probs, network)))
+  read = jax.jit(mesh_lib.on(mesh, functools.partial(network_lib.token_log_probs, network)))
   pieces = []
   for start in range(0, len(token_bt), rows):
     index = np.minimum(np.arange(start, start + rows), len(token_bt) - 1)
@@ -92,7 +88,7 @@ def every_value(network: Network, model, reference, beta: float, shift: float, t
   shift: what balanced training has added to the log-odds.
   """
   def read(model, reference, token_bt, start_b):
-    ratio_bt = log_probs(network, model, token_bt) - log_probs(network, reference, token_bt)
+    ratio_bt = network_lib.token_log_probs(network, model, token_bt) - network_lib.token_log_probs(network, reference, token_bt)
     own_bt = jnp.arange(1, token_bt.shape[1])[None] >= start_b[:, None]  # column t is about token t + 1
     return jax.nn.sigmoid(beta * jnp.cumsum(jnp.pad(ratio_bt * own_bt, ((0, 0), (1, 0))), axis=1) - shift)
   return (read if mesh is None else mesh_lib.on(mesh, read))(model, reference, token_bt, start_b)

@@ -41,7 +41,6 @@ import numpy as np
 from pav_jax.models import gemma
 from pav_jax.models import network as network_lib
 from pav_jax.models import size
-from pav_jax.policy import losses
 from pav_jax.rollouts import engine
 from pav_jax.rollouts import jobs as jobs_lib
 from pav_jax.rollouts import sampling
@@ -154,7 +153,7 @@ def parity(config: gemma.GemmaConfig, dtype: str, layers: int) -> dict:
                       jobs_per_lane=1, max_new=RESPONSE, sampling=sampling.Sampling(), seed=0)
   token_bt = jnp.asarray(np.concatenate([source_bt, done.token_rt], axis=1))
   # The never-drawn ids are left out of the engine's distribution only in what it draws: its log-probabilities are the model's.
-  trained_bt = jax.jit(losses.log_probs, static_argnums=0)(network, params, token_bt)
+  trained_bt = jax.jit(network_lib.token_log_probs, static_argnums=0)(network, params, token_bt)
   gap_rt = np.abs(np.asarray(trained_bt)[:, prompt - 1:] - done.log_prob_rt)
   return {"dtype": dtype, "layers": layers, "mean": float(gap_rt.mean()), "p99": float(np.quantile(gap_rt, 0.99)),
           "max": float(gap_rt.max())}

@@ -64,13 +64,6 @@ def test_who_ranks_by_progress(method, is_one):
   assert trainings.is_progress(method) == is_one
 
 
-def test_sentences_say_who_won(searches):
-  of = {(d["by"], d["width"], d["other"]): d for d in trainings.compare(searches)["differences"]}
-  said = trainings.sentence(of["flops", 2, "q_beam"], "pav_beam@good", "q_beam")
-  assert said == ("PAV beam (good) of 2 less Q beam of 4 (1.33 of its FLOPs): +20.0 points [-4.8, +44.8] over 3 trainings: "
-                  "open: the interval holds 0")
-
-
 def test_one_training_or_another_search_is_refused(searches):
   with pytest.raises(UserError, match="two run directories at least"):
     trainings.compare(searches[:1])

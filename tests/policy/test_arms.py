@@ -72,6 +72,19 @@ def _curves(path):
   return [{name: x for name, x in row.items() if not name.endswith("_s")} for row in rows]
 
 
+def killed_and_started_again(trainer, monkeypatch, workdir, changes):
+  """The stage, killed in its iteration 3 (the state is then that of 2), and started again."""
+  step = trainer.step
+  def killed(self, state, problem_p, key):
+    if int(state.step) == 3:
+      raise KeyboardInterrupt
+    return step(self, state, problem_p, key)
+  with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    patched.setattr(trainer, "step", killed)
+    rl(workdir, **changes)
+  rl(workdir, **changes)
+
+
 def test_killed_and_started_again_it_gives_the_same_bit_for_bit(root, tmp_path, monkeypatch):
   shutil.copytree(root, tmp_path / "other")
   # One checkpoint for both: its path is part of the plan.
@@ -79,16 +92,7 @@ def test_killed_and_started_again_it_gives_the_same_bit_for_bit(root, tmp_path, 
   # Alarms of the third iteration, of the last three: the kill comes after it, the restart before it.
   changes = {"init_from": start, "baseline": "value", "watch.responses": 12, "watch.share": -1.0}
   rl(root, **changes)
-  step = reinforce.Trainer.step
-  def killed(self, state, problem_p, key):
-    if int(state.step) == 3:
-      raise KeyboardInterrupt
-    return step(self, state, problem_p, key)
-  monkeypatch.setattr(reinforce.Trainer, "step", killed)
-  with pytest.raises(KeyboardInterrupt):
-    rl(tmp_path / "other", **changes)
-  monkeypatch.setattr(reinforce.Trainer, "step", step)
-  rl(tmp_path / "other", **changes)
+  killed_and_started_again(reinforce.Trainer, monkeypatch, tmp_path / "other", changes)
   one, two = _tree(root / "rl" / "progress" / "0"), _tree(tmp_path / "other" / "rl" / "progress" / "0")
   assert one.keys() == two.keys() and any("value" in name for name in one)
   for name in one:

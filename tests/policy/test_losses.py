@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from pav_jax.models import network as network_lib
 from pav_jax.models.network import Network
 from pav_jax.policy import advantages
 from pav_jax.policy import credit
@@ -41,7 +42,7 @@ MASK_BT = np.ones((len(ALL_BS), STEPS), np.float32)
 
 
 def _probabilities(params):
-  return np.exp(np.asarray(losses.log_probs(TABLE, params, TOKEN_BT), np.float64).sum(1))
+  return np.exp(np.asarray(network_lib.token_log_probs(TABLE, params, TOKEN_BT), np.float64).sum(1))
 
 
 def _values(chance_b):
@@ -67,9 +68,9 @@ PROVER = _values(RNG.dirichlet(np.ones(len(ALL_BS))))
 def _gradient(reward_bt, *, clip_ratio=0.0, kl=0.0, params=PARAMS, reference=None, old=None):
   """Of the expected loss: the responses of `old` (None: the policy itself), all of them, each with its chance."""
   old = params if old is None else old
-  old_bt = np.asarray(losses.log_probs(TABLE, old, TOKEN_BT))
+  old_bt = np.asarray(network_lib.token_log_probs(TABLE, old, TOKEN_BT))
   loss_fn = losses.policy_loss(TABLE, clip_ratio=clip_ratio, kl=kl)
-  reference_bt = old_bt if reference is None else np.asarray(losses.log_probs(TABLE, reference, TOKEN_BT))
+  reference_bt = old_bt if reference is None else np.asarray(network_lib.token_log_probs(TABLE, reference, TOKEN_BT))
   chance_b = _probabilities(old)
   def loss(params):
     total = 0.0
@@ -134,7 +135,7 @@ def test_a_baseline_of_the_state_moves_nothing():
 def test_penalties_have_the_gradients_of_kl_and_entropy():
   """In expectation, at the states met."""
   other = {**PARAMS, "policy": PARAMS["policy"] + jnp.asarray(RNG.standard_normal((COUNT, TOKENS)), jnp.float32)}
-  old_bt, reference_bt = (np.asarray(losses.log_probs(TABLE, p, TOKEN_BT)) for p in (PARAMS, other))
+  old_bt, reference_bt = (np.asarray(network_lib.token_log_probs(TABLE, p, TOKEN_BT)) for p in (PARAMS, other))
   paid_bt = losses.penalised(np.zeros_like(MASK_BT), MASK_BT, old_bt, reference_bt, kl=0.7, entropy=0.3)
   state_bt, chance_b = np.asarray(_states(jnp.asarray(TOKEN_BT)))[:, :STEPS], _probabilities(PARAMS)
   def objective(policy):
@@ -170,7 +171,7 @@ def test_kl_as_a_loss_has_the_gradient_of_kl(updates, clip_ratio):
 def test_what_is_told_of_kl_is_the_policys():
   """Not that of the policy that drew, however many updates ago."""
   now, initial = ({**PARAMS, "policy": jnp.asarray(RNG.standard_normal((COUNT, TOKENS)), jnp.float32)} for _ in range(2))
-  chance_b, (old_bt, initial_bt) = _probabilities(PARAMS), (np.asarray(losses.log_probs(TABLE, p, TOKEN_BT)) for p in (PARAMS, initial))
+  chance_b, (old_bt, initial_bt) = _probabilities(PARAMS), (np.asarray(network_lib.token_log_probs(TABLE, p, TOKEN_BT)) for p in (PARAMS, initial))
   loss_fn, told = losses.policy_loss(TABLE, clip_ratio=0.2, kl=0.0), 0.0
   for b in range(len(ALL_BS)):
     row = losses.RolloutBatch(*(x[b:b + 1] for x in (TOKEN_BT, MASK_BT, 0 * MASK_BT, MASK_BT, old_bt, initial_bt)))
@@ -190,7 +191,7 @@ def test_clipping_stops_at_the_ratio():
   """One token: beyond 1 + clip a good one is pushed no further, a bad one still is."""
   for sign, moves in ((1.0, False), (-1.0, True)):
     row = losses.RolloutBatch(TOKEN_BT[:1], MASK_BT[:1], sign * MASK_BT[:1], MASK_BT[:1],
-                              np.asarray(losses.log_probs(TABLE, PARAMS, TOKEN_BT[:1])) - 0.5, MASK_BT[:1])
+                              np.asarray(network_lib.token_log_probs(TABLE, PARAMS, TOKEN_BT[:1])) - 0.5, MASK_BT[:1])
     loss = losses.policy_loss(TABLE, clip_ratio=0.2, kl=0.0)
     gradient = jax.grad(lambda params: loss(params, row, None)[0])(PARAMS)["policy"]
     assert bool(jnp.abs(gradient).max() > 0) == moves
@@ -215,11 +216,11 @@ def test_the_reward_model_learns_outcomes_by_their_cross_entropy():
   mask_bt = MASK_BT.copy()
   mask_bt[::3, -1] = 0
   mask_bt[1] = 0  # a row that weighs nothing
-  reference_bt = np.asarray(losses.log_probs(TABLE, initial, TOKEN_BT))
+  reference_bt = np.asarray(network_lib.token_log_probs(TABLE, initial, TOKEN_BT))
   target_bt = (OUTCOME_B[:, None] * mask_bt).astype(np.float32)
   batch = losses.RolloutBatch(TOKEN_BT, mask_bt, 0 * mask_bt, target_bt, reference_bt, reference_bt)
   loss = lambda params: losses.reward_model_loss(TABLE, beta)(params, batch, None)
-  log_bt, live_b = np.asarray(losses.log_probs(TABLE, PARAMS, TOKEN_BT), np.float64), mask_bt.any(axis=1)
+  log_bt, live_b = np.asarray(network_lib.token_log_probs(TABLE, PARAMS, TOKEN_BT), np.float64), mask_bt.any(axis=1)
   chance_b = 1 / (1 + np.exp(-credit.implicit(log_bt, reference_bt, mask_bt, beta).sum(axis=1)))
   want = -np.log(np.where(OUTCOME_B, chance_b, 1 - chance_b))[live_b].sum()
   np.testing.assert_allclose([*loss(PARAMS)[:2]], [want, live_b.sum()], rtol=1e-5)

@@ -24,6 +24,7 @@ from pav_jax.verifiers import train
 from tests.policy.test_arms import _curves
 from tests.policy.test_arms import _tree
 from tests.policy.test_arms import before  # noqa: F401: a fixture
+from tests.policy.test_arms import killed_and_started_again
 from tests.policy.test_arms import rl
 from tests.policy.test_arms import root  # noqa: F401: a fixture
 
@@ -35,16 +36,7 @@ def test_killed_and_started_again_the_prover_is_the_same_bit_for_bit(root, tmp_p
   shutil.copytree(root, tmp_path / "other")
   changes = {"init_from": str(root / "sft" / "best"), "critic": True, "num_steps": 5, "eval_every": 1, **RENEWED}
   rl(root, **changes)
-  step = renewal.Trainer.step
-  def killed(self, state, problem_p, key):
-    if int(state.step) == 3:  # its state is that of 2, before the first renewal
-      raise KeyboardInterrupt
-    return step(self, state, problem_p, key)
-  monkeypatch.setattr(renewal.Trainer, "step", killed)
-  with pytest.raises(KeyboardInterrupt):
-    rl(tmp_path / "other", **changes)
-  monkeypatch.setattr(renewal.Trainer, "step", step)
-  rl(tmp_path / "other", **changes)
+  killed_and_started_again(renewal.Trainer, monkeypatch, tmp_path / "other", changes)  # from before the first renewal
   here, there = root / "rl" / "renewed" / "0", tmp_path / "other" / "rl" / "renewed" / "0"
   one, two = _tree(here), _tree(there)
   assert one.keys() == two.keys() and any("verifier" in name for name in one)

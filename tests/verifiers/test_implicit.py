@@ -14,6 +14,7 @@ from fakes import A, B, BOS, C, EOS
 import pav_jax
 from pav_jax.errors import UserError
 from pav_jax.models import architecture
+from pav_jax.models import network as network_lib
 from pav_jax.problems.given import Given
 from pav_jax.training import checkpoint
 from pav_jax.training import files
@@ -32,7 +33,7 @@ def test_the_loss_by_hand():
   learnt = {A: {B: 0.6, EOS: 0.4}, B: {EOS: 0.2, B: 0.8}, C: {A: 0.6, B: 0.4}, BOS: {A: 0.9, C: 0.1}}
   token_bt = np.array([[BOS, A, B, EOS], [BOS, C, A, A]])
   learnt[A][A], ref[A][A] = 0.7, 0.7
-  reference_bt = implicit.log_probs(fakes.CHAIN, fakes.chain_params(ref), token_bt)
+  reference_bt = network_lib.token_log_probs(fakes.CHAIN, fakes.chain_params(ref), token_bt)
   # The chain's rows need not sum to 1: a log-softmax takes the sum off, so each is scaled to it here.
   total = lambda rows, last: np.log(sum(rows[last].values()))
   ratio = lambda last, token: (np.log(learnt[last][token]) - total(learnt, last)) - (np.log(ref[last][token]) - total(ref, last))
@@ -59,7 +60,7 @@ def test_a_value_is_the_cumulated_sum_of_the_response_s_own_tokens(rows):
   found = given.values(arch, implicit.Pair(model, reference, 0.2), ROWS, GIVEN, rows=rows)
   for prompt_t, one, value_z in zip(ROWS, GIVEN, found):
     token_bt = np.concatenate([prompt_t, one.token_t])[None]
-    ratio_t = np.asarray(implicit.log_probs(fakes.GEMMA, model, token_bt) - implicit.log_probs(fakes.GEMMA, reference, token_bt))[0, len(prompt_t) - 1:]
+    ratio_t = np.asarray(network_lib.token_log_probs(fakes.GEMMA, model, token_bt) - network_lib.token_log_probs(fakes.GEMMA, reference, token_bt))[0, len(prompt_t) - 1:]
     logit_z = 0.2 * np.array([0, *(ratio_t[:end + 1].sum() for end in one.end_s)]) - 0.3
     np.testing.assert_allclose(value_z, 1 / (1 + np.exp(-logit_z)), atol=2e-5)
     np.testing.assert_allclose(implicit.process_rewards(value_z), np.diff(logit_z), atol=3e-4)
@@ -97,11 +98,11 @@ def test_a_gradient_raises_what_was_right():
   reference = fakes.gemma_params(3)
   token_bt = np.array([[BOS, A, B, C, EOS], [BOS, A, C, C, EOS]])
   mask_bt = np.tile(np.float32([0, 1, 1, 1]), (2, 1))
-  reference_bt = np.asarray(implicit.log_probs(fakes.GEMMA, reference, token_bt))
+  reference_bt = np.asarray(network_lib.token_log_probs(fakes.GEMMA, reference, token_bt))
   batch = implicit.OutcomeBatch(token_bt, mask_bt, reference_bt, np.float32([1, 0]), np.float32([1, 1]))
   loss_fn = lambda params: implicit.outcome_loss(fakes.GEMMA, 0.5)(params, batch, None)[0]
   params = jax.tree.map(lambda x, g: x - 0.05 * g, reference, jax.grad(loss_fn)(reference))
-  gain_b = ((np.asarray(implicit.log_probs(fakes.GEMMA, params, token_bt)) - reference_bt) * mask_bt).sum(axis=1)
+  gain_b = ((np.asarray(network_lib.token_log_probs(fakes.GEMMA, params, token_bt)) - reference_bt) * mask_bt).sum(axis=1)
   assert gain_b[0] > 0 > gain_b[1] and loss_fn(params) < 2 * np.log(2)
 
 
