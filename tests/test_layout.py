@@ -77,6 +77,12 @@ def test_sizes():
         assert length <= 80, f"{path}: {node.name} has {length} lines"
 
 
+def test_no_two_test_files_have_one_name():
+  """pytest imports a test file by its bare name: with two of one name it collects nothing."""
+  names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+  assert len(set(names)) == len(names), sorted(name for name in set(names) if names.count(name) > 1)
+
+
 def test_files_are_written_and_paths_made_in_one_place():
   """What goes around training/files.py knows no bucket, and leaves half a file on a full disk."""
   for path, tree in FILES.items():

@@ -23,7 +23,7 @@ from pav_jax.verifiers import targets
 
 pytestmark = pytest.mark.slow
 
-# One of each way to train and to read: `hard` and `drop` go as `q` does, `effective` as `relative` (tests/verifiers/test_kinds.py).
+# One of each way to train and to read: `hard` and `drop` go as `q` does, `effective` as `relative` (tests/verifiers/test_label_kinds.py).
 KINDS = ("orm", "q", "advantage", "relative", "implicit")
 STAGES = ("problems/train", "problems/validation", "problems/test", "sft", "rollouts", "values", "verifier",
           "search/samples", "search/beams")
