@@ -53,8 +53,9 @@ def get_config(who: str):
   if who != "rare":
     config.verifier.kinds = ("q",)
     return config
+  provers = dict.fromkeys((name for name in DEMONSTRATORS if name != "rare"), "")
   config.search.update(dict(
-      provers=dict.fromkeys((name for name in DEMONSTRATORS if name != "rare"), ""), widths=(2, 4, 8, 16), num_seeds=1, tuned=True,
+      provers=provers, widths=(2, 4, 8, 16), num_seeds=1, tuned=True,
       tune_problems=100,
       arms=("q_beam", "pav_beam", "pav_beam@good", "prover_q_beam@good", "prover_a_beam@good", "prover_q_subtrees@good",
             "prover_particles@good", "particles_progress@good", "random_beam@good", "constant_beam")))

@@ -31,7 +31,7 @@ _PACKAGE = pathlib.Path(__file__).parent
 _CONFIGS = _PACKAGE / "configs" if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent / "configs"
 DEFAULT = str(_CONFIGS / "default.py")
 # Sections whose keys a file names itself; their values are texts.
-_FREE = ("config.search.provers",)
+_FREE = ("config.search.provers", "config.rl.provers")
 
 
 def path_in(argv: list[str]) -> str:

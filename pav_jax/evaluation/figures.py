@@ -137,6 +137,15 @@ _ARMS = {"sft": "#999999", "rft": _INK, "start": _INK, "outcome": _BLUE, "progre
          "implicit": "#44AA99", "answer_probability": "#661100", "renewed": "#117733"}
 
 
+# Of arms with a prover of their own, ARM@NAME, in the order in which they come.
+_OF_PROVERS = ("#CC6677", "#6699CC", "#997700", "#994455", "#004488")
+
+
+def _colors(arms) -> dict[str, str]:
+  named = [arm for arm in arms if "@" in arm]
+  return {arm: _OF_PROVERS[named.index(arm) % len(_OF_PROVERS)] if arm in named else _ARMS[arm] for arm in arms}
+
+
 _LEARNED = {"samples": "responses drawn", "flops": "FLOPs: drawing, scoring, updates", "accuracy": "accuracy, validation",
             "outcome": "outcome reward", "process": "process reward a step"}
 
@@ -145,8 +154,9 @@ def learning_figure(arms: dict[str, list[list[dict]]], x: str, y: str = "accurac
   """Validation 'accuracy', or 'outcome' or 'process' reward of the responses drawn, against 'samples' or 'flops': each arm's
   mean over seeds, and every seed as a thin line."""
   figure, (axis,) = _axes(6.4, 3.6)
+  color = _colors(arms)
   for arm, curves in arms.items():
-    style = {"color": _ARMS[arm], "linestyle": "-" if arm == "progress" else "--" if arm == "outcome" else ":"}
+    style = {"color": color[arm], "linestyle": "-" if arm == "progress" else "--" if arm == "outcome" else ":"}
     for curve in curves:
       axis.plot([point[x] for point in curve], [point[y] for point in curve], linewidth=0.5, alpha=0.5, **style)
     mean = lambda key: np.mean([[point[key] for point in curve] for curve in curves], axis=0)
@@ -160,6 +170,7 @@ def lookout_figure(arms: dict[str, list[list[dict]]]) -> str:
   """What theory says of each arm's prover over the responses drawn (policy/lookout.py), means over seeds: distinguishability, alignment,
   and the correlation of A^mu with A^pi; solid: as its verifier says it, dotted: the prover that would be renewed now, without error."""
   figure, axes = _axes(9.6, 3.2, 3)
+  color = _colors(arms)
   for arm, curves in arms.items():
     mean = lambda key: np.mean([[point.get(key, np.nan) for point in curve] for curve in curves], axis=0)
     for whose, style in (("", {"linewidth": 1.8, "marker": "o", "markersize": 3, "label": arm}), ("fresh_", {"linewidth": 0.9, "linestyle": ":"})):
@@ -167,7 +178,7 @@ def lookout_figure(arms: dict[str, list[list[dict]]]) -> str:
       both = np.sqrt(apart * mean("advantage_variance"))
       correlation = np.where(both > 0, aligned / np.where(both > 0, both, 1), np.nan)
       for axis, line in zip(axes, (apart, aligned, correlation)):
-        axis.plot(mean("samples"), line, color=_ARMS[arm], **style)
+        axis.plot(mean("samples"), line, color=color[arm], **style)
   for axis, name in zip(axes, ("distinguishability E Var[A^μ]", "alignment E[A^μ A^π]", "correlation of A^μ with A^π")):
     axis.axhline(0, color=_INK, linewidth=0.6)
     axis.set(xlabel=_LEARNED["samples"], title=name)
@@ -179,8 +190,9 @@ def lookout_figure(arms: dict[str, list[list[dict]]]) -> str:
 def pass_figure(rows: dict[str, list[dict]]) -> str:
   """Pass@N of every policy on the test problems, bands of 95 %."""
   figure, (axis,) = _axes(6.4, 3.6)
+  color = _colors(rows)
   for name, line in rows.items():
-    at, style = [row["n"] for row in line], {"color": _ARMS[name]}
+    at, style = [row["n"] for row in line], {"color": color[name]}
     axis.plot(at, [row["accuracy"] for row in line], linewidth=1.8, marker="o", markersize=3, label=name,
               linestyle="-" if name == "progress" else "--", **style)
     axis.fill_between(at, [row["low"] for row in line], [row["high"] for row in line], alpha=0.09, linewidth=0, **style)

@@ -17,6 +17,9 @@ PAV-RL, and what the prover is:
   shaping         future advantages summed
   value           Q^mu in place of A^mu (App. G's control)
 
+A @NAME behind the arm's name gives it a prover of its own: mu is the policy whose verifier of Q stands at `rl.provers.NAME`, and its
+Q^mu is taken as it is. Q^pi, as the critic, stays `rl.verifier`'s. progress@good is PAV-RL by the prover `good`.
+
 Neighbours, as we read them (credit.py has their equations); the last two ask no verifier:
   min_form        the least of the advantages to come in place of A^mu (PURE)
   first_error     reward up to the first error (VPPO)
@@ -119,11 +122,14 @@ def check(config, root: epath.Path | None = None):
   if not knobs.init_from:
     raise UserError("rl.init_from is empty: 'sft', 'rft' or a checkpoint's path")
   for arm in knobs.arms:
-    if arm not in ARMS:
-      raise UserError(f"rl.arms: {arm!r} is none of {', '.join(ARMS)}")
+    base, _, prover = arm.partition("@")
+    if base not in ARMS:
+      raise UserError(f"rl.arms: {base!r} is none of {', '.join(ARMS)}")
     for name in ("lr_factor", "kl_factor"):
-      if not knobs[name][arm] > 0:
-        raise UserError(f"rl.{name}.{arm} is {knobs[name][arm]}, not above 0")
+      if not knobs[name][base] > 0:
+        raise UserError(f"rl.{name}.{base} is {knobs[name][base]}, not above 0")
+    if prover or arm.endswith("@"):
+      check_prover(config, arm, root)
   check_kind(knobs, kind)
   if knobs.log_every != 1:
     raise UserError(f"rl.log_every is {knobs.log_every}: the report adds up what every iteration cost, so it is 1")
@@ -144,13 +150,28 @@ def check(config, root: epath.Path | None = None):
                     f"{knobs.microbatches} micro-batches over {parts} devices")
 
 
+def check_prover(config, arm: str, root: epath.Path | None):
+  """UserError for an arm with a prover of its own that cannot have one, or whose prover is not there."""
+  base, _, prover = arm.partition("@")
+  knobs, said = config.rl, f"rl.arms {arm!r}"
+  if base in ("self", "renewed"):
+    raise UserError(f"{said}: the prover of {base} is the policy itself; without @{prover}")
+  if not reading.by_values(knobs_of(knobs, base)):
+    raise UserError(f"{said}: {base} is paid nothing that a prover's verifier says; without @{prover}")
+  if prover not in knobs.provers:
+    raise UserError(f"{said}: no prover {prover!r} among config.rl.provers: {', '.join(knobs.provers)}")
+  if not knobs.provers[prover]:
+    raise UserError(f"{said}: config.rl.provers.{prover} is empty: the path of a verifier of its Q")
+  process.check(knobs.provers[prover], f"config.rl.provers.{prover}", config.verifier.kinds, targets.VALUES, root)
+
+
 def check_kind(knobs, kind: str):
   """UserError for an arm that asks of a verifier of this kind what it does not say (verifiers/process.py)."""
   for arm in knobs.arms if kind not in ("", "q") else ():
     of_arm, who = knobs_of(knobs, arm), f"config.rl: arm {arm} with rl.verifier of kind {kind}"
     if of_arm.baseline == "critic":
       raise UserError(f"{who}: rl.critic takes Q^pi at every token off the reward, which only kind q says: critic=False")
-    pays = of_arm.alpha and reading.asks_verifier(of_arm)
+    pays = reading.by_values(of_arm) and "@" not in arm
     if pays and kind in targets.VERDICTS and (of_arm.prover != "q" or of_arm.reward != "value"):
       raise UserError(f"{who}: a verdict on a step is no value, so there is no advantage of it and no best-of-K: rl.reward=value "
                       "and rl.prover=q pay each step its verdict")
@@ -181,6 +202,8 @@ def run_stage(run: Run):
     *verifier, kind = process.restore(process.path_of(knobs.verifier, run.root), run.config.verifier.model, vocabulary, run.mesh,
                                       (*targets.VALUES, *targets.VERDICTS))
     check_kind(knobs, kind)
+    provers = functools.cache(lambda name: process.restore(
+        process.path_of(knobs.provers[name], run.root), run.config.verifier.model, vocabulary, run.mesh, targets.VALUES)[:2])
     learners = functools.cache(lambda lr, kl, beside: learners_of(knobs, arch.network, run.mesh, peak_lr=lr, kl=kl, beside=beside))
     renews = functools.cache(lambda: renewal.learner(run.config, verifier[0], run.mesh))
     facts, validation = {}, prepared.read(run.folder("problems/validation"), knobs.eval_problems)
@@ -188,8 +211,9 @@ def run_stage(run: Run):
     for seed in knobs.seeds:
       for arm in knobs.arms:
         of_arm = knobs_of(knobs, arm)
-        asked = verifier if reading.asks_verifier(of_arm) else (None, None)
-        name, players = f"{arm}/{seed}", reading.Players(arch, reference, *asked)
+        prover = arm.partition("@")[2]
+        asked = verifier if reading.asks_verifier(of_arm, bool(prover)) else (None, None)
+        name, players = f"{arm}/{seed}", reading.Players(arch, reference, *asked, *(provers(prover) if prover else ()))
         facts[name] = train_arm(run, name, folder.path / name, arena(train, of_arm, seed), arena(validation, of_arm, seed),
                                 players, learners(of_arm.peak_lr, of_arm.kl, reading.beside(of_arm)), watched,
                                 renews() if arm == "renewed" else None)
@@ -201,9 +225,12 @@ def run_stage(run: Run):
 
 def knobs_of(knobs, arm: str):
   """The rl section as the arm has it, tuned; its baseline is "critic" where the verifier takes the baseline's place."""
+  base, _, prover = arm.partition("@")
   found = knobs.copy_and_resolve_references()
-  found.update(ARMS[arm])
-  found.peak_lr, found.kl = knobs.lr_factor[arm] * knobs.peak_lr, knobs.kl_factor[arm] * knobs.kl
+  found.update(ARMS[base])
+  if prover:
+    found.prover_k = 1  # best-of-1: its Q as it is
+  found.peak_lr, found.kl = knobs.lr_factor[base] * knobs.peak_lr, knobs.kl_factor[base] * knobs.kl
   if found.critic:
     found.baseline = "critic"
   return found

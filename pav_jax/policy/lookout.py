@@ -69,10 +69,12 @@ def figures(lookout: Lookout, arch, params, players, knobs, mesh) -> dict[str, f
   if knobs.alpha and knobs.prover != "random" and knobs.reward != "implicit":
     q_of = {"fresh_": pi.q_pu, "": {"monte_carlo": pi.q_pu, "exact": lookout.demonstrator_pu}.get(knobs.prover)}
     if knobs.prover in _LEARNT:
+      own = players.prover is None
+      judge, judge_params = (players.verifier, players.verifier_params) if own else (players.prover, players.prover_params)
       q_of[""] = exact_tree.at_nodes(trees, whole, score.score_responses(
-          players.verifier.network, players.verifier_params, problems.prompt_pt, problems.prompt_length_p, whole.problem_b, whole.token_bt,
+          judge.network, judge_params, problems.prompt_pt, problems.prompt_length_p, whole.problem_b, whole.token_bt,
           whole.length_b, whole.end_bz, rows_per_call=knobs.rows, mesh=mesh))
-      if not knobs.verifier:
+      if own and not knobs.verifier:
         q_of["true_"] = lookout.demonstrator_pu
     for name, q_pu in q_of.items():
       if q_pu is not None:

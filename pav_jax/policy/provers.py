@@ -1,6 +1,6 @@
 """Whose progress is rewarded: Q^mu at the prefixes of fresh responses, by a verifier or by rollouts of the policy itself.
 
-  best_of_k    1 - (1 - Q)^K of a verifier of Q^pi (Eq. 30): the paper's prover for search
+  best_of_k    1 - (1 - Q)^K of a verifier of Q^pi (Eq. 30): the paper's prover for search; K is 1 for an arm's own prover
   q            a verifier's Q as it is: of another policy with `rl.verifier`, or of
                the policy itself, mu = pi, with the run's own
   monte_carlo  n_mc continuations of every prefix under the *current* policy, as

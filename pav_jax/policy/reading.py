@@ -1,8 +1,8 @@
 """Fresh responses, read by everyone once: what each token had for a probability, and what it is paid.
 
-  1. Rows of prompt + response are read in one jitted pass (`read_all`) by the policy, the initial policy, the verifier
-     and what is learnt beside the policy (`beside`).
-  2. Values at the ends of steps are the verifier's, or of the other source that `rl.prover` names (provers.py, belief.py).
+  1. Rows of prompt + response are read in one jitted pass (`read_all`) by the policy, the initial policy, the verifier,
+     the arm's own prover and what is learnt beside the policy (`beside`).
+  2. Values at the ends of steps are the verifier's, the prover's, or of the other source that `rl.prover` names (provers.py, belief.py).
   3. Of these, or of the reward model, the process rewards are made (credit.py); with the outcome they are what a token is paid.
 """
 
@@ -31,12 +31,17 @@ from pav_jax.values import monte_carlo
 
 
 class Players(NamedTuple):
-  """The fixed ones: parameters of the initial policy and of the verifier (None without one), and what they are."""
+  """The fixed ones: parameters of the initial policy, of the verifier and of the prover's (None without one), and what they are.
+
+  prover: the verifier of an arm's own prover, `rl.provers`; without one the prover is made of the verifier.
+  """
 
   policy: architecture.Architecture
   reference: Any
-  verifier: architecture.Architecture | None
-  verifier_params: Any
+  verifier: architecture.Architecture | None = None
+  verifier_params: Any = None
+  prover: architecture.Architecture | None = None
+  prover_params: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,26 +80,30 @@ def beside(knobs) -> tuple[str, ...]:
   return ("value",) * (knobs.baseline == "value") + ("reward_model",) * bool(knobs.alpha and knobs.reward == "implicit")
 
 
-def asks_verifier(knobs) -> bool:
-  """Whether an arm with these knobs reads the verifier."""
-  by_values = knobs.alpha and knobs.reward != "implicit" and knobs.prover not in provers.WITHOUT_VERIFIER
-  return bool(knobs.baseline == "critic" or by_values)
+def by_values(knobs) -> bool:
+  """Whether an arm with these knobs is paid by what a verifier says of its steps."""
+  return bool(knobs.alpha and knobs.reward != "implicit" and knobs.prover not in provers.WITHOUT_VERIFIER)
 
 
-@functools.partial(jax.jit, static_argnames=("mesh", "network", "verifier"))
-def read_all(mesh, network, verifier, params, reference, learnt, verifier_params, token_bt):
-  """(old_bt, reference_bt, value_bt, implied_bt, q_bt) of whole rows; q, after every token, is None without a verifier.
+def asks_verifier(knobs, has_prover: bool = False) -> bool:
+  """Whether an arm with these knobs reads `rl.verifier`; has_prover: whether it has a prover of its own (`rl.provers`)."""
+  return bool(knobs.baseline == "critic" or by_values(knobs) and not has_prover)
+
+
+@functools.partial(jax.jit, static_argnames=("mesh", "network", "verifier", "prover"))
+def read_all(mesh, network, verifier, prover, params, reference, learnt, verifier_params, prover_params, token_bt):
+  """(old_bt, reference_bt, value_bt, implied_bt, q_bt, prover_q_bt) of whole rows.
 
   learnt: the parameters of what is learnt beside the policy, by name; value and implied, the log-probabilities of the
-  reward model, are 0 without them.
+  reward model, are 0 without them. q and prover_q, the verifier's and the prover's after every token: None without one.
   """
   log_probs, values = (mesh_lib.on(mesh, functools.partial(f, network)) for f in (network_lib.token_log_probs, losses.values))
-  q_bt = None
-  if verifier is not None:
-    q_bt = jax.nn.sigmoid(mesh_lib.on(mesh, functools.partial(losses.scores, verifier))(verifier_params, token_bt))
+  def says(judge, judge_params):
+    return None if judge is None else jax.nn.sigmoid(mesh_lib.on(mesh, functools.partial(losses.scores, judge))(judge_params, token_bt))
   value_bt, implied_bt = (f(learnt[name], token_bt) if name in learnt else jnp.zeros(())
                           for name, f in (("value", values), ("reward_model", log_probs)))
-  return log_probs(params, token_bt), log_probs(reference, token_bt), value_bt, implied_bt, q_bt
+  return (log_probs(params, token_bt), log_probs(reference, token_bt), value_bt, implied_bt, says(verifier, verifier_params),
+          says(prover, prover_params))
 
 
 class Read(NamedTuple):
@@ -124,10 +133,12 @@ def read(arena: Arena, players: Players, params, learnt: dict, rollouts: collect
   token_bt = np.pad(token_bt, ((0, 0), (0, width - token_bt.shape[1])))
   end_bz, joined = monte_carlo.prefix_ends(rollouts.token_bt, rollouts.length_b, arena.vocabulary, arena.config.monte_carlo.max_steps)
   there_bz = end_bz > -2
-  verifier = None if players.verifier is None else players.verifier.network
-  old_bt, reference_bt, value_bt, implied_bt, q_bt = mesh_lib.fetch(read_all(
-      arena.mesh, players.policy.network, verifier, params, players.reference, learnt, players.verifier_params,
-      mesh_lib.put_rows(token_bt, arena.mesh)))
+  verifier, prover = (None if judge is None else judge.network for judge in (players.verifier, players.prover))
+  old_bt, reference_bt, value_bt, implied_bt, q_bt, prover_q_bt = mesh_lib.fetch(read_all(
+      arena.mesh, players.policy.network, verifier, prover, params, players.reference, learnt, players.verifier_params,
+      players.prover_params, mesh_lib.put_rows(token_bt, arena.mesh)))
+  if prover is None:
+    prover_q_bt = q_bt
   # Column t of what follows is about token t + 1: responses begin at column start - 1.
   at_bt = np.arange(width - 1)
   mask_bt = ((at_bt >= start_b[:, None] - 1) & (at_bt < (start_b + rollouts.length_b)[:, None] - 1)).astype(np.float32)
@@ -141,7 +152,7 @@ def read(arena: Arena, players: Players, params, learnt: dict, rollouts: collect
     own_bt = knobs.alpha * advantages.implicit(implied_bt, mask_bt, group=knobs.group, discount=knobs.implicit.discount)
     step_bs = np.diff(at_ends(np.pad(np.cumsum(implied_bt, axis=1), ((0, 0), (1, 0)))), axis=1)
   elif knobs.alpha:
-    q_bz = values_of(arena, players, params, rollouts, end_bz, None if q_bt is None else at_ends(q_bt), n, figures)
+    q_bz = values_of(arena, players, params, rollouts, end_bz, None if prover_q_bt is None else at_ends(prover_q_bt), n, figures)
     step_bs, figures["clipped"] = credit.process_rewards(
         np.where(there_bz, q_bz, np.nan), outcome_b, reward=knobs.reward, outcome_last=knobs.outcome_last, clip=knobs.clip,
         temperature=knobs.min_form.temperature, min_q=knobs.first_error.min_q, min_ratio=knobs.first_error.min_ratio)
@@ -152,7 +163,7 @@ def read(arena: Arena, players: Players, params, learnt: dict, rollouts: collect
     figures |= {"reward": float(step_bs[there_bz[:, 1:]].mean()), "reward_deviation": float(step_bs[there_bz[:, 1:]].std())}
   reward_bt = mask_bt * (outcome_b[:, None] + knobs.alpha * credit.per_token(process_bs, shifted_bs, width - 1))
   if knobs.baseline == "critic":
-    q_mu_bt = provers.q_mu(q_bt, knobs.prover, knobs.prover_k)
+    q_mu_bt = provers.q_mu(prover_q_bt, knobs.prover, knobs.prover_k)
     foreseen = knobs.reward in ("advantage", "shaping", "value") and knobs.prover not in ("random", "answer")
     value_bt = advantages.critic(q_bt[:, :-1], q_mu_bt[:, :-1], at_ends(q_mu_bt)[:, :-1], shifted_bs, reward=knobs.reward,
                                  alpha=knobs.alpha if foreseen else 0.0)
@@ -161,7 +172,7 @@ def read(arena: Arena, players: Players, params, learnt: dict, rollouts: collect
 
 
 def values_of(arena: Arena, players: Players, params, rollouts: collect.Rollouts, end_bz, q_bz, n: int, figures: dict):
-  """Q^mu at the ends of steps, (b, z), by the source that `rl.prover` names; q_bz: the verifier's. What it costs goes to the figures."""
+  """Q^mu at the ends of steps, (b, z), by the source that `rl.prover` names; q_bz: the verifier's or the prover's own. What it costs goes to the figures."""
   knobs, config = arena.knobs, arena.config
   if knobs.prover == "monte_carlo":
     values, counts = monte_carlo.label(
@@ -189,7 +200,7 @@ def cost(seen: Read, arena: Arena, players: Players, n: int) -> float:
   one = policy.flops(0, whole_b, rollouts.length_b).sum()
   learnt = {"value": policy.flops(0, whole_b, 0).sum(), "reward_model": one}
   learnt = {name: learnt[name] for name in beside(knobs)}
-  judged = players.verifier.network.flops(0, whole_b, 0).sum() if players.verifier is not None else 0.0
+  judged = sum(judge.network.flops(0, whole_b, 0).sum() for judge in (players.verifier, players.prover) if judge is not None)
   again = seen.figures.get("continuation_tokens", 0.0) * drawn / max(rollouts.length_b.sum(), 1)
   updates = knobs.updates * (one + sum(learnt.values())) + (knobs.value_warmup * learnt.get("value", 0.0) if n == 0 else 0.0)
   return float(prompts + drawn + again + 2 * one + sum(learnt.values()) + judged + seen.figures.get("answer_flops", 0.0) + 3 * updates)

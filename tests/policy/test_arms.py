@@ -176,11 +176,37 @@ def test_arms_and_options_leave_curves_and_test_records(root, changes):
     ({"baseline": "leave_one_out", "group": 1}, "rl.group of at least 2"),
     ({"parity_tolerance": -1.0}, "log-probabilities of sampler and training differ"),
     ({"init_from": ""}, "rl.init_from"),
+    ({"arms": ("wrong@prover",)}, "rl.arms: 'wrong' is none of outcome"),
+    ({"arms": ("outcome@prover",)}, "rl.arms 'outcome@prover': outcome is paid nothing that a prover's verifier says"),
+    ({"arms": ("oracle@prover",)}, "rl.arms 'oracle@prover': oracle is paid nothing that a prover's verifier says"),
+    ({"arms": ("self@prover",)}, "rl.arms 'self@prover': the prover of self is the policy itself"),
+    ({"arms": ("progress@",)}, "rl.arms 'progress@': no prover '' among config.rl.provers: prover"),
+    ({"arms": ("progress@other",)}, "rl.arms 'progress@other': no prover 'other' among config.rl.provers: prover"),
+    ({"arms": ("progress@prover",)}, "config.rl.provers.prover is empty: the path of a verifier"),
+    ({"arms": ("progress@prover",), "provers.prover": "/nowhere"}, "config.rl.provers.prover: checkpoint /nowhere: no such folder"),
     ({"verifier": "/nowhere"}, "checkpoint /nowhere: no such folder")])
 def test_mistakes_are_told_in_a_line(root, changes, said):
   with pytest.raises(UserError) as told:
     rl(root, **changes)
   assert said in str(told.value) and "\n" not in str(told.value)
+
+
+def test_a_prover_that_is_a_policy_is_told(root):
+  with pytest.raises(UserError, match="config.rl.provers.prover .* is a policy, and a verifier of kind q"):
+    rl(root, arms=("progress@prover",), **{"provers.prover": str(root / "sft" / "best")})
+
+
+def test_an_own_prover_pays_and_is_paid_for(root):
+  """The run's own verifier as a prover by name is mu = pi: `self` to the last digits, one reading of it dearer with the critic, none without."""
+  own = {"provers.prover": str(root / "verifier" / "q" / "best"), "num_steps": 2, "arms": ("self", "progress@prover")}
+  for critic in (True, False):
+    rl(root, critic=critic, **own)
+    both = [_curves(root / "rl" / arm / "0") for arm in own["arms"]]
+    for mine, theirs in zip(*both):
+      assert (theirs.get("flops", 1) > mine.get("flops", 0)) if critic else theirs.get("flops") == mine.get("flops")
+      for name in set(mine) - {"flops"}:
+        assert theirs[name] == pytest.approx(mine[name], rel=1e-4, abs=1e-5), name
+    shutil.rmtree(root / "rl")
 
 
 def _rewrite(path, change):

@@ -23,6 +23,13 @@ MODEL = fakes.chain_params(CHANCES | {NL: {A: 0.4, B: 0.1, RIGHT: 0.4, WRONG: 0.
 ROWS = [[A, NL, RIGHT, EOS], [A, NL, B, NL, WRONG, EOS]]
 
 
+def _prover():
+  """Odds of 1, times 9 for every b that was read: Q .5 .5 .5 | .5 .5 .9 .9 at the ends of steps."""
+  score_d = np.zeros(2 * SIZE, np.float32)
+  score_d[SIZE + B] = np.log(9)
+  return INITIAL | {"score_d": score_d}
+
+
 def _verifier():
   """Odds of 1 to 3, times 3 for every a and 1/9 for every b that was read: Q .25 .5 .5 | .25 .5 .1 .1 at the ends of steps."""
   score_d = np.zeros(2 * SIZE, np.float32)
@@ -41,8 +48,9 @@ def _read(arm, learnt=None, **changes):
   mesh = mesh_lib.make_mesh(data=1, fsdp=1, model=1, devices=jax.devices()[:1])
   arena = reading.Arena(problems, fakes.VOCABULARY, None, mesh, miniature(), knobs, (0, 0))
   chain = types.SimpleNamespace(network=fakes.CHAIN)
-  asked = (chain, _verifier()) if reading.asks_verifier(knobs) else (None, None)
-  players = reading.Players(chain, INITIAL, *asked)
+  own = "@" in arm
+  asked = (chain, _verifier()) if reading.asks_verifier(knobs, own) else (None, None)
+  players = reading.Players(chain, INITIAL, *asked, *((chain, _prover()) if own else ()))
   seen = reading.read(arena, players, INITIAL, learnt or {}, rollouts, 0)
   return seen, reading.cost(seen, arena, players, 1)
 
@@ -60,6 +68,9 @@ def _of_steps(first, second):
     ("self", {"alpha": 2.0}, [1.5, 1], [0.5, -0.8, 0]),
     ("uncertain", {"alpha": 2.0, "prover": "q"}, [1.5, 1], [0.5, -0.8, 0]),
     ("shaping", {"alpha": 2.0, "prover": "q"}, [1.5, 1], [-0.3, -0.8, 0]),
+    ("progress@other", {"alpha": 2.0, "prover_k": 4}, [1, 1], [0, 0.8, 0]),
+    ("progress@other", {"alpha": 2.0, "critic": True}, [1, 1], [0, 0.8, 0]),
+    ("min_form@other", {"alpha": 2.0, "min_form.temperature": 0.0}, [1, 1], [0, 0, 0]),
     ("min_form", {"alpha": 2.0, "prover": "q", "min_form.temperature": 0.0}, [1, 1], [-0.8, -0.8, 0]),
     ("first_error", {"alpha": 2.0}, [1, 1], [1, 0, 0]),
     ("first_error", {"first_error.min_q": 0.6}, [1, 1], [0, 0, 0]),
@@ -84,6 +95,20 @@ def test_the_reward_model_pays_by_hand():
   assert not at_start.own_bt.any() and at_start.figures["reward"] == 0
 
 
+def test_the_critic_of_an_own_prover_has_the_value_of_one_verifier_and_the_progress_of_the_other():
+  """Q^pi(s_t) + alpha (Q^mu(s_t) - Q^mu(s_{h-1})), Q^pi .25 .5 .5 | .25 .5 .1 .1 and Q^mu .5 .5 .5 | .5 .5 .9 .9 (at steps' ends).
+
+  Odds of Q^pi between the ends are 3 times as high, for the end's own token takes a third.
+  """
+  seen, _ = _read("progress@other", alpha=2.0, critic=True)
+  odds = lambda q: q / (1 - q)
+  within = lambda end: 3 * odds(end) / (1 + 3 * odds(end))
+  q_pi = [[0.25, within(0.5), 0.5, within(0.5)], [0.25, within(0.5), 0.5, within(0.1), 0.1, within(0.1)]]
+  q_mu_less_before = [[0, 0, 0, 0], [0, 0, 0, 0.4, 0, 0]]
+  for b, (start, stop) in enumerate([(2, 6), (2, 8)]):
+    np.testing.assert_allclose(seen.value_bt[b, start:stop], np.array(q_pi[b]) + 2 * np.array(q_mu_less_before[b]), atol=1e-6)
+
+
 @pytest.mark.parametrize("reward", credit.REWARDS)
 def test_alpha_0_pays_the_outcome_alone(reward):
   seen, _ = _read("progress", alpha=0.0, reward=reward)
@@ -97,5 +122,6 @@ def test_flops_by_hand():
   outcome = prompt + drawn + (2 + 3) * one
   assert [_read(arm)[1] for arm in ("outcome", "reinforce", "grpo")] == [outcome] * 3
   assert [_read(arm)[1] for arm in ("min_form", "first_error", "uncertain")] == [outcome + judged] * 3
+  assert _read("progress@other")[1] == outcome + judged and _read("progress@other", critic=True)[1] == outcome + 2 * judged
   assert _read("implicit", {"reward_model": MODEL})[1] == outcome + (1 + 3) * one
   assert _read("implicit", {"reward_model": MODEL}, updates=4, clip_ratio=0.2)[1] == outcome + 9 * one + (1 + 12) * one
