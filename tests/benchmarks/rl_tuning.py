@@ -35,6 +35,11 @@ def settings_of(grid: str) -> list[dict[str, float]]:
   return [dict(zip(knobs, values)) for values in itertools.product(*(map(float, values.split(",")) for values in knobs.values()))]
 
 
+def _bases(arms: list[str]) -> list[str]:
+  """The arms without their provers' names."""
+  return list(dict.fromkeys(arm.partition("@")[0] for arm in arms))
+
+
 def trained(workdir: pathlib.Path, config: str, arms: list[str], seed: int, setting: dict[str, float], flags: list[str]) -> list[dict]:
   """A row for each arm: its validation curve at this setting."""
   folder = workdir / "tuning" / "_".join([*(f"{name}{value:g}" for name, value in setting.items()), f"seed{seed}", *arms])
@@ -43,7 +48,7 @@ def trained(workdir: pathlib.Path, config: str, arms: list[str], seed: int, sett
     if not (folder / name).exists():
       (folder / name).symlink_to((workdir / name).absolute(), target_is_directory=True)
   fixed = {"stage": "rl", "rl.arms": ",".join(arms) + ",", "rl.seeds": f"{seed},", "rl.test_problems": 1, "rl.eval_samples": 1}
-  fixed |= {f"rl.{name}.{arm}": 1.0 for name in ("lr_factor", "kl_factor") for arm in arms}
+  fixed |= {f"rl.{name}.{arm}": 1.0 for name in ("lr_factor", "kl_factor") for arm in _bases(arms)}
   fixed |= {f"rl.{name}": value for name, value in setting.items()}
   command = [sys.executable, "-m", "pav_jax.main", f"--config={config}", f"--workdir={folder}",
              *(f"--config.{name}={value}" for name, value in fixed.items()), *flags]
@@ -75,7 +80,7 @@ def main():
   options = parser.parse_args()
   (first, *further), flags, grid = map(int, options.seeds.split(",")), options.flags.split(), settings_of(options.grid)
   arms, knobs = options.arms.split(","), list(grid[0])
-  if unknown := set(arms) - set(arms_lib.ARMS):
+  if unknown := set(_bases(arms)) - set(arms_lib.ARMS):
     raise SystemExit(f"--arms: {', '.join(sorted(unknown))}: none of {', '.join(arms_lib.ARMS)}")
   at = lambda row: {name: row[name] for name in knobs}
   runs = []
