@@ -10,6 +10,8 @@
      Shares of updates that a bound on the gradient's norm has cut.
   4. rl_report/report.json, its figures, and a short table.
 
+`together` makes the same of several runs, a training of policy and verifiers each (`python -m pav_jax.trainings --of=rl`).
+
 Intervals are over training seeds on the same test problems (Student's t), and with one
 seed, or for a policy that RL has not made, over problems; `varies` says which.
 On the test problems an arm is its checkpoint of the best validation accuracy; `validation`
@@ -18,11 +20,13 @@ has the accuracy at the end, and the mean over the evaluations, which arms are t
 
 import functools
 import json
+from typing import NamedTuple
 
 from etils import epath
 import numpy as np
 
 from pav_jax import errors
+from pav_jax.errors import UserError
 from pav_jax.evaluation import figures
 from pav_jax.evaluation import intervals
 from pav_jax.evaluation import report as report_lib
@@ -42,45 +46,91 @@ def check(config, root: epath.Path | None = None):
   errors.at_least(1, config.report, "config.report", "bootstrap_draws")
 
 
+class Learned(NamedTuple):
+  """What one rl stage has left, or several together: by a policy's name, ARM/SEED where RL has made it.
+
+  right: test responses, bool (p, n); greedy: bool (p,); rows: of curves.jsonl; curves: `curve` of them. arms: the policies of each;
+  others: those that RL has not made, sft and rft; origin: the one that each arm's policy began as.
+  """
+
+  right: dict[str, np.ndarray]
+  greedy: dict[str, np.ndarray]
+  rows: dict[str, list[dict]]
+  curves: dict[str, list[dict]]
+  arms: dict[str, list[str]]
+  others: dict[str, list[str]]
+  origin: dict[str, str]
+
+
+def read(folder: records.Folder) -> Learned:
+  """Of a finished rl stage."""
+  arrays, manifest = folder.read(), folder.manifest()
+  facts, knobs = manifest["facts"], manifest["config"]["rl"]
+  of = lambda key: {name: arrays[key][arrays["policy_p"] == i] for i, name in enumerate(facts["policies"])}
+  rows = {name: metrics.read_curves(folder.path / name / "curves.jsonl") for name in facts["training"]}
+  arms = {arm: [f"{arm}/{seed}" for seed in knobs["seeds"]] for arm in knobs["arms"]}
+  start = knobs["init_from"] if knobs["init_from"] in facts["policies"] else "start"
+  return Learned(of("right_pn"), of("greedy_p"), rows,
+                 {name: curve(found, knobs["batch_size"] * knobs["group"]) for name, found in rows.items()}, arms,
+                 {name: [name] for name in facts["policies"] if "/" not in name}, dict.fromkeys(facts["training"], start))
+
+
+def together(runs: list[Learned]) -> Learned:
+  """Several trainings as one: the policies of the x-th are called NAME/x. Each has one seed of RL, and the same arms on the same problems."""
+  for x, run in enumerate(runs):
+    if any(len(members) > 1 for members in run.arms.values()):
+      raise UserError(f"training {x} has several seeds of RL: a table over trainings takes one of each, rl.seeds=N,")
+    if [*run.arms, *run.others] != [*runs[0].arms, *runs[0].others]:
+      raise UserError(f"training {x} has {', '.join([*run.arms, *run.others])}, the first {', '.join([*runs[0].arms, *runs[0].others])}")
+  name = lambda policy, x: f"{policy.partition('/')[0]}/{x}"
+  merged = lambda of: {name(policy, x): found for x, run in enumerate(runs) for policy, found in of(run).items()}
+  members = lambda policies: {policy: [name(policy, x) for x in range(len(runs))] for policy in policies}
+  return Learned(*(merged(lambda run, field=field: getattr(run, field)) for field in ("right", "greedy", "rows", "curves")),
+                 members(runs[0].arms), members(runs[0].others),
+                 {name(policy, x): name(start, x) for x, run in enumerate(runs) for policy, start in run.origin.items()})
+
+
+def compare(learned: Learned, draws: int) -> dict:
+  """What the report has of the arms; draws: of the bootstrap, where there is one training."""
+  right, greedy, rows, curves, arms, others, origin = learned
+  sft = others["sft"]
+  return {"problems": len(right[sft[0]]), "samples": int(right[sft[0]].shape[1]),
+          "policies": {name: standing(right, greedy, members, sft, draws) for name, members in (others | arms).items()},
+          "differences": differences(right, arms, "outcome", draws), "over_critic": differences(right, arms, "outcome_critic", draws),
+          "over_start": {name: difference(right, members, [origin[m] for m in members], draws) for name, members in arms.items()},
+          "validation": {name: on_validation([curves[m] for m in members]) for name, members in arms.items()},
+          "norm_clipped": {name: norm_clipped([rows[m] for m in members]) for name, members in arms.items()},
+          "sooner": paces(curves, arms, "outcome"), "sooner_than_critic": paces(curves, arms, "outcome_critic"),
+          "seconds": {name: seconds(rows[members[0]]) for name, members in arms.items()}, "curves": curves}
+
+
 def run_stage(run: Run):
   """rl_report: rl -> rl_report/report.json and figures."""
-  folder, knobs = run.folder("rl"), run.config.rl
-  arrays, facts = folder.read(), folder.manifest()["facts"]
-  per_step = knobs.batch_size * knobs.group
-  curves = {name: curve(metrics.read_curves(folder.path / name / "curves.jsonl"), per_step) for name in facts["training"]}
-  draws = run.config.report.bootstrap_draws
-  right = {name: arrays["right_pn"][arrays["policy_p"] == i] for i, name in enumerate(facts["policies"])}
-  greedy = {name: arrays["greedy_p"][arrays["policy_p"] == i] for i, name in enumerate(facts["policies"])}
-  arms = {arm: [f"{arm}/{seed}" for seed in knobs.seeds] for arm in knobs.arms}
-  policies = {name: [name] for name in facts["policies"] if "/" not in name} | arms
-  start = knobs.init_from if knobs.init_from in facts["policies"] else "start"
-  report = {"command": report_lib.command(), "seeds": list(knobs.seeds), "problems": len(right["sft"]),
-            "samples": int(right["sft"].shape[1]), "training": facts["training"],
-            "policies": {name: standing(right, greedy, members, right["sft"], draws) for name, members in policies.items()},
-            "differences": differences(right, arms, "outcome", draws), "over_critic": differences(right, arms, "outcome_critic", draws),
-            "over_start": {name: difference(right, arms[name], [start] * len(arms[name]), draws) for name in arms},
-            "validation": {name: on_validation([curves[m] for m in members]) for name, members in arms.items()},
-            "norm_clipped": {name: norm_clipped([metrics.read_curves(folder.path / m / "curves.jsonl") for m in members])
-                        for name, members in arms.items()},
-            "sooner": paces(curves, arms, "outcome"), "sooner_than_critic": paces(curves, arms, "outcome_critic"),
-            "seconds": {name: seconds(metrics.read_curves(folder.path / members[0] / "curves.jsonl")) for name, members in arms.items()},
-            "curves": curves, "versions": records.versions(), "config": json.loads(json.dumps(run.config.rl.to_dict(), default=str)),
+  learned, knobs = read(run.folder("rl")), run.config.rl
+  report = {"command": report_lib.command(), "seeds": list(knobs.seeds), "training": run.folder("rl").manifest()["facts"]["training"],
+            **compare(learned, run.config.report.bootstrap_draws),
+            "versions": records.versions(), "config": json.loads(json.dumps(run.config.rl.to_dict(), default=str)),
             "machine": report_lib.machine(run)}
   report = report_lib.finite(report)
-  by_arm = {arm: [curves[m] for m in members] for arm, members in arms.items()}
-  paid = {arm: x for arm, x in by_arm.items() if arm != "outcome"}
-  drawn = {"samples": figures.learning_figure(by_arm, "samples"), "flops": figures.learning_figure(by_arm, "flops"),
-           "outcome": figures.learning_figure(by_arm, "samples", "outcome"),
-           **({"process": figures.learning_figure(paid, "samples", "process")} if paid else {}),
-           "pass_at_n": figures.pass_figure({name: found["pass_at_n"] for name, found in report["policies"].items()})}
-  looked_at = {arm: x for arm, x in by_arm.items() if "fresh_alignment" in x[0][-1]}
-  drawn |= {"provers": figures.lookout_figure(looked_at)} if looked_at else {}
   path = run.root / "rl_report"
-  texts = {f"{name}.svg": svg for name, svg in drawn.items()} | {"report.json": json.dumps(report, indent=1, allow_nan=False) + "\n"}
+  texts = {f"{name}.svg": svg for name, svg in drawn(learned, report["policies"]).items()}
+  texts["report.json"] = json.dumps(report, indent=1, allow_nan=False) + "\n"
   for name, content in texts.items():
     files.write(path / name, content)
   print(short_table(report))
   print(f"\n{path}")
+
+
+def drawn(learned: Learned, policies: dict) -> dict[str, str]:
+  """Every figure, SVG by name; policies: as `compare` has them."""
+  by_arm = {arm: [learned.curves[m] for m in members] for arm, members in learned.arms.items()}
+  paid = {arm: x for arm, x in by_arm.items() if arm != "outcome"}
+  figure_of = {"samples": figures.learning_figure(by_arm, "samples"), "flops": figures.learning_figure(by_arm, "flops"),
+           "outcome": figures.learning_figure(by_arm, "samples", "outcome"),
+           **({"process": figures.learning_figure(paid, "samples", "process")} if paid else {}),
+           "pass_at_n": figures.pass_figure({name: found["pass_at_n"] for name, found in policies.items()})}
+  looked_at = {arm: x for arm, x in by_arm.items() if "fresh_alignment" in x[0][-1]}
+  return figure_of | ({"provers": figures.lookout_figure(looked_at)} if looked_at else {})
 
 
 def curve(rows: list[dict], per_step: int) -> list[dict]:
@@ -103,11 +153,11 @@ def curve(rows: list[dict], per_step: int) -> list[dict]:
   return found
 
 
-def standing(right, greedy, members: list[str], sft_pn, draws: int) -> dict:
-  """Of a policy, or an arm's seeds together: accuracy, greedy, Pass@N, problems it solves and SFT never did."""
+def standing(right, greedy, members: list[str], sft: list[str], draws: int) -> dict:
+  """Of a policy, or an arm's seeds together: accuracy, greedy, Pass@N, problems it solves and SFT, of the same training, never did."""
   over = functools.partial(interval, draws=draws)
-  unsolved_p = ~sft_pn.any(axis=1)
-  ns = [2**i for i in range(int(np.log2(sft_pn.shape[1])) + 1)]
+  unsolved_sp = [~right[before].any(axis=1) for before in (sft if len(sft) > 1 else sft * len(members))]
+  ns = [2**i for i in range(int(np.log2(right[sft[0]].shape[1])) + 1)]
   pass_at_n = []
   for n in ns:
     mean, low, high = over(np.stack([best_of_n.pass_at_n(right[m], n) for m in members], axis=1))
@@ -115,8 +165,8 @@ def standing(right, greedy, members: list[str], sft_pn, draws: int) -> dict:
   return {"accuracy": over(np.stack([right[m].mean(axis=1) for m in members], axis=1)),
           "greedy": over(np.stack([greedy[m] for m in members], axis=1).astype(float)),
           "varies": "training seeds" if len(members) > 1 else "problems", "by_seed": [float(right[m].mean()) for m in members],
-          "pass_at_n": pass_at_n, "sft_never_solved": int(unsolved_p.sum()),
-          "newly_solved": float(np.mean([right[m][unsolved_p].any(axis=1).sum() for m in members]))}
+          "pass_at_n": pass_at_n, "sft_never_solved": float(np.mean([unsolved_p.sum() for unsolved_p in unsolved_sp])),
+          "newly_solved": float(np.mean([right[m][unsolved_p].any(axis=1).sum() for m, unsolved_p in zip(members, unsolved_sp)]))}
 
 
 def difference(right, first: list[str], second: list[str], draws: int) -> tuple[float, float, float]:
@@ -184,5 +234,5 @@ def short_table(report: dict) -> str:
     fewer = "" if sooner_ is None else f"{sooner_['median'] or float('nan'):.1f}x ({sooner_['reached']}/{sooner_['of']})"
     lines.append(f"{name:<20}{interval(found['accuracy']):<24}{interval(found['greedy']):<24}"
                  f"{found['pass_at_n'][-1]['accuracy']:<10.3f}{interval(over) if over else '':<26}{fewer:<16}"
-                 f"{found['newly_solved']:.1f} of {found['sft_never_solved']}")
+                 f"{found['newly_solved']:.1f} of {found['sft_never_solved']:g}")
   return "\n".join(lines)

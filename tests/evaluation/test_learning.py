@@ -29,10 +29,10 @@ def test_what_varies_decides_the_interval():
   """Two seeds on two problems: Student's t over the seeds' means; one seed: over the problems."""
   right = {"a/0": np.array([[1, 1], [0, 0]], bool), "a/1": np.array([[1, 1], [1, 0]], bool), "sft": np.zeros((2, 2), bool)}
   greedy = {name: x[:, 0] for name, x in right.items()}
-  found = learning.standing(right, greedy, ["a/0", "a/1"], right["sft"], 200)
+  found = learning.standing(right, greedy, ["a/0", "a/1"], ["sft"], 200)
   assert found["varies"] == "training seeds" and found["by_seed"] == [0.5, 0.75]
   assert found["accuracy"] == pytest.approx((0.625, 0.625 - 12.706 * 0.125, 0.625 + 12.706 * 0.125), abs=1e-3)
-  one = learning.standing(right, greedy, ["a/0"], right["sft"], 200)
+  one = learning.standing(right, greedy, ["a/0"], ["sft"], 200)
   assert one["varies"] == "problems" and one["accuracy"] == (0.5, 0.0, 1.0)
   assert learning.difference(right, ["a/0", "a/1"], ["sft", "sft"], 200) == pytest.approx(found["accuracy"])
 
