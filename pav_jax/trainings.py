@@ -4,7 +4,7 @@
 
 Each argument is the --workdir of a run whose search stage is finished; the runs differ in their seeds, and have the
 same `search` section but for paths. Writes one JSON file: a row for each method and N, the differences between arms at
-equal width and at equal FLOPs, and of each run its seeds, versions and minutes; prints the arms in a table.
+equal width and at equal FLOPs, and of each run its config, seeds, versions and minutes, its provers' minutes among them; prints the arms in a table.
 """
 
 import argparse
@@ -24,8 +24,9 @@ from pav_jax.training import records
 from pav_jax.training.records import Folder
 
 # What may differ between the runs of one table, beside what makes them trainings of their own.
-_OWN = ("seed", "provers", "policy_checkpoint")
-_STAGES = ("problems/train", "sft", "rollouts", "values", "verifier", "search/samples", "search/beams")
+_OWN = ("seed", "provers", "policy_checkpoint", "verifier")
+_TRAINED = ("problems/train", "sft", "rollouts", "values", "verifier")
+_STAGES = (*_TRAINED, "search/tuning", "search/samples", "search/beams")
 
 
 def read(path: str) -> tuple[tables.Search, dict]:
@@ -37,25 +38,25 @@ def read(path: str) -> tuple[tables.Search, dict]:
       raise UserError(f"{root / name} is not finished: run stage search in this run first")
   manifest = folders["search/beams"].manifest()
   train = folders["problems/train"].manifest()["config"]
-  seconds = {name: files.modified(folder.path / "manifest.json") - files.modified(folder.path / "plan.json")
-             for name, folder in folders.items() if folder.done}
+  account = records.account(folders)
   arithmetic, tuning = train.get("arithmetic", {}), root / "search/tuning/tuning.json"
   facts = {"workdir": path, "seed": manifest["config"]["seed"],
            "data seeds": {key: x for key, x in arithmetic.items() if key.endswith("_seed")},
            "provers": {name: _prover(of) for name, of in manifest["config"]["search"].get("provers", {}).items() if of},
            "chosen": json.loads(tuning.read_text())["chosen"] if manifest["config"]["search"].get("tuned") else {},
-           "minutes": {name: round(s / 60, 1) for name, s in seconds.items() if s >= 0}, "versions": manifest["versions"],
-           "search": manifest["config"]["search"], "dials": arithmetic.get("dials")}
+           "versions": manifest["versions"], "search": account["config"].pop("search"), "dials": arithmetic.get("dials"), **account}
   search = tables.Search(folders["search/samples"].read(), folders["search/beams"].read(), draws=1,
                          label_tokens=manifest["facts"].get("label tokens"))
   return search, facts
 
 
 def _prover(checkpoint: str) -> dict:
-  """Its path, and the share of right ones among the seed responses that it has learnt from: how good a policy the prover is."""
+  """Its path, the share of right ones among the seed responses that it has learnt from, which says how good a policy the prover
+  is, and what it was made with, in how many minutes."""
   root = labels.run_of(checkpoint)
   counts = root and Folder(root / "rollouts", alone=True).manifest()["counts"]
-  return {"path": checkpoint, "right": counts["correct"] / counts["responses"] if counts else None}
+  account = records.account({name: Folder(root / name, alone=True) for name in _TRAINED}) if root else {}
+  return {"path": checkpoint, "right": counts["correct"] / counts["responses"] if counts else None, **account}
 
 
 def together(paths: Sequence[str]) -> dict:
