@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from configs import default
+from configs import provers
 from configs import rare
 from configs import smoke
 from pav_jax.evaluation import tables
@@ -36,7 +37,7 @@ def leaves(config, path=""):
 
 @pytest.mark.parametrize("config", [
     *(importlib.import_module(f"configs.{name}").get_config() for name in ("quickstart", "sparse")), smoke.get_config("gsm8k"), smoke.get_config("math"),
-    rare.get_config("rare"), rare.get_config("good"),
+    rare.get_config("rare"), rare.get_config("good"), provers.get_config("weak"), provers.get_config("strong"),
     *map(paper, PAPER)])
 def test_keys_and_types_are_the_defaults(config):
   # The names of provers are the config's own.

@@ -5,7 +5,8 @@
   2. On the test problems: accuracy, greedy accuracy and Pass@N of SFT, RFT and
      every arm; problems SFT never solves that an arm does.
   3. Differences to `outcome` (ORM-RL), seed by seed, and how many times fewer
-     samples an arm needs to get where `outcome` got at best; the same against
+     samples an arm needs to get where `outcome` got at best; differences of Pass@N to
+     `outcome`, and to the policy that RL began with; the same against
      `outcome_critic`, whose baseline is the verifier, too: what is left is progress.
      Shares of updates that a bound on the gradient's norm has cut.
   4. rl_report/report.json, its figures, and a short table.
@@ -39,6 +40,10 @@ from pav_jax.training.run import Run
 # What policy/lookout.py says of a prover at an evaluation.
 PROVER = ("tree_share", "exact_accuracy", "advantage_variance", *(f"{whose}{term}" for whose in ("", "true_", "fresh_")
                                                                 for term in ("distinguishability", "alignment")))
+
+
+# What the record accounts for: the policy, the verifier and RL itself.
+MADE = ("problems/train", "sft", "rollouts", "values", "verifier", "rft", "rl")
 
 
 def check(config, root: epath.Path | None = None):
@@ -98,6 +103,9 @@ def compare(learned: Learned, draws: int) -> dict:
           "policies": {name: standing(right, greedy, members, sft, draws) for name, members in (others | arms).items()},
           "differences": differences(right, arms, "outcome", draws), "over_critic": differences(right, arms, "outcome_critic", draws),
           "over_start": {name: difference(right, members, [origin[m] for m in members], draws) for name, members in arms.items()},
+          "pass_over_outcome": {name: pass_differences(right, members, arms["outcome"], draws)
+                                for name, members in arms.items() if name != "outcome" and "outcome" in arms},
+          "pass_over_start": {name: pass_differences(right, members, [origin[m] for m in members], draws) for name, members in arms.items()},
           "validation": {name: on_validation([curves[m] for m in members]) for name, members in arms.items()},
           "norm_clipped": {name: norm_clipped([rows[m] for m in members]) for name, members in arms.items()},
           "sooner": paces(curves, arms, "outcome"), "sooner_than_critic": paces(curves, arms, "outcome_critic"),
@@ -111,7 +119,8 @@ def run_stage(run: Run):
             **compare(learned, run.config.report.bootstrap_draws),
             "versions": records.versions(), "config": json.loads(json.dumps(run.config.rl.to_dict(), default=str)),
             "machine": report_lib.machine(run)}
-  report = report_lib.finite(report)
+  made = records.account({name: run.folder(name) for name in MADE})
+  report = report_lib.finite(report | {"sections": made["config"], "minutes": made["minutes"]})
   path = run.root / "rl_report"
   texts = {f"{name}.svg": svg for name, svg in drawn(learned, report["policies"]).items()}
   texts["report.json"] = json.dumps(report, indent=1, allow_nan=False) + "\n"
@@ -157,9 +166,8 @@ def standing(right, greedy, members: list[str], sft: list[str], draws: int) -> d
   """Of a policy, or an arm's seeds together: accuracy, greedy, Pass@N, problems it solves and SFT, of the same training, never did."""
   over = functools.partial(interval, draws=draws)
   unsolved_sp = [~right[before].any(axis=1) for before in (sft if len(sft) > 1 else sft * len(members))]
-  ns = [2**i for i in range(int(np.log2(right[sft[0]].shape[1])) + 1)]
   pass_at_n = []
-  for n in ns:
+  for n in ns_of(right[sft[0]]):
     mean, low, high = over(np.stack([best_of_n.pass_at_n(right[m], n) for m in members], axis=1))
     pass_at_n.append({"n": n, "accuracy": mean, "low": low, "high": high})
   return {"accuracy": over(np.stack([right[m].mean(axis=1) for m in members], axis=1)),
@@ -177,6 +185,21 @@ def difference(right, first: list[str], second: list[str], draws: int) -> tuple[
 def differences(right, arms: dict[str, list[str]], base: str, draws: int) -> dict:
   """`difference` of every other arm to this one; none where it was not trained."""
   return {name: difference(right, arms[name], arms[base], draws) for name in arms if name != base and base in arms}
+
+
+def pass_differences(right, first: list[str], second: list[str], draws: int) -> list[dict]:
+  """Pass@N of the first less that of the second, a row for each N up to all responses: difference, difference_low, difference_high."""
+  rows = []
+  for n in ns_of(right[first[0]]):
+    pass_p = functools.partial(best_of_n.pass_at_n, n=n)
+    found = interval(np.stack([pass_p(right[a]) - pass_p(right[b]) for a, b in zip(first, second)], axis=1), draws=draws)
+    rows.append({"n": n} | dict(zip(("difference", "difference_low", "difference_high"), found)))
+  return rows
+
+
+def ns_of(right_pn) -> list[int]:
+  """The powers of two up to the number of responses."""
+  return [2**i for i in range(right_pn.shape[1].bit_length())]
 
 
 def paces(curves, arms: dict[str, list[str]], base: str) -> dict:

@@ -129,11 +129,13 @@ def over_q(of: Ground, advantage_puc: np.ndarray, q_puc: np.ndarray, *, candidat
 def rows(of: Ground, said: Mapping[str, np.ndarray], *, own: str, k: float, demonstrators: Mapping[str, arithmetic.Arithmetic],
          methods: Mapping[str, Ranking], candidates: int, draws: int) -> list[dict]:
   """All rows. said: name -> Q at the nodes (p, u) by a verifier; own: which of them is the verifier of Q^pi; k: of best-of-K, a prover of
-  the name 'best_of_k' by it; demonstrators: name -> dials of one, the truth of the verifier of the same name, if there is one;
-  methods: method of search -> what it ranks by."""
+  the name 'best_of_k' by it, as best_of_8 in `methods` is with a K of its own; demonstrators: name -> dials of one, the truth of the
+  verifier of the same name, if there is one; methods: method of search -> what it ranks by."""
   exact_of = {name: exact_tree.demonstrator(of.trees, dials) for name, dials in demonstrators.items()}
-  truth = exact_of | {own: of.pi.q_pu, "best_of_k": equations.best_of_k(of.pi.q_pu, k)}
-  said = said | {"best_of_k": equations.best_of_k(said[own], k)}
+  ks = {"best_of_k": k} | {x.prover: arms.best_of(x.prover, k) for x in methods.values() if x.prover not in ("", "best_of_k")}
+  best_of = lambda q_pu: {name: equations.best_of_k(q_pu, its_k) for name, its_k in ks.items() if its_k is not None}
+  truth = exact_of | {own: of.pi.q_pu} | best_of(of.pi.q_pu)
+  said = said | best_of(said[own])
   line = lambda q_pu: exact_tree.advantages(of.trees, q_pu)
   found = []
   add = lambda name, advantage_puc, **more: found.append(row(of, name, advantage_puc, candidates=candidates, draws=draws, **more))

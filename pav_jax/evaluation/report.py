@@ -97,14 +97,12 @@ def read_stages(run: Run) -> dict[str, dict]:
                       f"{', '.join(sections)}") from error
     path = folder.path / "manifest.json"
     ended = files.modified(path)
-    seconds = ended - files.modified(folder.path / "plan.json")
     found[name] = {
         "manifest": f"{name}/manifest.json", "sha256": folder.digest(), "stage": stage, "command": command(stage),
         **{k: manifest[k] for k in ("counts", "facts", "versions", "inputs")},
         "rows": sum(s["rows"] for s in manifest["shards"]),
         "finished": datetime.datetime.fromtimestamp(ended, datetime.UTC).isoformat(" ", "seconds")[:19],
-        # A copied folder's files have the times of the copying, in any order.
-        "seconds": round(seconds, 1) if seconds >= 0 else None}
+        "seconds": folder.seconds}
   return found
 
 

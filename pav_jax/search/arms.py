@@ -6,12 +6,15 @@ An arm's name is one of ARMS, and @NAME behind it where another than the policy 
   exact      the demonstrator's exact values, on `arithmetic` (values/exact.py): an all-wise prover, which costs nothing
   advantage  the run's own verifier of A^mu
 
+  best_of_K  best-of-K of Q^pi for a K of the arm's own, as best_of_2; best_of_1 is the policy itself, mu = pi
+
 Without @NAME the prover is best-of-K of Q^pi, `search.prover_k`. A second verifier of the policy itself is a name like others.
 
 Every arm has one knob, which the stage `tune` tries `search.settings` of. In a round of width n every arm draws about
 n * `search.candidates` steps (`places`): with more candidates a parent, or with lookahead, it has fewer places.
 """
 
+import re
 from typing import NamedTuple
 
 from pav_jax.errors import UserError
@@ -20,6 +23,7 @@ from pav_jax.search import ranking
 
 KNOBS = ("alpha", "candidates", "lookahead", "particle_temperature")
 SPECIAL = ("exact", "advantage")
+_BEST_OF = re.compile(r"best_of_([1-9]\d*)")
 
 
 class Arm(NamedTuple):
@@ -59,6 +63,12 @@ def parsed(name: str) -> tuple[Arm, str]:
   return ARMS[base], prover
 
 
+def best_of(prover: str, prover_k: int) -> int | None:
+  """K of a prover that is best-of-K of Q^pi (Eq. 30): its own, prover_k where the arm has no @NAME; None of another prover."""
+  own = _BEST_OF.fullmatch(prover)
+  return int(own[1]) if own else None if prover else prover_k
+
+
 def check(config, where: str):
   """UserError for an arm or a prover that is none, and for settings that are not as many for every knob."""
   knobs = config.search
@@ -67,7 +77,7 @@ def check(config, where: str):
     raise UserError(f"{where}.arms {names}: at least one, and each comes once")
   for name in names:
     _check_name(name, config, where)
-  for taken in set(knobs.provers) & set(SPECIAL):
+  for taken in [name for name in knobs.provers if name in SPECIAL or _BEST_OF.fullmatch(name)]:
     raise UserError(f"{where}.provers.{taken}: the name is taken by a prover of its own; another name")
   counts = {knob: len(knobs.settings[knob]) for knob in KNOBS}
   for knob in KNOBS:
@@ -99,8 +109,11 @@ def _check_name(name: str, config, where: str):
     if "advantage" not in config.verifier.kinds:
       kinds = tuple(config.verifier.kinds)
       raise UserError(f"{said} reads the verifier 'advantage', which config.verifier.kinds {kinds} does not name")
+  elif _BEST_OF.fullmatch(prover):
+    if arm.score == "prover_q":
+      raise UserError(f"{said}: best-of-K's Q ranks as Q^pi does, whose arm it is: {base.removeprefix('prover_')}")
   elif prover and prover not in provers:
-    raise UserError(f"{said}: no prover {prover!r} among {where}.provers: {', '.join([*provers, *SPECIAL])}")
+    raise UserError(f"{said}: no prover {prover!r} among {where}.provers: {', '.join([*provers, *SPECIAL, 'best_of_K'])}")
   elif prover and not provers[prover]:
     raise UserError(f"{said}: {where}.provers.{prover} is empty: the path of a verifier of its Q")
 
@@ -124,14 +137,14 @@ def takes_values(knobs) -> bool:
   def asks(name):
     arm, prover = parsed(name)
     mixed = arm.score in ("effective", "random") and (knobs.alpha != 0 or knobs.tuned)
-    return mixed or arm.score == "prover_a" and not prover
+    return mixed or arm.score == "prover_a" and best_of(prover, knobs.prover_k) is not None
   return any(asks(name) for name in knobs.arms)
 
 
 def readers(name: str) -> list[str]:
   """The verifiers that the arm reads, 'q' and its prover's name; alpha 0, which reads no prover, is not thought of."""
   arm, prover = parsed(name)
-  kind = "q" if prover else "best_of_k"
+  kind = "q" if best_of(prover, 1) is None else "best_of_k"
   reads_q, reads_prover = ranking.Ranking(arm.score, ranking.Prover(kind), 1.0).reads
   return ["q"] * reads_q + [prover] * (reads_prover and prover != "exact")
 

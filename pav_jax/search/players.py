@@ -94,7 +94,7 @@ class Players:
     paths |= {name: (process.path_of(path, run.root), PROVERS) for name, path in dict(knobs.provers).items() if name in provers}
     if "exact" in provers and not exact.are_known(self.problems):
       raise UserError(f"config.search.arms: @exact needs arithmetic problems, not {', '.join(sorted(set(self.problems.dataset_p)))}")
-    self.verifiers, self.kinds, self.label_tokens = {}, {"": "best_of_k", "exact": "q"}, {}
+    self.verifiers, self.kinds, self.label_tokens = {}, {"exact": "q"}, {}
     for name, (path, kinds) in paths.items():
       arch, params, kind = process.restore(path, run.config.verifier.model, self.vocabulary, run.mesh, kinds)
       self.verifiers[name] = beam.Player(arch.network, params)
@@ -124,7 +124,9 @@ class Players:
 def searched(run: Run, players: Players, grader, arm: str, settings: dict, width: int, seed: int, bar):
   """(arrays with a row per problem, counts) of one arm's search; settings: as `arms.settings_of` gives them."""
   knobs, problems, (form, prover) = run.config.search, players.problems, arms.parsed(arm)
-  rank = ranking.Ranking(form.score, ranking.Prover(players.kinds[prover], knobs.prover_k), settings["alpha"])
+  k = arms.best_of(prover, knobs.prover_k)
+  said = ranking.Prover(players.kinds[prover]) if k is None else ranking.Prover("best_of_k", k)
+  rank = ranking.Ranking(form.score, said, settings["alpha"])
   judges, places = players.judges(rank, prover), arms.places(width, settings, knobs.candidates)
   count = len(problems.id_p)
   found = beam.search(

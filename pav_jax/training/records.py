@@ -126,6 +126,12 @@ class Folder:
     self._meet("manifest")
     return manifest
 
+  @property
+  def seconds(self) -> float | None:
+    """From plan to manifest, waits and interruptions too; None where times tell nothing: a copied folder's may come in any order."""
+    seconds = files.modified(self.path / "manifest.json") - files.modified(self.path / "plan.json")
+    return round(seconds, 1) if seconds >= 0 else None
+
   def manifest(self) -> dict:
     """The manifest; UserError if the folder is missing or unfinished, or the manifest damaged or of a later version."""
     if not self.done:
@@ -168,6 +174,16 @@ class Folder:
       except (ValueError, OSError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     return {name: np.concatenate(x) for name, x in pieces.items()}
+
+
+def account(folders: Mapping[str, Folder]) -> dict:
+  """What a record says of the folders behind it, those that are finished: `config`, every section that one of them was made with
+  (its paths and seeds among it), and `minutes`, of each folder by its name here."""
+  done = {name: folder for name, folder in folders.items() if folder.done}
+  config = {}
+  for folder in done.values():
+    config |= folder.manifest()["config"]
+  return {"config": config, "minutes": {name: None if folder.seconds is None else round(folder.seconds / 60, 1) for name, folder in done.items()}}
 
 
 def versions() -> dict[str, str]:

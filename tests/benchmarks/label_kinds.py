@@ -119,13 +119,14 @@ def main():
     said = {kind: diagnostics.verifier_scores(run, process.path_of(kind, run.root), kind, problems, rollouts, end_bz, vocabulary, 512)
             for kind in config.verifier.kinds}
     record["trained"] = measured(run, said, *given)
-    record["training"] = manifest["facts"] | {"minutes": round((files.modified(folder / "manifest.json") - files.modified(folder / "plan.json")) / 60, 1)}
+    record["training"] = manifest["facts"]
   stage = "python -m pav_jax.main --config=configs/sparse.py --workdir=runs/label_kinds " + " ".join(
       f"--config.{key}={','.join(x) if isinstance(x, tuple) else x}" for key, x in FLAGS.items())
   record |= {
       "commands": [f"{stage} --config.stage={name}" for name in ("problems", "sft", "rollouts", "values", "verifier")]
                   + [shlex.join(["python", "tests/benchmarks/label_kinds.py", *sys.argv[1:]])],
       "seed": config.seed, "machine": report.machine(run), "versions": records.versions(), "problems": flags.problems,
+      "minutes": records.account({name: run.folder(name) for name in ("problems/train", "sft", "rollouts", "values", "verifier")})["minutes"],
       "responses": len(right_b), "solved": float(right_b.mean()), "responses with a wrong step": int((label_b != -1).sum()),
       "config": {key: list(x) if isinstance(x, tuple) else x for key, x in FLAGS.items()} | {
           f"verifier.{name}": config.verifier[name] for name in ("balance", "text_weight", "relative_ratio", "effective_alpha",

@@ -37,6 +37,18 @@ def test_what_varies_decides_the_interval():
   assert learning.difference(right, ["a/0", "a/1"], ["sft", "sft"], 200) == pytest.approx(found["accuracy"])
 
 
+def test_differences_of_pass_at_n_are_paired():
+  """Of four responses to each problem 2 and 0, 4 and 1 are right in two seeds, of the other policy 1 and 0 in both. At 2 that is
+  5/6 and 0, 1 and 1/2 against 1/2 and 0: by seed 1/6 and 1/2."""
+  right = lambda *counts: np.arange(4) < np.array(counts)[:, None]
+  policies = {"a/0": right(2, 0), "a/1": right(4, 1), "sft": right(1, 0)}
+  rows = learning.pass_differences(policies, ["a/0", "a/1"], ["sft", "sft"], 50)
+  assert [row["n"] for row in rows] == [1, 2, 4]
+  half = 12.706 / 6  # t(.975, 1) times the deviation sqrt(2) / 6 over sqrt(2)
+  assert (rows[1]["difference"], rows[1]["difference_low"], rows[1]["difference_high"]) == pytest.approx((1 / 3, 1 / 3 - half, 1 / 3 + half), abs=1e-3)
+  assert rows[2]["difference"] == pytest.approx((0 + 0.5) / 2)
+
+
 def test_shares_of_clipped_updates_and_validation_accuracies():
   rows = [{"step": 1, "norm_clipped": 1.0}, {"step": 1, "valid_accuracy": 0.5}, {"step": 2, "norm_clipped": 0.5}]
   assert learning.norm_clipped([rows, rows[:1]]) == pytest.approx(2.5 / 3)

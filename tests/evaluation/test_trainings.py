@@ -75,7 +75,7 @@ def test_one_training_or_another_search_is_refused(searches):
 
 def run(path, seed, share, alpha=0.5):
   """A run directory with as much as the command reads."""
-  config = {"seed": seed, "search": {"alpha": alpha, "provers": {"good": f"{path}/good"}}}
+  config = {"seed": seed, "search": {"alpha": alpha, "provers": {"good": f"{path}/good"}, "verifier": f"{path}/q"}}
   for name, arrays in (("problems/train", {"x_p": np.zeros(1)}), ("search/samples", test_tables.sample_records()),
                        ("search/beams", beams({"q_beam": {2: .2, 4: .2}, "pav_beam@good": {2: share, 4: .2}},
                                               {"q_beam": 2.0, "pav_beam@good": 3.0}))):
@@ -94,6 +94,9 @@ def test_the_command(tmp_path, capsys):
   rows = {(r["method"], r["n"]): r for r in found["rows"]}
   assert rows["pav_beam@good", 2]["by_training"] == [.3, .5] and rows["pav_beam@good", 2]["label_tokens"] == 12
   assert rows["q_beam", 2]["label_tokens"] == 5
+  for n, training in enumerate(found["trainings"]):
+    assert training["config"] == {"seed": n, "arithmetic": {"train_seed": 10 + n, "dials": {"noise": .1}}}
+    assert training["minutes"] == {"problems/train": 0.0, "search/samples": 0.0, "search/beams": 0.0}
   assert [(t["seed"], t["data seeds"]["train_seed"]) for t in found["trainings"]] == [(0, 10), (1, 11)] and found["search"] == {"alpha": .5}
   assert "PAV beam (good) of 2" in capsys.readouterr().out
 

@@ -17,6 +17,7 @@ from pav_jax.search import beam
 from pav_jax.search import best_of_n
 from pav_jax.search import compare
 from pav_jax.search import players as players_lib
+from pav_jax.search import ranking
 from pav_jax.values import equations
 
 # Lines of a and b, an answer in the end or on the way; EOS is rare enough that some run out of tokens.
@@ -48,7 +49,7 @@ def stage():
       problems=problems, vocabulary=fakes.VOCABULARY, arch=types.SimpleNamespace(network=fakes.CHAIN), tokens=fakes.TOKENS,
       policy=beam.Player(fakes.CHAIN, params),
       verifiers={name: beam.Player(fakes.CHAIN, fakes.random_chain(n)) for n, name in enumerate(("orm", "q", "strong"), start=1)},
-      kinds={"": "best_of_k", "strong": "q"}, kind="q", process=(types.SimpleNamespace(network=fakes.CHAIN), fakes.random_chain(2)))
+      kinds={"strong": "q"}, kind="q", process=(types.SimpleNamespace(network=fakes.CHAIN), fakes.random_chain(2)))
   players.judges = types.MethodType(players_lib.Players.judges, players)
   with Watched() as grader:
     yield types.SimpleNamespace(config=config, mesh=None), players, grader
@@ -158,6 +159,19 @@ def test_a_prover_is_a_verifier_that_says_what_its_arm_reads():
   check("advantage", "pav_beam@weak", "prover_q_beam@strong")
   with pytest.raises(UserError, match="says no Q, which the arm prover_q_beam@weak asks for"):
     check("advantage", "pav_beam@weak", "prover_q_beam@weak")
+
+
+def test_best_of_k_may_have_a_k_of_its_own(stage, monkeypatch):
+  """best_of_8 has K = 8 whatever search.prover_k is, and best_of_1 is the policy itself; all read Q^pi alone."""
+  run, *_ = stage
+  asked, search = [], beam.search
+  monkeypatch.setattr(beam, "search", lambda *args, way, **kwargs: asked.append(way.ranking.prover) or search(*args, way=way, **kwargs))
+  run.config.search.prover_k = 2
+  arrays = {name: _searched(stage, name)[0] for name in ("pav_beam", "pav_beam@best_of_2", "pav_beam@best_of_1", "pav_beam@strong")}
+  assert asked == [ranking.Prover("best_of_k", 2), ranking.Prover("best_of_k", 2), ranking.Prover("best_of_k", 1), ranking.Prover("q")]
+  assert [set(x["prover_p"]) for x in arrays.values()] == [{"best_of_k"}, {"best_of_2"}, {"best_of_1"}, {"strong"}]
+  np.testing.assert_array_equal(arrays["pav_beam"]["scored_p"], arrays["pav_beam@best_of_2"]["scored_p"])
+  assert arms.readers("pav_beam@best_of_8") == arms.readers("pav_beam") == ["q"]
 
 
 def test_lookahead_of_none_is_the_beam(stage):

@@ -1,6 +1,7 @@
 """Shards and manifests: whole, or refused with a reason."""
 
 import json
+import os
 import zipfile
 
 import numpy as np
@@ -93,6 +94,22 @@ def test_a_plan_of_which_anything_was_made_does_not(tmp_path, made):
   (tmp_path / "x" / made).write_text("")
   with pytest.raises(UserError, match="holds work made otherwise: config.seed was 0, now 1"):
     folder.start(PLAN[0], {**PLAN[1], "seed": 1}, PLAN[2])
+
+
+def test_an_account_of_folders(tmp_path):
+  """Their sections, and minutes from plan to manifest; none where a copy has turned the times around, nothing of what is not finished."""
+  for name, config, seconds in (("a", {"policy": {"d": 1}, "seed": 3}, 90), ("b", {"search": {"n": 2}, "seed": 3}, -5), ("c", {"x": 0}, 60)):
+    folder = records.Folder(tmp_path / name)
+    folder.start("stage", config, {})
+    if name == "c":
+      continue
+    folder.write_shard(0, {"x_p": np.zeros(1)}, {})
+    folder.finish(1)
+    os.utime(tmp_path / name / "plan.json", (1000, 1000))
+    os.utime(tmp_path / name / "manifest.json", (1000 + seconds, 1000 + seconds))
+  found = records.account({name: records.Folder(tmp_path / name) for name in "abcd"})
+  assert found == {"config": {"policy": {"d": 1}, "search": {"n": 2}, "seed": 3}, "minutes": {"a": 1.5, "b": None}}
+  assert [records.Folder(tmp_path / name).seconds for name in "ab"] == [90, None]
 
 
 def test_damage_is_told(tmp_path):
