@@ -105,8 +105,7 @@ def get_config() -> ml_collections.ConfigDict:
                       log_every=1),
           "arms": ("outcome", "progress"), "lr_factor": dict.fromkeys(ARMS, 1.0), "kl_factor": dict.fromkeys(ARMS, 1.0),
           "seeds": (0,), "init_from": "rft", "verifier": "", "num_problems": -1, "group": 4, "updates": 1,
-          # Provers of arms called ARM@NAME (pav_jax/policy/arms.py): a name and the path of a verifier of its Q; names are free.
-          "provers": {"prover": ""},
+          "provers": {"prover": ""},  # of arms ARM@NAME: a free name and the path of a verifier of its Q (pav_jax/policy/arms.py)
           "alpha": 1.0, "prover": "best_of_k", "prover_k": 4, "n_mc": 4, "reward": "advantage", "outcome_last": False,
           # Rewards of those names; `uncertain` counts advantages only for tokens of at most the probability `certain`.
           "min_form": {"temperature": 0.1}, "first_error": {"min_q": 0.0, "min_ratio": 0.8},

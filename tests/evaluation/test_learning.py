@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from pav_jax.errors import UserError
 from pav_jax.evaluation import learning
 
 
@@ -61,3 +62,36 @@ def test_every_arm_is_set_against_one_that_was_trained():
   arms, curves = {"a": ["a/0"], "outcome": ["outcome/0"]}, {"a/0": [{"samples": 10, "accuracy": 0.5}], "outcome/0": [{"samples": 30, "accuracy": 0.25}]}
   assert learning.differences(right, arms, "outcome", 50)["a"][0] == 0.5 and learning.differences(right, arms, "outcome_critic", 50) == {}
   assert learning.paces(curves, arms, "outcome")["a"]["median"] == 3.0 and learning.paces(curves, arms, "outcome_critic") == {}
+
+
+def _trained(right: float, sooner: int, seeds=(7,)) -> learning.Learned:
+  """A training whose arm `progress` ends with that share of four responses right, and was where `outcome` ends after so many samples."""
+  responses = lambda share: np.array([[i < 4 * share for i in range(4)], [False] * 4])
+  line = lambda *points: [{"samples": n, "accuracy": x} for n, x in points]
+  policies = {"sft": responses(0), "start": responses(0)} | {f"progress/{seed}": responses(right) for seed in seeds} | {
+      f"outcome/{seed}": responses(.25) for seed in seeds}
+  arms = {arm: [f"{arm}/{seed}" for seed in seeds] for arm in ("progress", "outcome")}
+  made = [member for members in arms.values() for member in members]
+  curves = {m: line((sooner, .5), (60, .9)) if m.startswith("progress") else line((30, .1), (60, .5)) for m in made}
+  return learning.Learned(policies, {name: x[:, 0] for name, x in policies.items()}, {m: [{"norm_clipped": 0.0}] for m in made}, curves, arms,
+                          {"sft": ["sft"], "start": ["start"]}, dict.fromkeys(made, "start"))
+
+
+def test_trainings_together_vary_by_training():
+  """Shares .25, .5, .75 of one of two problems: .125, .25, .375, so .25, Student's t 4.3027 * .125 / sqrt(3); 60 samples against 15, 20, 30."""
+  joined = learning.together([_trained(.25, 15), _trained(.5, 20, seeds=(8,)), _trained(.75, 30)])
+  assert joined.arms == {"progress": ["progress/0", "progress/1", "progress/2"], "outcome": ["outcome/0", "outcome/1", "outcome/2"]}
+  found = learning.compare(joined._replace(rows={m: [{"norm_clipped": 0.0, "update_s": 1, "rollout_s": 2, "score_s": 3}] for m in joined.rows}), draws=1)
+  assert found["policies"]["progress"]["accuracy"] == pytest.approx((.25, .25 - .31052, .25 + .31052), abs=1e-4)
+  assert found["policies"]["progress"]["by_seed"] == [.125, .25, .375]
+  assert found["differences"]["progress"][0] == pytest.approx(.125) and found["over_start"]["outcome"] == pytest.approx((.125,) * 3)
+  assert found["sooner"]["progress"] == {"times_fewer_samples": [4.0, 3.0, 2.0], "reached": 3, "of": 3, "median": 3.0}
+  assert found["policies"]["progress"]["sft_never_solved"] == 2 and found["policies"]["progress"]["newly_solved"] == 1
+
+
+def test_trainings_that_do_not_go_together_are_told():
+  with pytest.raises(UserError, match="training 1 has several seeds of RL"):
+    learning.together([_trained(.5, 20), _trained(.5, 20, seeds=(7, 8))])
+  other = _trained(.5, 20)
+  with pytest.raises(UserError, match="training 1 has progress, sft, start, the first progress, outcome, sft, start"):
+    learning.together([_trained(.5, 20), other._replace(arms={"progress": other.arms["progress"]})])
