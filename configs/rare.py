@@ -63,4 +63,6 @@ def get_config(who: str):
       init_from="sft", provers=provers, num_steps=300, eval_every=10, save_every=150, batch_size=1, rows=512, peak_lr=1.4e-4, updates=4,
       clip_ratio=0.2, kl=0.05, alpha=3.0, critic=True, seeds=(0, 1, 2, 3, 4), eval_n=4, eval_problems=200, test_problems=200,
       arms=("outcome", "outcome_critic", "progress", "progress@good", "random@good")))
+  for factors in (config.rl.lr_factor, config.rl.kl_factor):
+    factors.update({f"{arm}@good": 1.0 for arm in ("progress", "random")})
   return config

@@ -1,7 +1,7 @@
 """README.md and the pages of docs/, made from docs/templates: `make pages`.
 
   1. A template is Markdown with Jinja2. `read(path)` is a committed JSON or
-     JSONL file, `load(path)` a Python file, `config(path)` what a config gives;
+     JSONL file, `load(path)` a Python file, `config(path)` what a config gives, `config(path, of)` FILE:OF;
      paths start at the root of the repository.
   2. Every number comes from there, by an expression. A digit or a number word
      in the text itself is an error, unless it belongs to a name (NAMES), to a
@@ -103,7 +103,7 @@ def load(path: str):
 ENVIRONMENT = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined, trim_blocks=True,
                                  lstrip_blocks=True, keep_trailing_newline=True)
 ENVIRONMENT.filters |= {x.__name__: x for x in (number, percent, interval, points, word, row)}
-ENVIRONMENT.globals |= {"read": read, "load": load, "config": lambda path: load(path).get_config()}
+ENVIRONMENT.globals |= {"read": read, "load": load, "config": lambda path, *of: load(path).get_config(*of)}
 
 
 def unsourced(source: str) -> list[tuple[int, str]]:

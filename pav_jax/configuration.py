@@ -32,6 +32,8 @@ _CONFIGS = _PACKAGE / "configs" if (_PACKAGE / "configs").is_dir() else _PACKAGE
 DEFAULT = str(_CONFIGS / "default.py")
 # Sections whose keys a file names itself; their values are texts.
 _FREE = ("config.search.provers", "config.rl.provers")
+# Sections with a key for every arm of RL, to which a file may add ARM@NAME.
+_BY_ARM = ("config.rl.lr_factor", "config.rl.kl_factor")
 
 
 def path_in(argv: list[str]) -> str:
@@ -125,6 +127,8 @@ def _base(config: config_dict.ConfigDict, path: str) -> str:
 def _compare(found: config_dict.ConfigDict, wanted: config_dict.ConfigDict, name: str, where: str, base: str):
   if name in _FREE:
     wanted = dict.fromkeys(found, "")
+  if name in _BY_ARM:
+    wanted = {key: wanted[key.partition("@")[0]] for key in [*wanted, *found] if key.partition("@")[0] in wanted}
   for key, value in found.items():
     if key not in wanted:
       raise UserError(f"{where}: {name}.{key} is no key of a config{_meant(key, wanted, f'{name}.')}")

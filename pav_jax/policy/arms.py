@@ -126,8 +126,8 @@ def check(config, root: epath.Path | None = None):
     if base not in ARMS:
       raise UserError(f"rl.arms: {base!r} is none of {', '.join(ARMS)}")
     for name in ("lr_factor", "kl_factor"):
-      if not knobs[name][base] > 0:
-        raise UserError(f"rl.{name}.{base} is {knobs[name][base]}, not above 0")
+      if not factor(knobs, name, arm) > 0:
+        raise UserError(f"rl.{name}.{arm} is {factor(knobs, name, arm)}, not above 0")
     if prover or arm.endswith("@"):
       check_prover(config, arm, root)
   check_kind(knobs, kind)
@@ -230,10 +230,15 @@ def knobs_of(knobs, arm: str):
   found.update(ARMS[base])
   if prover:
     found.prover_k = 1  # best-of-1: its Q as it is
-  found.peak_lr, found.kl = knobs.lr_factor[base] * knobs.peak_lr, knobs.kl_factor[base] * knobs.kl
+  found.peak_lr, found.kl = factor(knobs, "lr_factor", arm) * knobs.peak_lr, factor(knobs, "kl_factor", arm) * knobs.kl
   if found.critic:
     found.baseline = "critic"
   return found
+
+
+def factor(knobs, name: str, arm: str) -> float:
+  """The arm's own of `rl.lr_factor` or `rl.kl_factor`; an arm with a prover of its own has, where it is not named, that of the arm without."""
+  return knobs[name].get(arm, knobs[name][arm.partition("@")[0]])
 
 
 class Learners(NamedTuple):

@@ -4,7 +4,8 @@
     --arms=outcome,min_form,implicit --grid="peak_lr=7e-5,1e-4,1.4e-4 kl=0.001,0.05"
 
 1. Every arm (pav_jax/policy/arms.py has their names) trains with the first seed at every setting of the grid: every
-   combination of the values of its knobs, which are numbers of the rl section, as `kl` or `implicit.beta`.
+   combination of the values of its knobs, which are numbers of the rl section, as `kl` or `implicit.beta`. Factors of the
+   arm's own are taken off; of an arm ARM@NAME the config has to name them.
 2. Its best `--again` settings train with each further seed.
 3. The setting with the highest mean over its seeds is the arm's; what is compared is the validation accuracy averaged
    over the evaluations of a run, so that both pace and end count.
@@ -48,7 +49,7 @@ def trained(workdir: pathlib.Path, config: str, arms: list[str], seed: int, sett
     if not (folder / name).exists():
       (folder / name).symlink_to((workdir / name).absolute(), target_is_directory=True)
   fixed = {"stage": "rl", "rl.arms": ",".join(arms) + ",", "rl.seeds": f"{seed},", "rl.test_problems": 1, "rl.eval_samples": 1}
-  fixed |= {f"rl.{name}.{arm}": 1.0 for name in ("lr_factor", "kl_factor") for arm in _bases(arms)}
+  fixed |= {f"rl.{name}.{arm}": 1.0 for name in ("lr_factor", "kl_factor") for arm in {*arms, *_bases(arms)}}
   fixed |= {f"rl.{name}": value for name, value in setting.items()}
   command = [sys.executable, "-m", "pav_jax.main", f"--config={config}", f"--workdir={folder}",
              *(f"--config.{name}={value}" for name, value in fixed.items()), *flags]

@@ -209,6 +209,16 @@ def test_an_own_prover_pays_and_is_paid_for(root):
     shutil.rmtree(root / "rl")
 
 
+def test_an_arm_with_a_prover_has_the_arms_rate_or_its_own():
+  config = miniature(**{"rl.lr_factor.progress": 2.0, "rl.peak_lr": 1e-3})
+  assert arms.knobs_of(config.rl, "progress@prover").peak_lr == pytest.approx(2e-3)
+  with config.unlocked():
+    config.rl.lr_factor["progress@prover"], config.rl.kl_factor["progress@prover"] = 3.0, 0.5
+  of_arm = arms.knobs_of(config.rl, "progress@prover")
+  assert of_arm.peak_lr == pytest.approx(3e-3) and of_arm.kl == pytest.approx(config.rl.kl / 2)
+  assert arms.knobs_of(config.rl, "progress").peak_lr == pytest.approx(2e-3)
+
+
 def _rewrite(path, change):
   """Changes what a checkpoint says of itself."""
   [meta] = path.glob("*/meta/metadata")
