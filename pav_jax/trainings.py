@@ -154,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
   except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     return 2
-  print(learning.short_table(found) if flags.of == "rl" else table(found))
+  print("\n".join([*learning.sentences(found), "", learning.short_table(found)]) if flags.of == "rl" else table(found))
   return 0
 
 

@@ -126,8 +126,26 @@ def run_stage(run: Run):
   texts["report.json"] = json.dumps(report, indent=1, allow_nan=False) + "\n"
   for name, content in texts.items():
     files.write(path / name, content)
-  print(short_table(report))
+  print("\n".join([*sentences(report), "", short_table(report)]))
   print(f"\n{path}")
+
+
+def sentences(report: dict) -> list[str]:
+  """Whether progress pays, a line for each arm of PAV-RL: against the same critic with outcomes alone, or against ORM-RL without a critic."""
+  critic = bool(report["over_critic"])
+  rival, over, sooner_ = ("outcome_critic", report["over_critic"], report["sooner_than_critic"]) if critic else (
+      "outcome", report["differences"], report["sooner"])
+  said = []
+  for arm, (mean, low, high) in over.items():
+    if arm.partition("@")[0] != "progress":
+      continue
+    verdict = "pays" if low > 0 else "costs" if high < 0 else "is open"
+    mine, theirs, pace = report["policies"][arm]["accuracy"][0], report["policies"][rival]["accuracy"][0], sooner_[arm]
+    fewer = (f"as good after {pace['median']:.1f} times fewer responses" if pace["median"] else "not as good as soon") + (
+        f" ({pace['reached']} of {pace['of']} get there)")
+    said.append(f"Progress {verdict} ({arm}): {mine:.3f} against {theirs:.3f} of {rival}{', which has the same critic' if critic else ''}: "
+                f"{100 * mean:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}], over {report['policies'][arm]['varies']}; {fewer}.")
+  return said
 
 
 def drawn(learned: Learned, policies: dict) -> dict[str, str]:
