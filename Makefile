@@ -2,6 +2,7 @@
 # make quickstart  the whole method on this machine; the page is runs/quickstart/report/index.html
 # make didactic    the paper's argument where all is known exactly: figures and verdicts in runs/didactic
 # make rl          ORM-RL and PAV-RL from the quickstart's artefacts; runs/quickstart/rl_report
+# make progress    whether progress pays where right answers are rare: RL with the same critic, with and without it; runs/progress/rl_report
 # make test        all tests
 # make everyday    those without whole stages
 # make other       those on the other of Python 3.11 and 3.12 (.venv312), where it is found
@@ -16,6 +17,7 @@ PYTHON ?= python3
 VENV ?= .venv
 WORKDIR ?= runs/quickstart
 DIDACTIC ?= runs/didactic
+PROGRESS ?= runs/progress
 CONFIG ?= configs/paper/gemma2_2b_math.py
 TOPOLOGY ?= v5e:4x4
 ONLY ?=
@@ -31,7 +33,7 @@ PLACES = python$(OTHER) "$$(pyenv prefix $(OTHER))/bin/python3" "$$($(VENV)/bin/
 # TensorFlow and XLA talk at start-up; neither says anything a user needs.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: env quickstart rl didactic test everyday other tpu compile pods peers benchmark pages locks
+.PHONY: env quickstart rl progress didactic test everyday other tpu compile pods peers benchmark pages locks
 
 env: $(STAMP) $(VENV)/bin/pav_jax
 
@@ -55,6 +57,11 @@ quickstart: env
 
 rl: env
 	@$(VENV)/bin/python -m pav_jax.main --config=configs/quickstart.py --config.stage=rl --workdir=$(WORKDIR) $(FLAGS)
+
+progress: env
+	@for stage in problems sft rollouts values verifier rl; do \
+	  $(VENV)/bin/python -m pav_jax.main --config=configs/rare.py:rare --config.stage=$$stage --workdir=$(PROGRESS) \
+	    --config.verifier.kinds=q, --config.rl.arms=outcome_critic,progress --config.rl.seeds=0,1,2 $(FLAGS) || exit; done
 
 didactic: env
 	@for figure in theorem best_of_k proposition map search fig3c fig3b decline fig3a; do \
