@@ -1,9 +1,11 @@
 """What all tests share."""
 
+import gc
 import os
 import pathlib
 import signal
 
+import jax
 import pytest
 
 from pav_jax.training.preemption import NOTICE
@@ -58,3 +60,16 @@ def made(tmp_path_factory) -> pathlib.Path:
   """A run's folder with a policy and two verifiers that have learnt nothing (tests/made.py); tests leave it as it is."""
   from tests.made import run
   return run(tmp_path_factory.mktemp("made"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled():
+  """Forgets what was compiled before the process has as many memory maps as Linux allows (65,530), where XLA's compiler aborts it.
+
+  A compiled function holds several; all tests together passed the bound (jaxlib 0.10.2, 2,500 tests in one process).
+  """
+  yield
+  maps = pathlib.Path("/proc/self/maps")
+  if maps.exists() and maps.read_bytes().count(b"\n") > 30_000:
+    jax.clear_caches()
+    gc.collect()
