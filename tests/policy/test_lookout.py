@@ -7,6 +7,7 @@ import pytest
 
 from pav_jax.errors import UserError
 from pav_jax.policy import lookout
+from pav_jax.policy import reading
 from pav_jax.problems import arithmetic
 from pav_jax.values import equations
 from pav_jax.values import exact_tree
@@ -17,6 +18,7 @@ DIALS = arithmetic.Arithmetic(min_length=2, max_length=3, modulus=20, lure=0.6, 
 
 def knobs(**changes):
   return types.SimpleNamespace(**{"alpha": 1.0, "prover": "best_of_k", "prover_k": 4, "verifier": "", "outcome_last": False, "clip": np.inf,
+                                  "reward": "advantage",
                                   "rows": 8} | changes)
 
 
@@ -32,8 +34,9 @@ def watched(monkeypatch):
   exact_pu = exact_tree.demonstrator(trees, DIALS)
   monkeypatch.setattr(exact_tree, "log_probs", lambda *_, **__: None)
   monkeypatch.setattr(exact_tree, "chances", lambda *_: chance_puc)
-  monkeypatch.setattr(score, "score_responses", lambda *_, **__: None)
-  monkeypatch.setattr(exact_tree, "at_nodes", lambda *_: 0.1 + 0.5 * exact_pu)
+  # A verifier's parameters are here what it adds to that; it says who reads.
+  monkeypatch.setattr(score, "score_responses", lambda network, params, *_, **__: params)
+  monkeypatch.setattr(exact_tree, "at_nodes", lambda trees, whole, params: 0.1 + 0.5 * exact_pu ** params)
   whole = types.SimpleNamespace(**dict.fromkeys(exact_tree.Responses._fields))
   problems = types.SimpleNamespace(prompt_pt=None, prompt_length_p=None)
   return lookout.Lookout(problems, trees, whole, exact_pu)
@@ -41,7 +44,8 @@ def watched(monkeypatch):
 
 def seen(watched, **changes):
   player = types.SimpleNamespace(network=None)
-  return lookout.figures(watched, player, None, types.SimpleNamespace(verifier=player, verifier_params=None), knobs(**changes), None)
+  own = {"prover": player, "prover_params": 2} if changes.pop("own", False) else {}
+  return lookout.figures(watched, player, None, reading.Players(player, None, player, 1, **own), knobs(**changes), None)
 
 
 def test_what_is_said_what_is_true_and_what_is_fresh(watched):
@@ -64,6 +68,10 @@ def test_each_arm_has_its_own_prover(watched):
   assert vine["alignment"] == pytest.approx(vine["advantage_variance"])
   nothing = {"tree_share", "exact_accuracy", "advantage_variance"}
   assert seen(watched, alpha=0.0).keys() == seen(watched, prover="random").keys() == nothing
+  named, exact_pu = seen(watched, own=True, prover_k=1), watched.demonstrator_pu
+  pi = exact_tree.policy(watched.trees, exact_tree.chances())
+  assert named["alignment"] == pytest.approx(exact_tree.terms(pi, exact_tree.advantages(watched.trees, 0.1 + 0.5 * exact_pu**2)).alignment_p.mean())
+  assert "true_alignment" not in named  # what another policy's values are, nobody has said
   # Somebody else's verifier stands for values that are not known.
   assert "true_alignment" not in seen(watched, verifier="elsewhere") and "alignment" in seen(watched, verifier="elsewhere")
 
