@@ -12,6 +12,7 @@ from configs import default
 from configs import provers
 from configs import rare
 from configs import smoke
+from configs import spending
 from pav_jax.evaluation import tables
 from pav_jax.models import architecture
 from pav_jax.models import size as model_size
@@ -37,7 +38,8 @@ def leaves(config, path=""):
 
 @pytest.mark.parametrize("config", [
     *(importlib.import_module(f"configs.{name}").get_config() for name in ("quickstart", "sparse")), smoke.get_config("gsm8k"), smoke.get_config("math"),
-    rare.get_config("rare"), rare.get_config("good"), provers.get_config("weak"), provers.get_config("strong"),
+    rare.get_config("rare"), rare.get_config("good"), provers.get_config("weak"),
+    provers.get_config("strong"), spending.get_config("wide"), spending.get_config("pit"),
     *map(paper, PAPER)])
 def test_keys_and_types_are_the_defaults(config):
   # The names of provers are the config's own.

@@ -178,11 +178,14 @@ class Folder:
 
 def account(folders: Mapping[str, Folder]) -> dict:
   """What a record says of the folders behind it, those that are finished: `config`, every section that one of them was made with
-  (its paths and seeds among it), and `minutes`, of each folder by its name here."""
+  (its paths and seeds among it; a single knob, as 'rollouts.max_new', only where its section is not there), and `minutes`, of each
+  folder by its name here."""
   done = {name: folder for name, folder in folders.items() if folder.done}
   config = {}
   for folder in done.values():
     config |= folder.manifest()["config"]
+  section = lambda key: key.partition(".")[0]
+  config = {key: x for key, x in config.items() if section(key) == key or section(key) not in config}
   return {"config": config, "minutes": {name: None if folder.seconds is None else round(folder.seconds / 60, 1) for name, folder in done.items()}}
 
 

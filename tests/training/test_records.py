@@ -98,7 +98,7 @@ def test_a_plan_of_which_anything_was_made_does_not(tmp_path, made):
 
 def test_an_account_of_folders(tmp_path):
   """Their sections, and minutes from plan to manifest; none where a copy has turned the times around, nothing of what is not finished."""
-  for name, config, seconds in (("a", {"policy": {"d": 1}, "seed": 3}, 90), ("b", {"search": {"n": 2}, "seed": 3}, -5), ("c", {"x": 0}, 60)):
+  for name, config, seconds in (("a", {"policy": {"d": 1}, "seed": 3}, 90), ("b", {"search": {"n": 2}, "seed": 3, "policy.d": 1, "rl.n": 4}, -5), ("c", {"x": 0}, 60)):
     folder = records.Folder(tmp_path / name)
     folder.start("stage", config, {})
     if name == "c":
@@ -108,7 +108,7 @@ def test_an_account_of_folders(tmp_path):
     os.utime(tmp_path / name / "plan.json", (1000, 1000))
     os.utime(tmp_path / name / "manifest.json", (1000 + seconds, 1000 + seconds))
   found = records.account({name: records.Folder(tmp_path / name) for name in "abcd"})
-  assert found == {"config": {"policy": {"d": 1}, "search": {"n": 2}, "seed": 3}, "minutes": {"a": 1.5, "b": None}}
+  assert found == {"config": {"policy": {"d": 1}, "search": {"n": 2}, "seed": 3, "rl.n": 4}, "minutes": {"a": 1.5, "b": None}}
   assert [records.Folder(tmp_path / name).seconds for name in "ab"] == [90, None]
 
 
