@@ -1,4 +1,4 @@
-"""Gemma 2 in Flax: layers scanned and rematerialised, float32 where rounding hurts.
+"""Gemma 2 and 3 (text) in Flax: layers scanned and rematerialised, float32 where rounding hurts.
 
 `Gemma` reads whole, right-padded rows in training, on a mesh in the way of
 `shares.py`. Decoding runs the same layers one by one: `read` begins a cache
@@ -7,8 +7,8 @@ Norms, rotary angles, softmax and logits are computed in float32 whatever the
 parameters' type: in bfloat16 the spacing of numbers near 21 is 0.125, too
 coarse for log-ratios.
 
-Source: Gemma 2 (arXiv 2408.00118); checked against the gemma library in
-tests/models/test_gemma.py.
+Sources: Gemma 2 (arXiv 2408.00118), Gemma 3 (arXiv 2503.19786); checked
+against the gemma library in tests/models/test_gemma.py.
 """
 
 import dataclasses
@@ -28,11 +28,16 @@ _MASKED = -2.3819763e38  # what Gemma uses: finite, so that a row without keys g
 
 @dataclasses.dataclass(frozen=True)
 class GemmaConfig:
-  """The shape of one Gemma 2 network; `SIZES` holds the official ones.
+  """The shape of one Gemma network; `SIZES` holds the official ones. What is set by default is Gemma 2's.
 
   query_scale is what queries are multiplied by; window is the reach, in
-  tokens, of the local attention of layers 0, 2, 4, ...; score_shift is taken
-  off every score (see verifiers/targets.py).
+  tokens, of local attention, the token itself counted. Layers come in periods:
+  local_per_global local ones, then one that sees everything; the last period
+  may be cut short. attention_cap and logit_cap: soft caps, 0 for none.
+  qk_norm: queries and keys are normed over the head, before the rotation.
+  local_rope_base, global_rope_base: of the rotary angles; positions are
+  divided by global_rope_scale in global layers. score_shift is taken off every
+  score (see verifiers/targets.py).
   """
 
   num_layers: int
@@ -49,12 +54,31 @@ class GemmaConfig:
   param_dtype: str = "float32"
   dtype: str = "float32"
   score_shift: float = 0.0
+  qk_norm: bool = False
+  local_per_global: int = 1
+  local_rope_base: float = 10_000.0
+  global_rope_base: float = 10_000.0
+  global_rope_scale: float = 1.0
+
+  def is_local(self, layer):
+    """Whether a layer, counted from 0, sees its window alone."""
+    return layer % (self.local_per_global + 1) < self.local_per_global
+
+
+def _gemma3(*shape, window: int, global_rope_scale: float) -> GemmaConfig:
+  return GemmaConfig(*shape, vocab_size=262_144, window=window, attention_cap=0.0, logit_cap=0.0, qk_norm=True,
+                     local_per_global=5, global_rope_base=1_000_000.0, global_rope_scale=global_rope_scale)
 
 
 SIZES = {
     "gemma2_2b": GemmaConfig(26, 2304, 8, 4, 256, 9216, 256**-0.5),
     "gemma2_9b": GemmaConfig(42, 3584, 16, 8, 256, 14336, 256**-0.5),
     "gemma2_27b": GemmaConfig(46, 4608, 32, 16, 128, 36864, 144**-0.5),
+    "gemma3_270m": _gemma3(18, 640, 4, 1, 256, 2048, 256**-0.5, window=512, global_rope_scale=1.0),
+    "gemma3_1b": _gemma3(26, 1152, 4, 1, 256, 6912, 256**-0.5, window=512, global_rope_scale=1.0),
+    "gemma3_4b": _gemma3(34, 2560, 8, 4, 256, 10240, 256**-0.5, window=1024, global_rope_scale=8.0),
+    "gemma3_12b": _gemma3(48, 3840, 16, 8, 256, 15360, 256**-0.5, window=1024, global_rope_scale=8.0),
+    "gemma3_27b": _gemma3(62, 5376, 32, 16, 128, 21504, 168**-0.5, window=1024, global_rope_scale=8.0),
     # For laptops; the vocabulary is that of the task.
     "nano": GemmaConfig(3, 64, 4, 2, 16, 192, 16**-0.5, vocab_size=512, window=512),
     "micro": GemmaConfig(3, 96, 4, 2, 24, 288, 24**-0.5, vocab_size=512, window=512),
@@ -80,21 +104,41 @@ class _Part(NamedTuple):
   mixed: jax.Array
 
 
+class _Scale(nn.Module):
+  """A norm's scale, less 1."""
+
+  param_dtype: str
+
+  @nn.compact
+  def __call__(self, width: int):
+    return self.param("scale", nn.initializers.zeros, (width,), self.param_dtype)
+
+
 class RMSNorm(nn.Module):
   param_dtype: str
 
   @nn.compact
   def __call__(self, x_btd):
     scale_d = self.param("scale", nn.initializers.zeros, (x_btd.shape[-1],), self.param_dtype)
-    x32_btd = x_btd.astype(jnp.float32)
-    x32_btd *= jax.lax.rsqrt(jnp.mean(x32_btd**2, axis=-1, keepdims=True) + 1e-6)
-    return (x32_btd * (1 + scale_d.astype(jnp.float32))).astype(x_btd.dtype)
+    return _normed(x_btd, scale_d)
 
 
-def _rotate(x_bthe, position_bt):
-  """Rotary embedding, base 10,000, halves paired (not neighbours); angles in float32."""
-  half = x_bthe.shape[-1] // 2
-  timescale_e = 10_000.0 ** (jnp.arange(half, dtype=jnp.float32) / half)
+def _normed(x_btd, scale_d):
+  """The vectors of the last axis, divided by their root mean square, times 1 + scale; in float32."""
+  x32_btd = x_btd.astype(jnp.float32)
+  x32_btd *= jax.lax.rsqrt(jnp.mean(x32_btd**2, axis=-1, keepdims=True) + 1e-6)
+  return (x32_btd * (1 + scale_d.astype(jnp.float32))).astype(x_btd.dtype)
+
+
+def _timescale(config: GemmaConfig, is_local) -> jax.Array:
+  """What positions are divided by to give the rotary angles of a layer (e / 2), float32."""
+  c = config
+  power_e = jnp.arange(c.head_width // 2, dtype=jnp.float32) / (c.head_width // 2)
+  return jnp.where(is_local, c.local_rope_base**power_e, c.global_rope_scale * c.global_rope_base**power_e)
+
+
+def _rotate(x_bthe, position_bt, timescale_e):
+  """Rotary embedding, halves paired (not neighbours); angles in float32."""
   angle_bt1e = position_bt[:, :, None, None] / timescale_e
   sin_bt1e, cos_bt1e = jnp.sin(angle_bt1e), jnp.cos(angle_bt1e)
   first, second = jnp.split(x_bthe.astype(jnp.float32), 2, axis=-1)
@@ -103,8 +147,8 @@ def _rotate(x_bthe, position_bt):
 
 
 def softcap(x, cap: float):
-  """cap * tanh(x / cap): the identity near 0, bounded by +-cap."""
-  return cap * jnp.tanh(x / cap)
+  """cap * tanh(x / cap): the identity near 0, bounded by +-cap; the identity everywhere for a cap of 0."""
+  return cap * jnp.tanh(x / cap) if cap else x
 
 
 class Attention(nn.Module):
@@ -126,17 +170,23 @@ class Attention(nn.Module):
     out_hed = self.param(
         "out", nn.initializers.variance_scaling(1.0, "fan_in", "normal", in_axis=(-3, -2), out_axis=-1),
         (c.num_heads, c.head_width, c.width), c.param_dtype)
+    # Of queries, of keys.
+    scales = [_Scale(c.param_dtype, name=name)(c.head_width) for name in ("query_norm", "key_norm")] if c.qk_norm else []
 
-    def attend(x_btd, query_dhe, key_value_2dge, out_hed, position_bt, is_local):
+    def attend(x_btd, query_dhe, key_value_2dge, out_hed, *rest):
+      *scales, position_bt, is_local = rest
       q_bthe = jnp.einsum("btd,dhe->bthe", x_btd, query_dhe)
       k_btge, v_btge = (jnp.einsum("btd,dge->btge", x_btd, weight_dge) for weight_dge in key_value_2dge)
-      q_bthe = _rotate(q_bthe, position_bt) * c.query_scale
-      k_btge = _rotate(k_btge, position_bt)
+      if scales:
+        q_bthe, k_btge = _normed(q_bthe, scales[0]), _normed(k_btge, scales[1])
+      timescale_e = _timescale(c, is_local)
+      q_bthe = _rotate(q_bthe, position_bt, timescale_e) * c.query_scale
+      k_btge = _rotate(k_btge, position_bt, timescale_e)
       mix = self._whole if past is None else functools.partial(self._past, past)
       mixed_bthe, kept = mix(q_bthe, k_btge, v_btge, position_bt, is_local)
       return jnp.einsum("bthe,hed->btd", mixed_bthe, out_hed), kept
-    weights = [x.astype(c.dtype) for x in (query_dhe, key_value_2dge, out_hed)]
-    return shares.in_shares(attend, x_btd, weights, [CUTS[name] for name in ("query", "key_value", "out")], position_bt, layer % 2 == 0)
+    weights, cuts = [x.astype(c.dtype) for x in (query_dhe, key_value_2dge, out_hed)], [CUTS[name] for name in ("query", "key_value", "out")]
+    return shares.in_shares(attend, x_btd, weights + scales, cuts + [P()] * len(scales), position_bt, c.is_local(layer))
 
   # Queries are put in the order of the products first: a CPU multiplies other orders one by one.
 

@@ -64,7 +64,7 @@ def in_shares(function: Callable, x_btd, weights, cuts: Sequence[P], *rows):
   if not _spread(x_btd):
     return function(x_btd, *weights, *rows)
   def share(x_btd, *rest):
-    whole = [gathered(w, cut.index("fsdp")) for w, cut in zip(rest, cuts)]
+    whole = [gathered(w, cut.index("fsdp")) if "fsdp" in cut else w for w, cut in zip(rest, cuts)]
     all_btd = jax.lax.all_gather(x_btd, "model", axis=1, tiled=True)
     y_btd, aside = function(all_btd, *whole, *rest[len(cuts):])
     return jax.lax.psum_scatter(y_btd, "model", scatter_dimension=1, tiled=True), aside
