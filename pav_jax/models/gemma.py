@@ -12,18 +12,15 @@ against the gemma library in tests/models/test_gemma.py.
 """
 
 import dataclasses
-import functools
-from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
+from pav_jax.models import attention
 from pav_jax.models import decoding
 from pav_jax.models import shares
-
-_MASKED = -2.3819763e38  # what Gemma uses: finite, so that a row without keys gives no NaN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +61,11 @@ class GemmaConfig:
     """Whether a layer, counted from 0, sees its window alone."""
     return layer % (self.local_per_global + 1) < self.local_per_global
 
+  @property
+  def num_local_layers(self) -> int:
+    """How many layers see their window alone."""
+    return sum(self.is_local(layer) for layer in range(self.num_layers))
+
 
 def _gemma3(*shape, window: int, global_rope_scale: float) -> GemmaConfig:
   return GemmaConfig(*shape, vocab_size=262_144, window=window, attention_cap=0.0, logit_cap=0.0, qk_norm=True,
@@ -96,14 +98,6 @@ CUTS = {
 }
 
 
-class _Part(NamedTuple):
-  """Attention to a part of the slots: the greatest logit, the sum of exp(logit - greatest), and the values weighted by these."""
-
-  most: jax.Array
-  total: jax.Array
-  mixed: jax.Array
-
-
 class _Scale(nn.Module):
   """A norm's scale, less 1."""
 
@@ -134,7 +128,9 @@ def _timescale(config: GemmaConfig, is_local) -> jax.Array:
   """What positions are divided by to give the rotary angles of a layer (e / 2), float32."""
   c = config
   power_e = jnp.arange(c.head_width // 2, dtype=jnp.float32) / (c.head_width // 2)
-  return jnp.where(is_local, c.local_rope_base**power_e, c.global_rope_scale * c.global_rope_base**power_e)
+  local_e, global_e = c.local_rope_base**power_e, c.global_rope_scale * c.global_rope_base**power_e
+  one = (c.global_rope_base, c.global_rope_scale) == (c.local_rope_base, 1)  # spelt out, a choice between equals would cost Gemma 2's last bits
+  return local_e if one else jnp.where(is_local, local_e, global_e)
 
 
 def _rotate(x_bthe, position_bt, timescale_e):
@@ -144,11 +140,6 @@ def _rotate(x_bthe, position_bt, timescale_e):
   first, second = jnp.split(x_bthe.astype(jnp.float32), 2, axis=-1)
   rotated = (first * cos_bt1e - second * sin_bt1e, second * cos_bt1e + first * sin_bt1e)
   return jnp.concatenate(rotated, axis=-1).astype(x_bthe.dtype)
-
-
-def softcap(x, cap: float):
-  """cap * tanh(x / cap): the identity near 0, bounded by +-cap; the identity everywhere for a cap of 0."""
-  return cap * jnp.tanh(x / cap) if cap else x
 
 
 class Attention(nn.Module):
@@ -182,69 +173,16 @@ class Attention(nn.Module):
       timescale_e = _timescale(c, is_local)
       q_bthe = _rotate(q_bthe, position_bt, timescale_e) * c.query_scale
       k_btge = _rotate(k_btge, position_bt, timescale_e)
-      mix = self._whole if past is None else functools.partial(self._past, past)
-      mixed_bthe, kept = mix(q_bthe, k_btge, v_btge, position_bt, is_local)
+      if past is None:
+        mixed_bthe, kept = attention.whole(q_bthe, k_btge, v_btge, position_bt, is_local, window=c.window, cap=c.attention_cap)
+      else:
+        mixed_bthe, kept = attention.past(past, q_bthe, k_btge, v_btge, is_local, cap=c.attention_cap)
       return jnp.einsum("bthe,hed->btd", mixed_bthe, out_hed), kept
     weights, cuts = [x.astype(c.dtype) for x in (query_dhe, key_value_2dge, out_hed)], [CUTS[name] for name in ("query", "key_value", "out")]
-    return shares.in_shares(attend, x_btd, weights + scales, cuts + [P()] * len(scales), position_bt, c.is_local(layer))
-
-  # Queries are put in the order of the products first: a CPU multiplies other orders one by one.
-
-  def _whole(self, q_bthe, k_btge, v_btge, position_bt, is_local):
-    c = self.config
-    k_bgle, v_bgle = jnp.swapaxes(k_btge, 1, 2), jnp.swapaxes(v_btge, 1, 2)
-    q_btgHe = q_bthe.reshape(*q_bthe.shape[:2], k_btge.shape[2], -1, c.head_width)
-    q_bgHte = jnp.transpose(q_btgHe, (0, 2, 3, 1, 4))
-    logit_bgHtl = jnp.einsum("bgHte,bgle->bgHtl", q_bgHte, k_bgle, preferred_element_type=jnp.float32)
-    distance_btl = position_bt[:, :, None] - position_bt[:, None, :]
-    seen_btl = (distance_btl >= 0) & (~is_local | (distance_btl < c.window))
-    logit_bgHtl = jnp.where(seen_btl[:, None, None], softcap(logit_bgHtl, c.attention_cap), _MASKED)
-    weight_bgHtl = jax.nn.softmax(logit_bgHtl, axis=-1).astype(c.dtype)
-    mixed_bgHte = jnp.einsum("bgHtl,bgle->bgHte", weight_bgHtl, v_bgle)
-    return jnp.transpose(mixed_bgHte, (0, 3, 1, 2, 4)).reshape(*q_bthe.shape), (jnp.swapaxes(k_bgle, 2, 3), v_bgle)
-
-  def _past(self, past, q_bthe, k_btge, v_btge, position_bt, is_local):
-    c, view, rows, times = self.config, past.view, *q_bthe.shape[:2]
-    k_igel, v_igle = past.prefix
-    sources, groups, _, slots = k_igel.shape
-    kept = keys_wbgel, values_wbgle = (view.write(past.suffix[0], jnp.transpose(k_btge, (0, 2, 3, 1)), 3),
-                                       view.write(past.suffix[1], jnp.transpose(v_btge, (0, 2, 1, 3)), 2))
-    # q: query heads of a group, times t. Of one source: its rows' queries meet the prefix in one product.
-    q_bgqe = jnp.transpose(q_bthe.reshape(rows, times, groups, -1, c.head_width), (0, 2, 3, 1, 4)).reshape(
-        rows, groups, -1, c.head_width)
-    def by_source(x_bgqx):
-      x_irgqx = x_bgqx.reshape(sources, -1, *x_bgqx.shape[1:])
-      return jnp.swapaxes(x_irgqx, 1, 2).reshape(sources, groups, -1, x_bgqx.shape[-1])
-    def by_row(x_ignx):
-      x_igrqx = x_ignx.reshape(sources, groups, rows // sources, -1, x_ignx.shape[-1])
-      return jnp.swapaxes(x_igrqx, 1, 2).reshape(rows, groups, -1, x_ignx.shape[-1])
-    seen_btl = view.near_btl if is_local else view.seen_btl
-    shared = self._part(by_source(q_bgqe), k_igel, v_igle, seen_btl[:, :, :slots].reshape(sources, 1, -1, 1, times, slots))
-    parts = [jax.tree.map(by_row, shared)]
-    length = keys_wbgel[0].shape[3]
-    for w, (k_bgel, v_bgle) in enumerate(zip(keys_wbgel, values_wbgle)):
-      seen = seen_btl[:, None, None, None, :, slots + w * length:slots + (w + 1) * length]
-      none = _Part(*(jnp.full((rows, groups, q_bgqe.shape[2], size), value, jnp.float32)
-                     for size, value in ((1, _MASKED), (1, 0.0), (c.head_width, 0.0))))
-      parts.append(jax.lax.cond(view.read_w[w], self._part, lambda *_: none, q_bgqe, k_bgel, v_bgle, seen))
-    # One softmax over all, without joining them.
-    most_bgq1 = functools.reduce(jnp.maximum, [part.most for part in parts])
-    factors = [jnp.exp(part.most - most_bgq1) for part in parts]
-    total_bgq1 = sum(factor * part.total for factor, part in zip(factors, parts))
-    mixed_bgqe = sum(factor * part.mixed for factor, part in zip(factors, parts))
-    mixed_bgHte = (mixed_bgqe / total_bgq1).astype(c.dtype).reshape(rows, groups, -1, times, c.head_width)
-    return jnp.transpose(mixed_bgHte, (0, 3, 1, 2, 4)).reshape(*q_bthe.shape), kept
-
-  def _part(self, q_bgne, k_bgel, v_bgle, seen):
-    """Attention to some of the slots, to be joined with others. seen: bool, shaped as n falls into parts, then slots."""
-    c = self.config
-    logit_bgnl = jnp.einsum("bgne,bgel->bgnl", q_bgne, k_bgel, preferred_element_type=jnp.float32)
-    split = logit_bgnl.reshape(*logit_bgnl.shape[:2], *(seen.shape[2], -1, *seen.shape[4:]))
-    logit_bgnl = jnp.where(seen, softcap(split, c.attention_cap), _MASKED).reshape(logit_bgnl.shape)
-    most_bgn1 = logit_bgnl.max(-1, keepdims=True)
-    weight_bgnl = jnp.exp(logit_bgnl - most_bgn1)
-    mixed_bgne = jnp.einsum("bgnl,bgle->bgne", weight_bgnl.astype(c.dtype), v_bgle, preferred_element_type=jnp.float32)
-    return _Part(most_bgn1, weight_bgnl.sum(-1, keepdims=True), mixed_bgne)
+    attended_btd, kept = shares.in_shares(attend, x_btd, weights + scales, cuts + [P(None)] * len(scales), position_bt, c.is_local(layer))
+    if past is None:  # whose one head may come several times
+      kept = jax.tree.map(lambda x_bgle: x_bgle[:, :c.num_kv_heads], kept)
+    return attended_btd, kept
 
 
 class FeedForward(nn.Module):
@@ -336,7 +274,8 @@ def read(config: GemmaConfig, params, token_bt) -> tuple[jax.Array, decoding.Pre
   x_btd, kept, position_bt = _embed(config, params["embedding"], token_bt), [], _positions(token_bt)
   for y, weights in enumerate(params["layers"]):
     x_btd, pair = Block(config).apply({"params": weights}, x_btd, position_bt, jnp.int32(y))
-    kept.append(pair)
+    cut = config.is_local(y) and token_bt.shape[1] > config.window
+    kept.append([decoding.in_blocks(x, axis) if cut else (x,) for x, axis in zip(pair, (3, 2))])
   hidden_btd = RMSNorm(config.param_dtype).apply({"params": params["final_norm"]}, x_btd)
   return hidden_btd, decoding.Prefix(*zip(*kept))
 
@@ -350,8 +289,8 @@ def extend(config: GemmaConfig, params, cache: decoding.Cache, token_bt, valid_b
   view, grown = decoding.look(cache, position_bt, valid_bt, config.window)
   x_btd, suffixes = _embed(config, params["embedding"], token_bt), []
   for y, weights in enumerate(params["layers"]):
-    past = decoding.Past((cache.prefix.keys_yigel[y], cache.prefix.values_yigle[y]),
-                (cache.keys_ywbgel[y], cache.values_ywbgle[y]), view)
+    past = decoding.Past((cache.prefix.keys_ywigel[y], cache.prefix.values_ywigle[y]),
+                         (cache.keys_ywbgel[y], cache.values_ywbgle[y]), view)
     x_btd, kept = Block(config).apply({"params": weights}, x_btd, position_bt, y, past)
     suffixes.append(kept)
   keys_ywbgel, values_ywbgle = zip(*suffixes)
