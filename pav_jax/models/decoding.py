@@ -142,6 +142,8 @@ def take(prefix: Prefix, source_i: jax.Array) -> Prefix:
 
 def put(prefix: Prefix, source_i: jax.Array, new: Prefix) -> Prefix:
   """The prefixes with `new`, which may be shorter, in the places source_i; a place that is not there is skipped."""
+  if new.slots > prefix.slots:
+    raise ValueError(f"{new.slots} tokens of a prefix do not fit into {prefix.slots} slots")
   def place(old_w, new_w, axis):
     whole, placed = jnp.concatenate(new_w, axis), []
     for old, span in zip(old_w, spans(old_w, axis)):
