@@ -10,7 +10,7 @@ The tree is the path of the data; every folder imports only from floors below it
   verifiers/   ORM, PQV, PAV: networks that read values off a prefix
   search/      best-of-N and beams, with a ledger of tokens and FLOPs
   evaluation/  tables, figures, the page
-  models/      Gemma 2, training forward and cached decoding          (floor 0)
+  models/      Gemma 2 and 3, training forward and cached decoding    (floor 0)
   training/    mesh, state, step, loop, checkpoints, records          (floor 0)
   didactic/    the paper's argument where all is known exactly        (apart)
 
@@ -21,7 +21,7 @@ Dimensions, the letters that end the name of every array of rank >= 1:
   m continuations          k beams                     c candidates of a beam
   v vocabulary             d width                     f feed-forward width
   l slots of a cache       h query heads               g key/value heads
-  e head width             y layers                    w blocks of a suffix
+  e head width             y layers                    w blocks of slots
   u nodes of a tree of prefixes
 
 didactic/, apart from the path, has letters of its own beside these (a e i j o u x): pav_jax/didactic/__init__.py.

@@ -46,9 +46,9 @@ def chain(size: int = SIZE) -> Network:
   """Logits and score from the last token and from how often each token was read: linear in one-hot and counts."""
   def extend(params, cache, token_bt, valid_bt):
     del params
-    rows = token_bt.shape[0] // len(cache.prefix.keys_yigel[0])
+    rows = token_bt.shape[0] // cache.prefix.sources
     at = lambda x: jnp.asarray(x[..., 0, :], int)
-    prefix_bl = jnp.repeat(at(cache.prefix.keys_yigel[0][:, 0]), rows, axis=0)
+    prefix_bl = jnp.repeat(at(cache.prefix.keys_ywigel[0][0][:, 0]), rows, axis=0)
     suffix_bl = at(jnp.concatenate(cache.keys_ywbgel[0], -1)[:, 0]).reshape(len(token_bt), -1)
     held_bl = jnp.arange(prefix_bl.shape[1]) < cache.cut_b[:, None]
     before_bv = ((jax.nn.one_hot(prefix_bl, size) * held_bl[..., None]).sum(1)
@@ -65,7 +65,7 @@ def chain(size: int = SIZE) -> Network:
   def read(params, token_bt):
     del params
     tokens = token_bt.astype(jnp.float32)
-    return _features(token_bt, jnp.zeros((len(token_bt), size))), decoding.Prefix((tokens[:, None, None],), (tokens[:, None, :, None],))
+    return _features(token_bt, jnp.zeros((len(token_bt), size))), decoding.Prefix(((tokens[:, None, None],),), ((tokens[:, None, :, None],),))
 
   def _features(token_bt, before_bv):
     one_btv = jax.nn.one_hot(token_bt, size)

@@ -1,4 +1,4 @@
-"""Gemma 2 in Flax: layers scanned and rematerialised, float32 where rounding hurts.
+"""Gemma 2 and 3 (text) in Flax: layers scanned and rematerialised, float32 where rounding hurts.
 
 `Gemma` reads whole, right-padded rows in training, on a mesh in the way of
 `shares.py`. Decoding runs the same layers one by one: `read` begins a cache
@@ -7,32 +7,34 @@ Norms, rotary angles, softmax and logits are computed in float32 whatever the
 parameters' type: in bfloat16 the spacing of numbers near 21 is 0.125, too
 coarse for log-ratios.
 
-Source: Gemma 2 (arXiv 2408.00118); checked against the gemma library in
-tests/models/test_gemma.py.
+Sources: Gemma 2 (arXiv 2408.00118), Gemma 3 (arXiv 2503.19786); checked
+against the gemma library in tests/models/test_gemma.py.
 """
 
 import dataclasses
-import functools
-from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
+from pav_jax.models import attention
 from pav_jax.models import decoding
 from pav_jax.models import shares
-
-_MASKED = -2.3819763e38  # what Gemma uses: finite, so that a row without keys gives no NaN
 
 
 @dataclasses.dataclass(frozen=True)
 class GemmaConfig:
-  """The shape of one Gemma 2 network; `SIZES` holds the official ones.
+  """The shape of one Gemma network; `SIZES` holds the official ones. What is set by default is Gemma 2's.
 
   query_scale is what queries are multiplied by; window is the reach, in
-  tokens, of the local attention of layers 0, 2, 4, ...; score_shift is taken
-  off every score (see verifiers/targets.py).
+  tokens, of local attention, the token itself counted. Layers come in periods:
+  local_per_global local ones, then one that sees everything; the last period
+  may be cut short. attention_cap and logit_cap: soft caps, 0 for none.
+  qk_norm: queries and keys are normed over the head, before the rotation.
+  local_rope_base, global_rope_base: of the rotary angles; positions are
+  divided by global_rope_scale in global layers. score_shift is taken off every
+  score (see verifiers/targets.py).
   """
 
   num_layers: int
@@ -49,12 +51,36 @@ class GemmaConfig:
   param_dtype: str = "float32"
   dtype: str = "float32"
   score_shift: float = 0.0
+  qk_norm: bool = False
+  local_per_global: int = 1
+  local_rope_base: float = 10_000.0
+  global_rope_base: float = 10_000.0
+  global_rope_scale: float = 1.0
+
+  def is_local(self, layer):
+    """Whether a layer, counted from 0, sees its window alone."""
+    return layer % (self.local_per_global + 1) < self.local_per_global
+
+  @property
+  def num_local_layers(self) -> int:
+    """How many layers see their window alone."""
+    return sum(self.is_local(layer) for layer in range(self.num_layers))
+
+
+def _gemma3(*shape, window: int, global_rope_scale: float) -> GemmaConfig:
+  return GemmaConfig(*shape, vocab_size=262_144, window=window, attention_cap=0.0, logit_cap=0.0, qk_norm=True,
+                     local_per_global=5, global_rope_base=1_000_000.0, global_rope_scale=global_rope_scale)
 
 
 SIZES = {
     "gemma2_2b": GemmaConfig(26, 2304, 8, 4, 256, 9216, 256**-0.5),
     "gemma2_9b": GemmaConfig(42, 3584, 16, 8, 256, 14336, 256**-0.5),
     "gemma2_27b": GemmaConfig(46, 4608, 32, 16, 128, 36864, 144**-0.5),
+    "gemma3_270m": _gemma3(18, 640, 4, 1, 256, 2048, 256**-0.5, window=512, global_rope_scale=1.0),
+    "gemma3_1b": _gemma3(26, 1152, 4, 1, 256, 6912, 256**-0.5, window=512, global_rope_scale=1.0),
+    "gemma3_4b": _gemma3(34, 2560, 8, 4, 256, 10240, 256**-0.5, window=1024, global_rope_scale=8.0),
+    "gemma3_12b": _gemma3(48, 3840, 16, 8, 256, 15360, 256**-0.5, window=1024, global_rope_scale=8.0),
+    "gemma3_27b": _gemma3(62, 5376, 32, 16, 128, 21504, 168**-0.5, window=1024, global_rope_scale=8.0),
     # For laptops; the vocabulary is that of the task.
     "nano": GemmaConfig(3, 64, 4, 2, 16, 192, 16**-0.5, vocab_size=512, window=512),
     "micro": GemmaConfig(3, 96, 4, 2, 24, 288, 24**-0.5, vocab_size=512, window=512),
@@ -72,12 +98,14 @@ CUTS = {
 }
 
 
-class _Part(NamedTuple):
-  """Attention to a part of the slots: the greatest logit, the sum of exp(logit - greatest), and the values weighted by these."""
+class _Scale(nn.Module):
+  """A norm's scale, less 1."""
 
-  most: jax.Array
-  total: jax.Array
-  mixed: jax.Array
+  param_dtype: str
+
+  @nn.compact
+  def __call__(self, width: int):
+    return self.param("scale", nn.initializers.zeros, (width,), self.param_dtype)
 
 
 class RMSNorm(nn.Module):
@@ -86,25 +114,32 @@ class RMSNorm(nn.Module):
   @nn.compact
   def __call__(self, x_btd):
     scale_d = self.param("scale", nn.initializers.zeros, (x_btd.shape[-1],), self.param_dtype)
-    x32_btd = x_btd.astype(jnp.float32)
-    x32_btd *= jax.lax.rsqrt(jnp.mean(x32_btd**2, axis=-1, keepdims=True) + 1e-6)
-    return (x32_btd * (1 + scale_d.astype(jnp.float32))).astype(x_btd.dtype)
+    return _normed(x_btd, scale_d)
 
 
-def _rotate(x_bthe, position_bt):
-  """Rotary embedding, base 10,000, halves paired (not neighbours); angles in float32."""
-  half = x_bthe.shape[-1] // 2
-  timescale_e = 10_000.0 ** (jnp.arange(half, dtype=jnp.float32) / half)
+def _normed(x_btd, scale_d):
+  """The vectors of the last axis, divided by their root mean square, times 1 + scale; in float32."""
+  x32_btd = x_btd.astype(jnp.float32)
+  x32_btd *= jax.lax.rsqrt(jnp.mean(x32_btd**2, axis=-1, keepdims=True) + 1e-6)
+  return (x32_btd * (1 + scale_d.astype(jnp.float32))).astype(x_btd.dtype)
+
+
+def _timescale(config: GemmaConfig, is_local) -> jax.Array:
+  """What positions are divided by to give the rotary angles of a layer (e / 2), float32."""
+  c = config
+  power_e = jnp.arange(c.head_width // 2, dtype=jnp.float32) / (c.head_width // 2)
+  local_e, global_e = c.local_rope_base**power_e, c.global_rope_scale * c.global_rope_base**power_e
+  one = (c.global_rope_base, c.global_rope_scale) == (c.local_rope_base, 1)  # spelt out, a choice between equals would cost Gemma 2's last bits
+  return local_e if one else jnp.where(is_local, local_e, global_e)
+
+
+def _rotate(x_bthe, position_bt, timescale_e):
+  """Rotary embedding, halves paired (not neighbours); angles in float32."""
   angle_bt1e = position_bt[:, :, None, None] / timescale_e
   sin_bt1e, cos_bt1e = jnp.sin(angle_bt1e), jnp.cos(angle_bt1e)
   first, second = jnp.split(x_bthe.astype(jnp.float32), 2, axis=-1)
   rotated = (first * cos_bt1e - second * sin_bt1e, second * cos_bt1e + first * sin_bt1e)
   return jnp.concatenate(rotated, axis=-1).astype(x_bthe.dtype)
-
-
-def softcap(x, cap: float):
-  """cap * tanh(x / cap): the identity near 0, bounded by +-cap."""
-  return cap * jnp.tanh(x / cap)
 
 
 class Attention(nn.Module):
@@ -126,75 +161,28 @@ class Attention(nn.Module):
     out_hed = self.param(
         "out", nn.initializers.variance_scaling(1.0, "fan_in", "normal", in_axis=(-3, -2), out_axis=-1),
         (c.num_heads, c.head_width, c.width), c.param_dtype)
+    # Of queries, of keys.
+    scales = [_Scale(c.param_dtype, name=name)(c.head_width) for name in ("query_norm", "key_norm")] if c.qk_norm else []
 
-    def attend(x_btd, query_dhe, key_value_2dge, out_hed, position_bt, is_local):
+    def attend(x_btd, query_dhe, key_value_2dge, out_hed, *rest):
+      *scales, position_bt, is_local = rest
       q_bthe = jnp.einsum("btd,dhe->bthe", x_btd, query_dhe)
       k_btge, v_btge = (jnp.einsum("btd,dge->btge", x_btd, weight_dge) for weight_dge in key_value_2dge)
-      q_bthe = _rotate(q_bthe, position_bt) * c.query_scale
-      k_btge = _rotate(k_btge, position_bt)
-      mix = self._whole if past is None else functools.partial(self._past, past)
-      mixed_bthe, kept = mix(q_bthe, k_btge, v_btge, position_bt, is_local)
+      if scales:
+        q_bthe, k_btge = _normed(q_bthe, scales[0]), _normed(k_btge, scales[1])
+      timescale_e = _timescale(c, is_local)
+      q_bthe = _rotate(q_bthe, position_bt, timescale_e) * c.query_scale
+      k_btge = _rotate(k_btge, position_bt, timescale_e)
+      if past is None:
+        mixed_bthe, kept = attention.whole(q_bthe, k_btge, v_btge, position_bt, is_local, window=c.window, cap=c.attention_cap)
+      else:
+        mixed_bthe, kept = attention.past(past, q_bthe, k_btge, v_btge, is_local, cap=c.attention_cap)
       return jnp.einsum("bthe,hed->btd", mixed_bthe, out_hed), kept
-    weights = [x.astype(c.dtype) for x in (query_dhe, key_value_2dge, out_hed)]
-    return shares.in_shares(attend, x_btd, weights, [CUTS[name] for name in ("query", "key_value", "out")], position_bt, layer % 2 == 0)
-
-  # Queries are put in the order of the products first: a CPU multiplies other orders one by one.
-
-  def _whole(self, q_bthe, k_btge, v_btge, position_bt, is_local):
-    c = self.config
-    k_bgle, v_bgle = jnp.swapaxes(k_btge, 1, 2), jnp.swapaxes(v_btge, 1, 2)
-    q_btgHe = q_bthe.reshape(*q_bthe.shape[:2], k_btge.shape[2], -1, c.head_width)
-    q_bgHte = jnp.transpose(q_btgHe, (0, 2, 3, 1, 4))
-    logit_bgHtl = jnp.einsum("bgHte,bgle->bgHtl", q_bgHte, k_bgle, preferred_element_type=jnp.float32)
-    distance_btl = position_bt[:, :, None] - position_bt[:, None, :]
-    seen_btl = (distance_btl >= 0) & (~is_local | (distance_btl < c.window))
-    logit_bgHtl = jnp.where(seen_btl[:, None, None], softcap(logit_bgHtl, c.attention_cap), _MASKED)
-    weight_bgHtl = jax.nn.softmax(logit_bgHtl, axis=-1).astype(c.dtype)
-    mixed_bgHte = jnp.einsum("bgHtl,bgle->bgHte", weight_bgHtl, v_bgle)
-    return jnp.transpose(mixed_bgHte, (0, 3, 1, 2, 4)).reshape(*q_bthe.shape), (jnp.swapaxes(k_bgle, 2, 3), v_bgle)
-
-  def _past(self, past, q_bthe, k_btge, v_btge, position_bt, is_local):
-    c, view, rows, times = self.config, past.view, *q_bthe.shape[:2]
-    k_igel, v_igle = past.prefix
-    sources, groups, _, slots = k_igel.shape
-    kept = keys_wbgel, values_wbgle = (view.write(past.suffix[0], jnp.transpose(k_btge, (0, 2, 3, 1)), 3),
-                                       view.write(past.suffix[1], jnp.transpose(v_btge, (0, 2, 1, 3)), 2))
-    # q: query heads of a group, times t. Of one source: its rows' queries meet the prefix in one product.
-    q_bgqe = jnp.transpose(q_bthe.reshape(rows, times, groups, -1, c.head_width), (0, 2, 3, 1, 4)).reshape(
-        rows, groups, -1, c.head_width)
-    def by_source(x_bgqx):
-      x_irgqx = x_bgqx.reshape(sources, -1, *x_bgqx.shape[1:])
-      return jnp.swapaxes(x_irgqx, 1, 2).reshape(sources, groups, -1, x_bgqx.shape[-1])
-    def by_row(x_ignx):
-      x_igrqx = x_ignx.reshape(sources, groups, rows // sources, -1, x_ignx.shape[-1])
-      return jnp.swapaxes(x_igrqx, 1, 2).reshape(rows, groups, -1, x_ignx.shape[-1])
-    seen_btl = view.near_btl if is_local else view.seen_btl
-    shared = self._part(by_source(q_bgqe), k_igel, v_igle, seen_btl[:, :, :slots].reshape(sources, 1, -1, 1, times, slots))
-    parts = [jax.tree.map(by_row, shared)]
-    length = keys_wbgel[0].shape[3]
-    for w, (k_bgel, v_bgle) in enumerate(zip(keys_wbgel, values_wbgle)):
-      seen = seen_btl[:, None, None, None, :, slots + w * length:slots + (w + 1) * length]
-      none = _Part(*(jnp.full((rows, groups, q_bgqe.shape[2], size), value, jnp.float32)
-                     for size, value in ((1, _MASKED), (1, 0.0), (c.head_width, 0.0))))
-      parts.append(jax.lax.cond(view.read_w[w], self._part, lambda *_: none, q_bgqe, k_bgel, v_bgle, seen))
-    # One softmax over all, without joining them.
-    most_bgq1 = functools.reduce(jnp.maximum, [part.most for part in parts])
-    factors = [jnp.exp(part.most - most_bgq1) for part in parts]
-    total_bgq1 = sum(factor * part.total for factor, part in zip(factors, parts))
-    mixed_bgqe = sum(factor * part.mixed for factor, part in zip(factors, parts))
-    mixed_bgHte = (mixed_bgqe / total_bgq1).astype(c.dtype).reshape(rows, groups, -1, times, c.head_width)
-    return jnp.transpose(mixed_bgHte, (0, 3, 1, 2, 4)).reshape(*q_bthe.shape), kept
-
-  def _part(self, q_bgne, k_bgel, v_bgle, seen):
-    """Attention to some of the slots, to be joined with others. seen: bool, shaped as n falls into parts, then slots."""
-    c = self.config
-    logit_bgnl = jnp.einsum("bgne,bgel->bgnl", q_bgne, k_bgel, preferred_element_type=jnp.float32)
-    split = logit_bgnl.reshape(*logit_bgnl.shape[:2], *(seen.shape[2], -1, *seen.shape[4:]))
-    logit_bgnl = jnp.where(seen, softcap(split, c.attention_cap), _MASKED).reshape(logit_bgnl.shape)
-    most_bgn1 = logit_bgnl.max(-1, keepdims=True)
-    weight_bgnl = jnp.exp(logit_bgnl - most_bgn1)
-    mixed_bgne = jnp.einsum("bgnl,bgle->bgne", weight_bgnl.astype(c.dtype), v_bgle, preferred_element_type=jnp.float32)
-    return _Part(most_bgn1, weight_bgnl.sum(-1, keepdims=True), mixed_bgne)
+    weights, cuts = [x.astype(c.dtype) for x in (query_dhe, key_value_2dge, out_hed)], [CUTS[name] for name in ("query", "key_value", "out")]
+    attended_btd, kept = shares.in_shares(attend, x_btd, weights + scales, cuts + [P(None)] * len(scales), position_bt, c.is_local(layer))
+    if past is None:  # whose one head may come several times
+      kept = jax.tree.map(lambda x_bgle: x_bgle[:, :c.num_kv_heads], kept)
+    return attended_btd, kept
 
 
 class FeedForward(nn.Module):
@@ -286,7 +274,8 @@ def read(config: GemmaConfig, params, token_bt) -> tuple[jax.Array, decoding.Pre
   x_btd, kept, position_bt = _embed(config, params["embedding"], token_bt), [], _positions(token_bt)
   for y, weights in enumerate(params["layers"]):
     x_btd, pair = Block(config).apply({"params": weights}, x_btd, position_bt, jnp.int32(y))
-    kept.append(pair)
+    cut = config.is_local(y) and token_bt.shape[1] > config.window
+    kept.append([decoding.in_blocks(x, axis) if cut else (x,) for x, axis in zip(pair, (3, 2))])
   hidden_btd = RMSNorm(config.param_dtype).apply({"params": params["final_norm"]}, x_btd)
   return hidden_btd, decoding.Prefix(*zip(*kept))
 
@@ -300,8 +289,8 @@ def extend(config: GemmaConfig, params, cache: decoding.Cache, token_bt, valid_b
   view, grown = decoding.look(cache, position_bt, valid_bt, config.window)
   x_btd, suffixes = _embed(config, params["embedding"], token_bt), []
   for y, weights in enumerate(params["layers"]):
-    past = decoding.Past((cache.prefix.keys_yigel[y], cache.prefix.values_yigle[y]),
-                (cache.keys_ywbgel[y], cache.values_ywbgle[y]), view)
+    past = decoding.Past((cache.prefix.keys_ywigel[y], cache.prefix.values_ywigle[y]),
+                         (cache.keys_ywbgel[y], cache.values_ywbgle[y]), view)
     x_btd, kept = Block(config).apply({"params": weights}, x_btd, position_bt, y, past)
     suffixes.append(kept)
   keys_ywbgel, values_ywbgle = zip(*suffixes)

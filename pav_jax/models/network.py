@@ -44,7 +44,7 @@ class Network(NamedTuple):
 
 
 def from_gemma(config: gemma.GemmaConfig, *, scoring_id: int, logit_chunk: int = 128) -> Network:
-  """The functions of a Gemma 2 of this shape; logit_chunk is in tokens of a row."""
+  """The functions of a Gemma of this shape; logit_chunk is in tokens of a row."""
   module = gemma.Gemma(config)
   apply = lambda params, token_bt: module.apply({"params": params}, token_bt)
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from pav_jax.models import shares
+from pav_jax.models.attention import softcap
 from pav_jax.models.gemma import GemmaConfig
-from pav_jax.models.gemma import softcap
 from pav_jax.training import mesh as mesh_lib
 
 

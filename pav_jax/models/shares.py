@@ -58,13 +58,16 @@ def in_shares(function: Callable, x_btd, weights, cuts: Sequence[P], *rows):
   gathers the weights over fsdp and its rows' tokens over model, and of the sum
   keeps its own tokens: as much is sent as for sums of all that all then keep.
   cuts: of each weight, over fsdp and model. rows: arrays (b, ...); scalars are
-  everybody's. aside: a tree of arrays (b, heads, ...). Where rows or tokens do
-  not divide, the function itself, and the compiler cuts it.
+  everybody's. aside: a tree of arrays (b, heads, ...); a weight's axis of
+  length 1 is whole everywhere, so of one head each chip of a model group gives
+  the same, one after the other. Where rows or tokens do not divide, the
+  function itself, and the compiler cuts it.
   """
   if not _spread(x_btd):
     return function(x_btd, *weights, *rows)
+  cuts = [mesh_lib.cut_of(w.shape, cut) for w, cut in zip(weights, cuts)]
   def share(x_btd, *rest):
-    whole = [gathered(w, cut.index("fsdp")) for w, cut in zip(rest, cuts)]
+    whole = [gathered(w, cut.index("fsdp")) if "fsdp" in cut else w for w, cut in zip(rest, cuts)]
     all_btd = jax.lax.all_gather(x_btd, "model", axis=1, tiled=True)
     y_btd, aside = function(all_btd, *whole, *rest[len(cuts):])
     return jax.lax.psum_scatter(y_btd, "model", scatter_dimension=1, tiled=True), aside

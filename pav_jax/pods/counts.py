@@ -9,7 +9,8 @@ from pav_jax.models.gemma import GemmaConfig
 def training_bytes(config: GemmaConfig, mesh, *, rows: int, width: int, pieces: int, logit_chunk: int, logits: bool) -> dict[str, float]:
   """Bytes a chip, by what they are for: `rows` rows of `width` tokens in so many pieces; `logits`: the loss reads the vocabulary's.
 
-  state      parameters and Adam's two moments, float32, cut over all chips; norms' scales are whole on each
+  state      parameters and Adam's two moments, float32, cut over all chips; norms' scales are whole on each, one head of
+             keys and values on each of a model group
   gradients  as large as the parameters; those of a piece and their sum, where there are pieces
   cast       the weights in the type of the computation, if that is another: the compiler casts all layers' before the first (barriers
              do not keep it from that)
@@ -21,8 +22,9 @@ def training_bytes(config: GemmaConfig, mesh, *, rows: int, width: int, pieces: 
   """
   c, model, item = config, mesh["model"], jnp.dtype(config.dtype).itemsize
   parts = mesh["data"] * mesh["fsdp"]
-  norms = (4 * c.num_layers + 1) * c.width
-  parameters = 4 * ((sum(size.num_params(c)) - norms) / (mesh["fsdp"] * model) + norms)
+  norms = size.num_scales(c)
+  one_head = 2 * c.num_layers * c.width * c.head_width if c.num_kv_heads == 1 else 0
+  parameters = 4 * ((sum(size.num_params(c)) - norms - one_head) / (mesh["fsdp"] * model) + one_head / mesh["fsdp"] + norms)
   tokens = rows / pieces / parts * width
   spread = model if rows / pieces % parts == 0 and width % model == 0 else 1
   return {

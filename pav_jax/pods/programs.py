@@ -10,7 +10,7 @@ and write at least, if nothing is read twice:
                     pass, backward); each layer's input written and read; FLOPs
                     four times a forward pass
   a reading         the weights once
-  a decoding step   the weights once, each lane's source and half of each suffix
+  a decoding step   the weights once, each lane's source and half of each suffix, of both no more than the window in local layers
 """
 
 import functools
@@ -183,6 +183,12 @@ def _tokens(config: gemma.GemmaConfig, mesh) -> engine.Tokens:
                        _whole(mesh, 4, 2, dtype=jnp.int32), _whole(mesh, 4, 2, dtype=bool))
 
 
+def _token_bytes(config: gemma.GemmaConfig, mesh) -> float:
+  """Bytes of a token's keys and values in all layers on a chip that has its row; heads lie over model where they divide."""
+  heads = config.num_kv_heads / (1 if config.num_kv_heads % mesh.shape["model"] else mesh.shape["model"])
+  return 2 * config.num_layers * heads * config.head_width * jnp.dtype(config.dtype).itemsize
+
+
 def _decoding(name: str, net: Net, mesh, *, rows: int, share: int, width: int, slots: int, sampling, resident) -> list[Program]:
   """The engine's two programs: a prefill of the lanes that are refilled together, and a decoding step."""
   config, (lanes, share, at_once) = net.config, jobs_lib.lanes_of(rows, share, mesh)
@@ -192,8 +198,12 @@ def _decoding(name: str, net: Net, mesh, *, rows: int, share: int, width: int, s
   state = _placed(state, mesh)
   tokens = _tokens(config, mesh)
   work = jax.tree.map(lambda x: _rows(mesh, at_once, *x.shape[1:], dtype=x.dtype), state.work)
-  a_token = 2 * config.num_layers * config.num_kv_heads * config.head_width * jnp.dtype(config.dtype).itemsize / mesh.shape["model"]
-  seen = lanes / mesh_lib.num_parts(mesh) * (width + share * slots / 2) * a_token
+  a_token = _token_bytes(config, mesh)
+  local = config.num_local_layers / config.num_layers
+  # A row in the middle of its answer: what of its suffix, and of its source, is within the window.
+  near, near_source = min(slots / 2, config.window), min(width, max(0, config.window - slots / 2))
+  seen = lanes / mesh_lib.num_parts(mesh) * a_token * (
+      (1 - local) * (width + share * slots / 2) + local * (near_source + share * near))
   ids = lambda *shape: _rows(mesh, *shape, dtype=jnp.int32)
   install = lambda: engine.install.lower(net.network, params, state, ids(at_once), ids(at_once, width), work, mesh=mesh)
   advance = lambda: engine.advance.lower(net.network, params, state, tokens, _whole(mesh), lines=jobs_lib.lines_of(slots),

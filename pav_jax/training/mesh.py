@@ -48,7 +48,7 @@ def _axes(count: int, data: int, fsdp: int, model: int) -> tuple[int, int, int]:
 
 
 def shardings(tree, mesh: Mesh, patterns: Patterns):
-  """A NamedSharding per leaf: the first pattern found (re.search) in its path decides.
+  """A NamedSharding per leaf: the first pattern found (re.search) in its path decides, `cut_of` a leaf's axes of length 1.
 
   tree: arrays or ShapeDtypeStructs. Scalars and random keys are replicated.
   Raises UserError for a leaf without a pattern or a size its axes do not divide.
@@ -60,12 +60,18 @@ def shardings(tree, mesh: Mesh, patterns: Patterns):
     spec = next((spec for pattern, spec in patterns if re.search(pattern, name)), None)
     if spec is None:
       raise UserError(f"sharding: no pattern matches {name} {leaf.shape}")
+    spec = cut_of(leaf.shape, spec)
     for size, axes in zip(leaf.shape, spec):
       parts = np.prod([mesh.shape[axis] for axis in ([axes] if isinstance(axes, str) else axes or [])])
       if size % parts:
         raise UserError(f"sharding: {name} {leaf.shape}: {size} rows do not divide over {axes} = {parts:.0f} devices")
     return NamedSharding(mesh, spec)
   return jax.tree_util.tree_map_with_path(one, tree)
+
+
+def cut_of(shape: Sequence[int], spec: PartitionSpec) -> PartitionSpec:
+  """The spec, axes of length 1 left whole: one head of keys and values lies on every chip of its model group."""
+  return PartitionSpec(*(None if size == 1 else axes for size, axes in zip(shape, spec)), *spec[len(shape):])
 
 
 def abstract(tree, mesh: Mesh, patterns: Patterns):

@@ -23,7 +23,10 @@ RESULTS = ROOT / "tests/benchmarks/compile.jsonl"
 
 
 class Run(NamedTuple):
-  """A config of the paper, the pipeline or RL, a slice, its mesh, and flags besides."""
+  """A config of the paper, the pipeline or RL, a slice, its mesh, and flags besides; size: of its policy, `gemma2_` left out.
+
+  A Gemma 3 takes the place of the 2B and its verifier in the 2B's config, by its flags.
+  """
 
   size: str
   part: str
@@ -36,7 +39,8 @@ class Run(NamedTuple):
     """Whether the line is of this run, and of the stage if one is named; RL's first program is RFT's."""
     stages = (stage,) if stage else STAGES[self.part]
     mesh = {"data": 1, "fsdp": self.fsdp, "model": self.model}
-    return ((line["config"], line["topology"], line["mesh"]) == (f"gemma2_{self.size}", self.topology, mesh)
+    size = self.size if self.size.startswith("gemma") else f"gemma2_{self.size}"
+    return ((line["config"], line["topology"], line["mesh"]) == (size, self.topology, mesh)
             and line["stage"].replace("rft", "rl") in stages)
 
 
@@ -45,6 +49,8 @@ STAGES = {"pipeline": ("sft", "rollouts", "values", "verifier", "search"), "rl":
 
 # A beam lies on one part of the mesh: how wide it may be there is a matter of the chip's memory and of `model`.
 _UP_TO = lambda width: ("--config.search.widths=" + ",".join(str(2**n) for n in range(1, width.bit_length())),)
+_GEMMA3 = lambda policy, verifier: tuple(f"--config.{at}.{key}" for at, size in (("policy", policy), ("verifier.model", verifier))
+                                         for key in (f"size=gemma3_{size}", "vocab_size=262144"))
 RUNS = (
     Run("2b", "pipeline", "v5e:4x4", 4, 4, (*_UP_TO(16), "--config.search.rows=192")),
     Run("2b", "pipeline", "v4:2x2x4", 4, 4, _UP_TO(64)),
@@ -61,6 +67,18 @@ RUNS = (
     Run("9b", "rl", "v5e:8x8", 16, 4),
     Run("9b", "rl", "v4:4x4x4", 16, 4),
     Run("9b", "rl", "v5p:2x2x4", 4, 4),
+    Run("gemma3_1b", "pipeline", "v5e:4x4", 4, 4, (*_GEMMA3("1b", "4b"), *_UP_TO(16), "--config.search.rows=192")),
+    Run("gemma3_1b", "pipeline", "v5p:2x2x4", 4, 4, _GEMMA3("1b", "4b")),
+    Run("gemma3_4b", "pipeline", "v5e:8x8", 16, 4, (*_GEMMA3("4b", "12b"), *_UP_TO(16))),
+    Run("gemma3_4b", "pipeline", "v5p:2x2x4", 4, 4, _GEMMA3("4b", "12b")),
+    Run("gemma3_12b", "pipeline", "v5e:8x8", 16, 4, (*_GEMMA3("12b", "12b"), *_UP_TO(16))),
+    Run("gemma3_12b", "pipeline", "v5p:2x2x4", 4, 4, _GEMMA3("12b", "12b")),
+    Run("gemma3_1b", "rl", "v5e:4x4", 4, 4, _GEMMA3("1b", "4b")),
+    Run("gemma3_1b", "rl", "v5p:2x2x4", 4, 4, _GEMMA3("1b", "4b")),
+    Run("gemma3_4b", "rl", "v5e:8x8", 16, 4, _GEMMA3("4b", "12b")),
+    Run("gemma3_4b", "rl", "v5p:2x2x4", 4, 4, _GEMMA3("4b", "12b")),
+    Run("gemma3_12b", "rl", "v5e:8x8", 16, 4, _GEMMA3("12b", "12b")),
+    Run("gemma3_12b", "rl", "v5p:2x2x4", 4, 4, _GEMMA3("12b", "12b")),
 )
 
 
@@ -76,7 +94,7 @@ def compile_stage(run: Run, stage: str) -> tuple[list[dict], str]:
   """(the stage's lines, none where it did not come to its end; what went wrong)."""
   with tempfile.TemporaryDirectory() as folder:
     done = subprocess.run(
-        [sys.executable, "-m", "pav_jax.main", "--mode=compile", f"--config=configs/paper/gemma2_{run.size}_math.py",
+        [sys.executable, "-m", "pav_jax.main", "--mode=compile", f"--config=configs/paper/gemma2_{'2b' if run.size.startswith('gemma') else run.size}_math.py",
          f"--config.stage={stage}", f"--topology={run.topology}", "--config.mesh.data=1", f"--config.mesh.fsdp={run.fsdp}",
          f"--config.mesh.model={run.model}", f"--workdir={folder}", *run.flags],
         cwd=ROOT, env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"})

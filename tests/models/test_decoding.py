@@ -106,7 +106,7 @@ def test_rows_of_a_source_go_on_from_their_own_cuts(width):
   joined_bt = np.where(np.arange(LENGTH) < cut_b[:, None], np.repeat(source_it, 3, axis=0), own_bt)
   read, cache = _append(_began(padded_it, cut_b, 16), joined_bt, np.full(6, 14), width)
   _assert_read(read, _fresh(joined_bt))
-  assert len(cache.prefix.keys_yigel[0]) == 2  # the prefix stays one a source
+  assert cache.prefix.sources == 2  # the prefix stays one a source
 
 
 def test_a_restarted_row_forgets_and_the_others_go_on():

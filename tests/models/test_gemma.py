@@ -121,26 +121,35 @@ def test_each_rule_of_the_comparison_matters(name, value):
   assert np.abs(read(other) - read(NET)).max() > 1e-2
 
 
-# What the papers and model cards state, with their vocabulary of 256,000.
+# What the papers and model cards state, Gemma 2 with their vocabulary of 256,000; Gemma 3 as the gemma library's text part counts.
 @pytest.mark.parametrize("name,published", [
-    ("gemma2_2b", 2_614_341_888), ("gemma2_9b", 9_241_705_984), ("gemma2_27b", 27_227_128_320)])
+    ("gemma2_2b", 2_614_341_888), ("gemma2_9b", 9_241_705_984), ("gemma2_27b", 27_227_128_320),
+    ("gemma3_270m", 268_098_176), ("gemma3_1b", 999_885_952), ("gemma3_4b", 3_880_099_328),
+    ("gemma3_12b", 11_765_788_416), ("gemma3_27b", 27_009_002_240)])
 def test_number_of_parameters_is_the_published_one(name, published):
-  config = dataclasses.replace(gemma.SIZES[name], vocab_size=256_000)
+  config = gemma.SIZES[name] if name.startswith("gemma3") else dataclasses.replace(gemma.SIZES[name], vocab_size=256_000)
   params = jax.eval_shape(network.from_gemma(config, scoring_id=7).init, jax.random.key(0))
   embedding = params.pop("embedding").size
   assert size.num_params(config) == (embedding, sum(x.size for x in jax.tree.leaves(params)))
   assert sum(size.num_params(config)) == published
 
 
-@pytest.mark.parametrize("name", ["2B", "9B", "27B"])
+@pytest.mark.parametrize("name", [*(f"Gemma2_{size}" for size in ("2B", "9B", "27B")),
+                                  *(f"Gemma3_{size}" for size in ("270M", "1B", "4B", "12B", "27B"))])
 def test_sizes_are_the_librarys(name):
-  theirs = getattr(gm.nn, f"Gemma2_{name}").config
-  ours = gemma.SIZES[f"gemma2_{name.lower()}"]
+  theirs = getattr(gm.nn, name).config
+  ours = gemma.SIZES[name.lower()]
   assert ours == gemma.GemmaConfig(
       theirs.num_layers, theirs.embed_dim, theirs.num_heads, theirs.num_kv_heads, theirs.head_dim,
       theirs.hidden_dim, theirs.query_pre_attn_scalar(), theirs.num_embed, theirs.sliding_window_size,
-      theirs.attn_logits_soft_cap, theirs.final_logit_softcap)
-  assert weights.transposed_gating(ours) == theirs.transpose_gating_einsum
+      theirs.attn_logits_soft_cap or 0, theirs.final_logit_softcap or 0, qk_norm=theirs.use_qk_norm,
+      local_per_global=ours.local_per_global, local_rope_base=theirs.local_base_frequency,
+      global_rope_base=theirs.global_base_frequency, global_rope_scale=theirs.global_scale_factor)
+  assert theirs.local_scale_factor == 1
+  assert [ours.is_local(y) for y in range(ours.num_layers)] == [
+      kind == gm.nn.AttentionType.LOCAL_SLIDING for kind in theirs.attention_types]
+  if name.startswith("Gemma2"):
+    assert weights.transposed_gating(ours) == theirs.transpose_gating_einsum
 
 
 def test_nothing_looks_to_its_right():

@@ -14,6 +14,7 @@ from pav_jax.pods import chips
 from pav_jax.pods import compile as compile_lib
 from pav_jax.pods import hlo
 from pav_jax.pods import programs
+from pav_jax.rollouts import jobs
 from pav_jax.training import mesh as mesh_lib
 
 pytestmark = pytest.mark.skipif(jax.device_count() < 8, reason="run by test_on_eight_devices.py in a process of its own")
@@ -65,6 +66,19 @@ def test_the_state_by_hand(mesh):
   cut = sum(size.num_params(config)) - norms
   [program] = programs.of_stage("sft", _config(stage="sft"), mesh)
   assert program.counted["state"] == 12 * (cut / mesh.size + norms)
+
+
+def test_one_head_of_keys_lies_on_every_chip_of_its_group(mesh):
+  """Gemma 3 270M, nothing compiled: the counted state is what the layout puts on a chip, but for three counters; a token's keys likewise."""
+  config = _config(stage="sft", **{"policy.size": "gemma3_270m", "policy.vocab_size": 262_144, "rollouts.max_new": 1024})
+  [program] = programs.of_stage("sft", config, mesh)
+  assert 0 <= programs.bytes_on_a_chip(program.arguments) - program.counted["state"] <= 16
+  _, token = programs.of_stage("rollouts", config, mesh)
+  weights = 4 * 268_098_176 / 2
+  keys = 2 * 18 * 256 * 4  # of a token, all layers, not cut over model
+  width, share, lanes = config.problems.max_prompt, jobs.rows_of_lane(config.rollouts.n_cov), 16 / jobs.rows_of_lane(config.rollouts.n_cov)
+  # In the middle of an answer of 1,024 tokens 15 local layers of 18 see 512 of its own, nothing of the prompt.
+  assert token.bytes == weights + lanes / 4 * keys * (3 / 18 * (width + share * 512) + 15 / 18 * share * 512)
 
 
 @pytest.mark.parametrize("stage, section, numbers, changes", [

@@ -324,7 +324,7 @@ def write_sharded(path):
   """What the process of eight devices runs; it looks at the engine's state, too: nothing of it may be whole on a device."""
   advance, seen = engine.advance, []
   def watched(network, params, lanes, *rest, **options):
-    watched_arrays = lanes.cache.keys_ywbgel[0][0], lanes.cache.prefix.values_yigle[0], lanes.rows.job_b, params["embedding"], params["layers"][1]["ffn"]["down"]
+    watched_arrays = lanes.cache.keys_ywbgel[0][0], lanes.cache.prefix.values_ywigle[0][0], lanes.rows.job_b, params["embedding"], params["layers"][1]["ffn"]["down"]
     seen.append([x.size / max(shard.data.size for shard in x.addressable_shards) for x in watched_arrays])
     return advance(network, params, lanes, *rest, **options)
   engine.advance = watched

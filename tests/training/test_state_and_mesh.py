@@ -22,6 +22,9 @@ from pav_jax.training import state as state_lib
 from pav_jax.training import step as step_lib
 
 CONFIG = dataclasses.replace(fakes.CONFIG, num_kv_heads=2, vocab_size=16)
+# One head of keys, which `model` does not divide, with a norm over it; a local layer, a local one, a global one.
+GEMMA3 = dataclasses.replace(CONFIG, num_layers=3, num_kv_heads=1, attention_cap=0.0, logit_cap=0.0, qk_norm=True, local_per_global=2,
+                             global_rope_base=1e6, global_rope_scale=8.0)
 STEPS = 3
 ADAM = dict(peak_lr=0.02, warmup_steps=1, num_steps=9, b1=0.9, b2=0.95, clip_norm=1.0, weight_decay=0.01)
 
@@ -45,6 +48,12 @@ def test_a_leaf_without_a_pattern_is_an_error(mesh):
     mesh_lib.shardings(tree, mesh, [("kernel$", P("fsdp"))])
   layout = mesh_lib.shardings(tree, mesh, [("kernel$", P("fsdp")), ("a/", P())])
   assert layout["a"]["kernel"].spec == P("fsdp") and layout["a"]["bias"].spec == P() and layout["count"].spec == P()
+
+
+def test_what_is_one_lies_whole_everywhere():
+  mesh = jax.sharding.AbstractMesh((2, 2, 3), mesh_lib.AXES)
+  tree = {"kernel": jax.ShapeDtypeStruct((8, 1, 5), jnp.float32)}
+  assert mesh_lib.shardings(tree, mesh, [("kernel", P("fsdp", "model"))])["kernel"].spec == P("fsdp", None)
 
 
 def test_a_size_that_does_not_divide_is_an_error():
@@ -78,10 +87,10 @@ def _rows(n):
   return text.TextBatch(token_bt, (rng.random(shape) < 0.6).astype(np.float32))
 
 
-def _train(**axes):
-  """Losses and final state of a few steps of the tiny Gemma on a mesh."""
+def _train(config, **axes):
+  """Losses and final state of a few steps of a tiny Gemma on a mesh."""
   mesh = mesh_lib.make_mesh(**axes)
-  net = network.from_gemma(CONFIG, scoring_id=fakes.SCORE, logit_chunk=4)
+  net = network.from_gemma(config, scoring_id=fakes.SCORE, logit_chunk=4)
   tx = state_lib.optimizer(**ADAM)
   key = jax.random.key(0)
   state = state_lib.create(net.init, tx, key, mesh, architecture.SHARDING)
@@ -100,9 +109,9 @@ def _leaves(state):
           for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
 
 
-def write_sharded(path):
+def write_sharded(path, name):
   """What the process of eight devices runs; it checks the layout itself, where the layout is."""
-  losses, state = _train(data=2, fsdp=2, model=2)
+  losses, state = _train(globals()[name], data=2, fsdp=2, model=2)
   whole, sharded = [], 0
   for name, leaf in _leaves(state).items():
     parts = np.prod([leaf.sharding.mesh.shape[axis] for axis in leaf.sharding.spec if axis])
@@ -114,9 +123,10 @@ def write_sharded(path):
            **{name: np.asarray(leaf) for name, leaf in _leaves(state).items()})
 
 
-def test_eight_devices_equal_one(tmp_path):
-  child = fakes.OnEightDevices(pathlib.Path(__file__), f"write_sharded({str(tmp_path / 'eight.npz')!r})")
-  losses, state = _train(data=-1, fsdp=1, model=1)
+@pytest.mark.parametrize("name", ["CONFIG", "GEMMA3"])
+def test_eight_devices_equal_one(name, tmp_path):
+  child = fakes.OnEightDevices(pathlib.Path(__file__), f"write_sharded({str(tmp_path / 'eight.npz')!r}, {name!r})")
+  losses, state = _train(globals()[name], data=-1, fsdp=1, model=1)
   child.join()
   eight = np.load(tmp_path / "eight.npz")
   assert not len(eight["whole"]), eight["whole"]
