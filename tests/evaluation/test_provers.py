@@ -118,7 +118,7 @@ def test_points_and_sentences_are_over_the_q_beam_of_the_same_width():
   [point] = provers.points(report, "rare")
   assert (point["setting"], point["method"], point["width"], point["pull"]) == ("rare", "pav_beam_q", 4, measure(0.3))
   assert point["gain"] == pytest.approx(measure(0.25)) and point["any"] == pytest.approx(0.15)
-  assert provers.sentence(point) == ("PAV beam of 4 (pav_beam_q): its pull is +0.300 [+0.200, +0.400] over that of Q, so theory says that it gains, as it was: "
+  assert provers.sentence(point) == ("PAV beam of 4 (pav_beam_q): its pull is +0.3000 [+0.2000, +0.4000] over that of Q, so theory says that it gains, as it was: "
                                      "+25.0 [+15.0, +35.0] points.").replace("PAV beam", provers.tables.name_of("pav_beam_q"))
   assert ", which was not decided: " in provers.sentence(point | {"gain": measure(0.05)})
   assert "says that it loses, but it gains: " in provers.sentence(point | {"pull": measure(-0.3)})
