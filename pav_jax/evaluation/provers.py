@@ -240,5 +240,5 @@ def sentence(point: Mapping) -> str:
   way = lambda x: "gains" if x["low"] > 0 else "loses" if x["high"] < 0 else "neither gains nor loses"
   predicted, measured = way(point["pull"]), way(point["gain"])
   verdict = "as it was" if predicted == measured else "which was not decided" if measured == "neither gains nor loses" else f"but it {measured}"
-  return (f"{tables.name_of(point['method'])} of {point['width']} ({point['prover']}): its pull is {said(point["pull"], 4)} over that of Q, so theory says that "
+  return (f"{tables.name_of(point['method'])} of {point['width']} ({point['prover']}): its pull is {said(point['pull'], 4)} over that of Q, so theory says that "
           f"it {predicted}, {verdict}: {said(point['gain'], 1, 100)} points.")
