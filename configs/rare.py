@@ -23,8 +23,14 @@ A quarter of an hour each on 2 cores; `rare` is the first, for the others read i
 The arms of search rank by Q^pi, by progress, by the prover's Q and by the prover's A, and controls stand beside them. Each
 arm's knob is tuned on validation problems (stage tune). `fair` and `worst` are provers for other tables.
 
-Another training: --config.seed=1 --config.arithmetic.train_seed=11 in all, and other folders. The test problems have a seed of their own, on which nothing was
-tried before the settings stood.
+RL on the same bed pays the policy for progress under best-of-K of itself, and under `good`:
+
+  python -m pav_jax.main --config=configs/rare.py:rare --config.stage=rl --workdir=runs/rare/rare \
+    --config.rl.provers.good=runs/rare/good/verifier/q/best --config.rl.seeds=0,
+
+Another training: --config.seed=1 --config.arithmetic.train_seed=11 in all, and other folders; its RL has --config.rl.seeds=1,. Several trainings
+in one table: python -m pav_jax.trainings WORKDIR... --output=FILE.json, of RL with --of=rl. The test problems have a seed of their own, on
+which nothing was tried before the settings stood.
 """
 
 from configs import default
@@ -60,9 +66,10 @@ def get_config(who: str):
       arms=("q_beam", "pav_beam", "pav_beam@good", "prover_q_beam@good", "prover_a_beam@good", "prover_q_subtrees@good",
             "prover_particles@good", "particles_progress@good", "random_beam@good", "constant_beam")))
   config.rl.update(dict(
-      init_from="sft", provers=provers, num_steps=300, eval_every=10, save_every=150, batch_size=1, rows=512, peak_lr=1.4e-4, updates=4,
-      clip_ratio=0.2, kl=0.05, alpha=3.0, critic=True, seeds=(0, 1, 2, 3, 4), eval_n=4, eval_problems=200, test_problems=200,
+      init_from="sft", provers=provers, num_steps=300, eval_every=20, save_every=100, batch_size=1, rows=512, peak_lr=1.4e-4, updates=4,
+      clip_ratio=0.2, kl=0.05, alpha=3.0, critic=True, seeds=(0, 1, 2, 3, 4), eval_n=4, eval_problems=200, test_problems=200, watch_prover=12,
       arms=("outcome", "outcome_critic", "progress", "progress@good", "random@good")))
-  for factors in (config.rl.lr_factor, config.rl.kl_factor):
-    factors.update({f"{arm}@good": 1.0 for arm in ("progress", "random")})
+  # Each arm's own best of one grid, on validation problems with other seeds (docs/results/rl.md). The random control has progress@good's.
+  config.rl.lr_factor.update({"outcome": 0.5, "progress@good": 2.0, "random@good": 2.0})
+  config.rl.kl_factor.update({"progress@good": 4.0, "random@good": 4.0})
   return config
