@@ -28,6 +28,8 @@ from pav_jax.training.records import Folder
 
 # What may differ between the runs of one table, beside what makes them trainings of their own.
 _OWN = ("seed", "provers", "policy_checkpoint", "verifier")
+# `watch_prover` changes nothing of what is trained.
+_OWN_RL = ("seeds", "provers", "verifier", "init_from", "watch_prover")
 _TRAINED = ("problems/train", "sft", "rollouts", "values", "verifier")
 _STAGES = (*_TRAINED, "search/tuning", "search/samples", "search/beams")
 
@@ -100,7 +102,7 @@ def together_rl(paths: Sequence[str]) -> tuple[learning.Learned, dict]:
   runs = [read_rl(path) for path in paths]
   if len(runs) < 2:
     raise UserError("one training says nothing of how trainings vary: two run directories at least")
-  _differ([facts for _, facts in runs], paths, "rl", ("seeds", "provers", "verifier", "init_from"))
+  _differ([facts for _, facts in runs], paths, "rl", _OWN_RL)
   learned = learning.together([found for found, _ in runs])
   own = [{key: x for key, x in facts.items() if key != "rl"} for _, facts in runs]
   return learned, report.finite({
