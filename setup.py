@@ -27,6 +27,7 @@ setuptools.setup(
         "flax",
         # gs://: what etils and orbax reach Cloud Storage with.
         "gcsfs",
+        # Tests and benchmarks compare with it; pav_jax itself does not import it (tests/gemma_library.py says why).
         "gemma",
         # GGUF weights: its tables of block types, and their dequantisation.
         "gguf",
