@@ -27,7 +27,10 @@ setuptools.setup(
         "flax",
         # gs://: what etils and orbax reach Cloud Storage with.
         "gcsfs",
+        # Tests and benchmarks compare with it; pav_jax itself does not import it (tests/gemma_library.py says why).
         "gemma",
+        # GGUF weights: its tables of block types, and their dequantisation.
+        "gguf",
         "jax",
         # Answers are read by math-verify's parser; the extra names the ANTLR runtime.
         "latex2sympy2-extended[antlr4_13_2]>=1.11.0",
@@ -40,6 +43,8 @@ setuptools.setup(
         "protobuf>=7.36.1,<8",
         # Parquet and arrow; tensorflow-datasets brings it anyway. Before 14.0.1 a file could make it unpickle.
         "pyarrow>=17",
+        # Hugging Face's weights, in and out; it unpickles nothing.
+        "safetensors",
         # Student's t; jax needs it anyway.
         "scipy",
         "sentencepiece",

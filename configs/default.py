@@ -22,7 +22,10 @@ def optimizer(**changes) -> ml_collections.ConfigDict:
 
 
 def model(**changes) -> ml_collections.ConfigDict:
-  """A network section: a size of pav_jax/models/gemma.py and how it is stored and computed."""
+  """A network section: a size of pav_jax/models/gemma.py and how it is stored and computed.
+
+  size '' is what the weights are that it begins from (init_from), and vocab_size then is theirs, too.
+  """
   knobs = ml_collections.ConfigDict({
       "size": "nano", "vocab_size": 376, "param_dtype": "float32", "dtype": "float32", "logit_chunk": 128})
   knobs.update(changes)

@@ -27,7 +27,7 @@ TEMPLATES = ROOT / "docs/templates"
 
 # Digits that count or measure nothing. 95 % is the level of every interval.
 NAMES = re.compile(r"""(?x) \b(
-    Gemma\ 2 | [29]B | 27B | GSM8K | F1 | TPUs?\ v\d\w? | v4 | v5[ep] | float32 | bfloat16 | Python\ 3\.\d+ | Apache\ 2\.0 |
+    Gemma\ [23] | [29]B | 27B | 270M | GSM8K | F1 | TPUs?\ v\d\w? | v4 | v5[ep] | float32 | bfloat16 | Python\ 3\.\d+ | Apache\ 2\.0 |
     arXiv\ 2410\.08146 | (Eq\.|App\.|Section|Theorem|Remark|Proposition|Figure)\ [A-Z]?\.?\d*(\.\d+)?[a-c]? | 95\ % | [Kδ]²
     )(?!\w)""")
 EXEMPT = (re.compile(r"{#.*?#}|{{.*?}}|{%.*?%}", re.S),  # comments, expressions and statements of Jinja

@@ -16,6 +16,7 @@ COMMANDS = {
     "judge": ("pav_jax.judge", "how good a verifier finds the first wrong step: ProcessBench, PRMBench, MR-MATH"),
     "grade": ("pav_jax.grade", "whether the answers in a file are right"),
     "trainings": ("pav_jax.trainings", "several trainings of the same settings in one table, with intervals over trainings"),
+    "publish": ("pav_jax.publish", "a checkpoint as a folder that transformers and vLLM load, or as Gemma's own"),
     "export": ("pav_jax.export", "a run's values as rows that others train on"),
 }
 # Word -> flags of `python -m pav_jax.main` that it stands for, and what it does.

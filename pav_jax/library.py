@@ -17,6 +17,7 @@ from pav_jax.errors import UserError
 from pav_jax.grading import answers
 from pav_jax.grading import grading
 from pav_jax.models import architecture
+from pav_jax.models import gemma
 from pav_jax.problems import given as given_lib
 from pav_jax.problems import home as home_lib
 from pav_jax.problems import prepared
@@ -79,18 +80,17 @@ def load(checkpoint: str, *, vocabulary: str = "", prompt: str = "", steps: str 
   """A policy or a verifier from a checkpoint: a step's folder, or the folder of steps, as WORKDIR/sft/best.
 
   vocabulary, prompt, steps: as in `home.of`; needed where no run lies above
-  the checkpoint. size: what an official Gemma checkpoint is, as gemma2_2b.
+  the checkpoint. size: what weights of others are, as gemma2_2b,
+  where they do not say it.
   Raises UserError for whatever of it is wrong.
   """
   _each(lambda x: isinstance(x, (str, os.PathLike)), "a path", checkpoint=checkpoint)
   _each(lambda x: isinstance(x, str), "a string", vocabulary=vocabulary, prompt=prompt, steps=steps, size=size)
   checkpoint = os.fspath(checkpoint)
   home = home_lib.of(checkpoint, vocabulary=vocabulary, prompt=prompt, steps=steps)
-  if architecture.is_official(checkpoint) and not size:
-    raise UserError(f"checkpoint {checkpoint}: published weights do not say what they are: give size=gemma2_2b, or another")
   mesh = mesh_lib.make_mesh(data=-1, fsdp=1, model=1)
-  # Of a checkpoint of ours only logit_chunk is read; an official one embeds Gemma's vocabulary.
-  section = ml_collections.ConfigDict({"size": size, "vocab_size": 256_128, "param_dtype": "float32", "dtype": "float32",
+  # Of a checkpoint of ours only logit_chunk is read.
+  section = ml_collections.ConfigDict({"size": size, "vocab_size": gemma.SIZES[size].vocab_size if size in gemma.SIZES else 0, "param_dtype": "float32", "dtype": "float32",
                                        "logit_chunk": 128})
   arch, params, kind = process.restore(checkpoint, section, home.vocabulary, mesh, ("policy", *targets.KINDS))
   return Model(arch, params, home, mesh, kind)

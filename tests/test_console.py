@@ -49,7 +49,7 @@ def test_a_mistake_in_any_of_them_has_status_2(arguments, said, tmp_path):
 def test_help_names_every_word(tmp_path):
   done = command("--help", cwd=tmp_path)
   assert done.returncode == 0 and re.findall(r"^  (\w+)", done.stdout, re.M) == [
-      "run", "check", "compile", "score", "judge", "grade", "trainings", "export"]
+      "run", "check", "compile", "score", "judge", "grade", "trainings", "publish", "export"]
 
 
 @pytest.mark.parametrize("module, arguments", [

@@ -16,7 +16,9 @@ APART = {"didactic": {"training"}}
 # The paper's equations, pure functions on arrays: what stands apart takes them from the one place where they are.
 EVERYBODYS = "pav_jax.values.equations"
 DOORS = {
-    "gemma": ("pav_jax/models/weights.py",),
+    "gemma": (),  # it changes flax for the whole process: tests alone compare with it (tests/gemma_library.py)
+    "safetensors": ("pav_jax/models/formats/huggingface.py",),
+    "gguf": ("pav_jax/models/formats/gguf_file.py",),
     "orbax": ("pav_jax/training/checkpoint.py",),
     "tensorflow": ("pav_jax/problems/tasks.py", "pav_jax/problems/datasets/"),
     "tensorflow_datasets": ("pav_jax/problems/tasks.py", "pav_jax/problems/datasets/"),

@@ -21,9 +21,10 @@ from pav_jax.training.run import Run
 
 def check(config, root: epath.Path | None = None):
   """UserError for what means nothing in the sections policy and sft, or names what is not there; root: the workdir, if there is one."""
-  architecture.check(config.policy, "config.policy", config.mesh)
-  vocabulary_lib.check_fits(config.vocabulary, config.policy.vocab_size, "config.policy")
-  architecture.check_checkpoint(config.policy.init_from, "config.policy.init_from", root)
+  start = config.policy.init_from
+  architecture.check_checkpoint(start, "config.policy.init_from", root)
+  architecture.check(config.policy, "config.policy", config.mesh, start)
+  vocabulary_lib.check_fits(config, architecture.shape(config.policy, start).vocab_size, "config.policy")
   fit.check(config.sft, "config.sft")
   fit.check_batch(config.sft, "config.sft", mesh_lib.parts_of(config.mesh))
 
@@ -35,7 +36,7 @@ def run_stage(run: Run):
   if done:
     return
   vocabulary = prepared.vocabulary(run.folder("problems/train"))
-  arch = architecture.build(run.config.policy, vocabulary)
+  arch = architecture.build(run.config.policy, vocabulary, run.config.policy.init_from)
   train_rows = text.text_rows(prepared.read(run.folder("problems/train")))
   valid_rows = text.text_rows(prepared.read(run.folder("problems/validation")))
   start = architecture.load(run.config.policy.init_from, arch, run.mesh)

@@ -35,17 +35,19 @@ class Home(NamedTuple):
 
 
 def of(checkpoint: str, *, vocabulary: str = "", prompt: str = "", steps: str = "") -> Home:
-  """The home of a checkpoint, a step's folder or one of steps (or an official one).
+  """The home of a checkpoint, a step's folder or one of steps, or of weights of others.
 
-  vocabulary: a SentencePiece file; prompt: a template; steps: a rule's name.
+  vocabulary: a SentencePiece file (weights of others have their own, if it lies with them); prompt: a template; steps: a rule's name.
   Each wins over what the run says, and must be given where no run is found.
 
   Raises UserError for no checkpoint, no run and nothing given in its place, or
   a vocabulary that is not the checkpoint's.
   """
-  fingerprint = "" if architecture.is_official(checkpoint) else checkpoint_lib.read_meta(checkpoint)["vocabulary"]
-  given = {"vocabulary": vocabulary, "prompt": prompt, "steps": steps}
+  foreign = architecture.is_foreign(checkpoint)
+  fingerprint = "" if foreign else checkpoint_lib.read_meta(checkpoint)["vocabulary"]
   folder = _problems(files.path(checkpoint))
+  vocabulary = vocabulary or (checkpoint if foreign and folder is None else "")
+  given = {"vocabulary": vocabulary, "prompt": prompt, "steps": steps}
   missing = [name for name, value in given.items() if not value]
   if folder is None and missing:
     raise UserError(f"checkpoint {checkpoint}: no folder above it has a run's problems/, so its texts are unknown: give "

@@ -85,9 +85,9 @@ def check(config, root: epath.Path | None = None):
   if files.is_remote(files.path(knobs.data_dir)):
     raise UserError(f"{where}.data_dir {knobs.data_dir}: TFDS prepares its sets in a local folder")
   errors.at_least(1, config.vocabulary, "config.vocabulary", "size", "train_on")
-  if config.vocabulary.path:
-    with errors.at("config.vocabulary.path"):
-      vocabulary_lib.load(config.vocabulary.path)
+  if path := vocabulary_lib.given(config):
+    with errors.at("config.vocabulary.path" if config.vocabulary.path else "config.policy.init_from"):
+      vocabulary_lib.load(path)
   grading.check(config.grading)
 
 
@@ -137,7 +137,7 @@ def run_stage(run: Run):
     splits = _audited(sets, {split: folder for split, (folder, done) in started.items() if not done}, knobs, grader)
     # One that stands there with nothing made by it may be of a plan that has given way.
     if not files.exists(vocabulary_path) or not any(folder.begun for folder, _ in started.values()):
-      _make_vocabulary(run.config.vocabulary, knobs, sets["train"], vocabulary_path)
+      _make_vocabulary(run.config, sets["train"], vocabulary_path)
     vocabulary, local = vocabulary_lib.load(vocabulary_path), scratch / "vocabulary.model"
     files.write(local, files.read(vocabulary_path))
     for split, found in splits.items():
@@ -239,15 +239,16 @@ def _scratch() -> Iterator[epath.Path]:
     yield files.path(folder.name)
 
 
-def _make_vocabulary(section, knobs, sets, path):
-  if section.path:
-    vocabulary_lib.load(section.path)
-    files.write(path, files.read(files.path(section.path)))
+def _make_vocabulary(config, sets, path):
+  section = config.vocabulary
+  if found := vocabulary_lib.given(config):
+    vocabulary_lib.load(found)
+    files.write(path, vocabulary_lib.model_of(found))
     return
   texts = []
   for found in sets.values():
     for problem in found.problems[:section.train_on]:
-      texts.append(knobs.prompt.replace("{question}", problem.question) + problem.solution)
+      texts.append(config.problems.prompt.replace("{question}", problem.question) + problem.solution)
   vocabulary_lib.train(texts, section.size, path)
 
 

@@ -21,6 +21,9 @@ import sentencepiece
 
 from pav_jax import errors
 from pav_jax.errors import UserError
+from pav_jax.models import weights
+from pav_jax.models.formats import gguf_file
+from pav_jax.problems import pieces
 from pav_jax.problems import steps as steps_lib
 from pav_jax.training import files
 
@@ -30,6 +33,7 @@ sentencepiece.set_min_log_level(2)
 SCORING_PIECE = "<unused0>"
 # Within these, text is cut before it is encoded: no piece reaches over the cut.
 _UNUSED = re.compile(r"(?<=<)(?=unused\d+>)")
+_SPARE_ROWS = 256  # published embeddings are padded to a multiple of 64 or 128
 _FRAME = {"pad": 0, "eos": 1, "bos": 2, "unk": 3}
 
 
@@ -79,28 +83,63 @@ class Vocabulary:
       return self._processor.EncodeAsIds(text)
     return [i for part in _UNUSED.split(text) for i in self._processor.EncodeAsIds(part)]
 
+  def holds(self, piece: str) -> bool:
+    """Whether there is such a piece."""
+    return self._processor.PieceToId(piece) != self.unk_id
+
   def decode(self, ids: Sequence[int] | np.ndarray) -> str:
     """The text of `ids`; control pieces (pad, eos, bos) have none."""
     return self._processor.DecodeIds([int(i) for i in ids])
 
-  def check_rows(self, rows: int) -> None:
-    """Raises UserError unless an embedding of `rows` rows holds every piece (Gemma's holds more)."""
+  def check_rows(self, rows: int, published: bool = False) -> None:
+    """Raises UserError unless an embedding of `rows` rows holds every piece (Gemma's holds more).
+
+    published: of weights of others, which have a row for each piece and few more; else the pieces are another family's.
+    """
     if rows < self.size:
       raise UserError(f"vocabulary {self.path}: {self.size} pieces, but the model embeds only {rows}")
+    if published and rows > self.size + _SPARE_ROWS:
+      raise UserError(f"vocabulary {self.path}: {self.size} pieces, and the weights embed {rows}: it is of another family; give "
+                      "vocabulary.path, the weights' own tokenizer.model")
 
 
 def load(path: str | os.PathLike, steps: str = "newline") -> Vocabulary:
-  """The vocabulary in the file `path`: Gemma's `tokenizer.model`, or one that `train` wrote. steps: as in `Vocabulary`."""
-  return Vocabulary(files.read(files.path(path)), str(path), steps)
+  """The vocabulary at `path`, as in `model_of`. steps: as in `Vocabulary`."""
+  return Vocabulary(model_of(path), str(path), steps)
 
 
-def check_fits(section, rows: int, where: str):
-  """UserError where a model section, named `where`, embeds fewer rows than the vocabulary of the config's section will have."""
-  if section.path and files.exists(files.path(section.path)):
+def model_of(path: str | os.PathLike) -> bytes:
+  """The SentencePiece model at a path: Gemma's `tokenizer.model`, one that `train` wrote, a folder with a `tokenizer.model`, a GGUF file."""
+  path = files.path(path)
+  with files.told(path, "read"):
+    folder = path.is_dir()
+    if folder and not (path / "tokenizer.model").exists():
+      ggufs = [x for x in path.iterdir() if x.suffix == ".gguf"]
+      if len(ggufs) != 1:
+        raise UserError(f"vocabulary {path}: there is no tokenizer.model in this folder: name a SentencePiece file in its place (vocabulary.path)")
+      path, folder = ggufs[0], False
+    if not folder and path.exists() and gguf_file.is_ours(path):
+      return pieces.of_gguf(gguf_file.metadata(path), str(path))
+  return files.read(path / "tokenizer.model" if folder else path)
+
+
+def given(config) -> str:
+  """The path of the vocabulary that a config's problems are read with: vocabulary.path, or the policy's weights, if they are of others.
+
+  '' where one is to be trained. It is looked for and not yet read.
+  """
+  start = config.policy.init_from
+  return config.vocabulary.path or (start if start and weights.is_foreign(start) else "")
+
+
+def check_fits(config, rows: int, where: str):
+  """UserError where a model section, named `where`, embeds fewer rows than the vocabulary of the config will have."""
+  path = given(config)
+  if path and files.exists(files.path(path)):
     with errors.at(where):
-      load(section.path).check_rows(rows)
-  elif not section.path and rows < section.size:
-    raise UserError(f"{where}.vocab_size {rows} is less than config.vocabulary.size {section.size}")
+      load(path).check_rows(rows)
+  elif not path and rows < config.vocabulary.size:
+    raise UserError(f"{where}.vocab_size {rows} is less than config.vocabulary.size {config.vocabulary.size}")
 
 
 def train(texts: Iterable[str], size: int, path: str | os.PathLike) -> Vocabulary:

@@ -14,6 +14,7 @@ workdir keeps other processes out, and `with Checkpoints(...)` an earlier traini
 """
 
 import contextlib
+import functools
 import itertools
 import json
 import os
@@ -25,6 +26,7 @@ from absl import logging
 from etils import epath
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
 from pav_jax.errors import UserError
@@ -241,6 +243,41 @@ def load_params(path: str | os.PathLike, like) -> Any:
   if changed:
     raise UserError(f"checkpoint {folder} is damaged: {changed}")
   return params
+
+
+def shapes(path: str | os.PathLike) -> dict[tuple[str, ...], tuple[int, ...]]:
+  """Keys and shapes of all arrays of a tree that others wrote with orbax; no array is read. UserError where it is none."""
+  path = files.path(path)
+  if not files.exists(path):
+    raise UserError(f"{path}: no such checkpoint")
+  try:
+    with _reading(), ocp.PyTreeCheckpointer() as checkpointer:
+      tree = checkpointer.metadata(path).item_metadata.tree
+      return {tuple(str(key.key) for key in keys): tuple(x.shape) for keys, x in jax.tree_util.tree_leaves_with_path(tree)}
+  except _Damaged as error:
+    raise UserError(f"{path}: not a readable Gemma checkpoint ({error})") from error
+
+
+def read_leaf(path: epath.Path, key: tuple[str, ...]) -> np.ndarray:
+  """One array of such a tree, on the host, in the type it was written in. UserError where it cannot be read."""
+  nested = lambda leaf: functools.reduce(lambda inner, name: {name: inner}, reversed(key), leaf)
+  try:
+    with _reading(), ocp.PyTreeCheckpointer() as checkpointer:
+      found = checkpointer.restore(path, ocp.args.PyTreeRestore(
+          item=nested(0), restore_args=nested(ocp.RestoreArgs(restore_type=np.ndarray)), partial_restore=True))
+    return functools.reduce(lambda inner, name: inner[name], key, found)
+  except _Damaged as error:
+    raise UserError(f"{path}: not a readable Gemma checkpoint ({error})") from error
+
+
+def save_tree(path: str | os.PathLike, tree):
+  """Writes a tree of arrays as others read it with orbax, without meta and sums; path must not exist yet."""
+  path = files.path(path)
+  try:
+    with _reading(), ocp.StandardCheckpointer() as checkpointer:
+      checkpointer.save(path, tree)
+  except _Damaged as error:
+    raise UserError(f"{path}: cannot be written ({error})") from error
 
 
 def _items(state: TrainState) -> dict:

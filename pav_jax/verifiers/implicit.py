@@ -106,7 +106,7 @@ def described(root, path, reference_path: str, beta: float) -> dict:
 
   reference_path: the checkpoint that training starts from; named as it is seen from `path` if it lies in root.
   """
-  if architecture.is_official(reference_path):
+  if architecture.is_foreign(reference_path):
     return {"beta": beta, "reference": reference_path, "reference_digest": ""}
   found = files.path(reference_path)
   seen = f"{'../' * len(path.relative_to(root).parts)}{found.relative_to(root)}" if found.is_relative_to(root) else reference_path

@@ -124,10 +124,13 @@ def check(config, root: epath.Path | None = None):
       raise UserError(f"{where}.{name} {knobs[name]} is not above 0")
   if not 0 < knobs.valid_fraction < 1:
     raise UserError(f"{where}.valid_fraction {knobs.valid_fraction} is not between 0 and 1")
-  architecture.check(knobs.model, f"{where}.model", config.mesh)
-  vocabulary_lib.check_fits(config.vocabulary, knobs.model.vocab_size, f"{where}.model")
   if knobs.init_from != "sft":
     architecture.check_checkpoint(knobs.init_from, f"{where}.init_from", root)
+  # The run's own policy may be yet to come: then its section says what it will be.
+  asked, start = (knobs.model, knobs.init_from) if knobs.init_from != "sft" else (
+      (knobs.model, "") if knobs.model.size else (config.policy, config.policy.init_from))
+  architecture.check(asked, f"{where}.model", config.mesh, start)
+  vocabulary_lib.check_fits(config, architecture.shape(asked, start).vocab_size, f"{where}.model")
   if "implicit" in kinds and not knobs.init_from:
     raise UserError(f"{where}.init_from is empty, and kind 'implicit' measures how far it has gone from where it began: sft, or "
                     "a checkpoint")
@@ -196,11 +199,11 @@ def run_stage(run: Run):
   vocabulary = prepared.vocabulary(run.folder("problems/train"))
   rollouts, values = monte_carlo.read(run) if ours else (None, None)
   imported = imported_lib.read(run, vocabulary) if others else None
-  arch = architecture.build(knobs.model, vocabulary)
-  facts = {"parameters": arch.num_params}
   start_path = knobs.init_from
   if start_path == "sft":
     start_path = str(run.folder("sft").path / "best")
+  arch = architecture.build(knobs.model, vocabulary, start_path)
+  facts = {"parameters": arch.num_params}
   if knobs.pretrain.num_steps:
     facts["base"] = fit.fit(
         run, knobs.pretrain, **arch.born("policy"), loss_fn=text.language_loss(arch.network), train_rows=text.text_rows(problems),

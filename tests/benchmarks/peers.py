@@ -6,6 +6,8 @@ they need be and shapes are warmed up before they are timed.
 """
 
 import functools
+import pathlib
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,9 @@ import numpy as np
 
 from pav_jax.models import gemma
 from pav_jax.models import weights
+from pav_jax.models.formats import huggingface
+
+sys.path.append(str(pathlib.Path(__file__).parents[2]))
 
 PAD, EOS, BOS = 0, 1, 2
 NEVER = (PAD, EOS, BOS)
@@ -46,7 +51,7 @@ def _texts(prompt_bt):
 
 def gemma_model(config: gemma.GemmaConfig):
   """The network of the gemma library."""
-  from gemma import gm  # weights has mended its import
+  from tests.gemma_library import gm
   pattern = (gm.nn.AttentionType.LOCAL_SLIDING, gm.nn.AttentionType.GLOBAL)
   return gm.nn.Transformer(dtype=jnp.float32, config=gm.nn.config.TransformerConfig(
       num_embed=config.vocab_size, embed_dim=config.width, hidden_dim=config.ffn_width, num_heads=config.num_heads,
@@ -59,7 +64,7 @@ def gemma_model(config: gemma.GemmaConfig):
 
 def of_gemma(config: gemma.GemmaConfig, params):
   """gm.text.Sampler of the gemma library."""
-  from gemma import gm
+  from tests.gemma_library import gm
   model = gemma_model(config)
   tree = _nested(weights.to_official(params, config))
 
@@ -145,24 +150,9 @@ def of_transformers(config: gemma.GemmaConfig, params):
 
 
 def _hugging_face(params, config):
-  """Our tree under the names of transformers' Gemma2ForCausalLM; matrices are (out, in) there."""
-  p = jax.tree.map(np.asarray, params)
-  flat = lambda x, inputs: x.reshape(int(np.prod(x.shape[:inputs])), -1).T
-  named = {"model.embed_tokens.weight": p["embedding"], "lm_head.weight": p["embedding"],
-           "model.norm.weight": p["final_norm"]["scale"]}
-  for y in range(config.num_layers):
-    layer = jax.tree.map(lambda x: x[y], p["layers"])
-    attention, ffn = layer["attention"], layer["ffn"]
-    matrices = {
-        "self_attn.q_proj": flat(attention["query"], 1), "self_attn.k_proj": flat(attention["key_value"][0], 1),
-        "self_attn.v_proj": flat(attention["key_value"][1], 1), "self_attn.o_proj": flat(attention["out"], 2),
-        "mlp.gate_proj": ffn["gate_up"][0].T, "mlp.up_proj": ffn["gate_up"][1].T, "mlp.down_proj": ffn["down"].T,
-        "input_layernorm": layer["pre_attention_norm"]["scale"],
-        "post_attention_layernorm": layer["post_attention_norm"]["scale"],
-        "pre_feedforward_layernorm": layer["pre_ffn_norm"]["scale"],
-        "post_feedforward_layernorm": layer["post_ffn_norm"]["scale"]}
-    named |= {f"model.layers.{y}.{name}.weight": x for name, x in matrices.items()}
-  return named
+  """Our tree under the names of transformers' Gemma2ForCausalLM."""
+  named = {f"model.{name}": x for name, x in weights.theirs(params, config, huggingface.TABLE)}
+  return named | {"lm_head.weight": named["model.embed_tokens.weight"]}
 
 
 PEERS = {"gemma Sampler": of_gemma, "Tunix Sampler": of_tunix, "transformers generate": of_transformers}

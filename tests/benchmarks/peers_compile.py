@@ -75,10 +75,11 @@ def _step(init, patterns, loss_fn, config, mesh, rows: P):
 
 
 def of_gemma(config, mesh, remat: bool):
-  from pav_jax.models import weights  # mends gemma's import
-  from gemma.gm.nn import _modules
+  from pav_jax.models import weights
   import flax.linen as nn
   import peers
+  from tests import gemma_library  # noqa: F401, mends the next line's import
+  from gemma.gm.nn import _modules
   shape = architecture.shape(config.policy)
   if remat:
     _modules.Block = nn.remat(_modules.Block)

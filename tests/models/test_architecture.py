@@ -13,7 +13,8 @@ from pav_jax.models import architecture
 from pav_jax.models import weights
 from pav_jax.training import mesh as mesh_lib
 
-VOCABULARY = types.SimpleNamespace(scoring_id=4, fingerprint="f" * 64, check_rows=lambda rows: None)
+VOCABULARY = types.SimpleNamespace(scoring_id=4, fingerprint="f" * 64, bos_id=2, size=32, check_rows=lambda rows, published: None,
+                                   encode=lambda text: [3 + ord(x) % 29 for x in text])
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from pav_jax.models import readout
 from pav_jax.models import size
 from pav_jax.models import weights
 
-from gemma import gm  # after weights, which mends its import
+from tests.gemma_library import gm
 
 # Tiny, with what tells the official sizes apart: heads per group, the rule of
 # the query scale, the gating matrix's axes. Rows are longer than the window,

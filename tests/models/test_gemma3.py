@@ -12,9 +12,7 @@ from pav_jax.models import decoding
 from pav_jax.models import gemma
 from pav_jax.models import network
 from pav_jax.models import size
-from pav_jax.models import weights  # noqa: F401, mends the next line's import
-
-from gemma import gm
+from tests.gemma_library import gm
 
 # Tiny, with what tells the official sizes apart: heads of keys, the rule of the query scale, the scale of global
 # positions, and how the last period ends. Rows are longer than the window, and longer than a period.

@@ -1,6 +1,7 @@
 """Official checkpoints on disk: they come back as they went, or one line says why not."""
 
 import dataclasses
+import functools
 import shutil
 
 import jax
@@ -9,12 +10,11 @@ import numpy as np
 import pytest
 
 from pav_jax.errors import UserError
-from pav_jax.models import architecture
 from pav_jax.models import gemma
 from pav_jax.models import network
 from pav_jax.models import weights
-
-from gemma import gm  # after weights, which mends its import
+from pav_jax.models.formats import official
+from pav_jax.training import checkpoint
 
 CONFIG = gemma.GemmaConfig(2, 12, 4, 2, 6, 20, 6**-0.5, vocab_size=16)
 
@@ -60,7 +60,7 @@ def test_the_layout_is_the_published_one():
 ], ids=["float32", "bfloat16", "square"])
 @pytest.mark.parametrize("transposed", [False, True])
 def test_there_and_back_is_the_identity(config, transposed, monkeypatch):
-  monkeypatch.setattr(weights, "transposed_gating", lambda config: transposed)
+  monkeypatch.setattr(official, "transposed_gating", lambda config: transposed)
   params = _params(config)
   tree = weights.to_official(params, config)
   if config.width != config.ffn_width:
@@ -83,15 +83,18 @@ def test_a_checkpoint_in_a_bucket_comes_back(bucket):
   weights.save_official("gs://bucket/official", _params(), CONFIG)
   assert "bucket/official/_METADATA" in bucket.objects
   _assert_same(weights.load_official("gs://bucket/official", CONFIG), _params())
-  assert architecture.is_official("gs://bucket/official")
+  assert weights.is_foreign("gs://bucket/official")
   with pytest.raises(UserError, match="gs://bucket/nowhere: no such checkpoint"):
     weights.load_official("gs://bucket/nowhere", CONFIG)
 
 
 def test_flat_and_nested_checkpoints_hold_the_same(saved, tmp_path):
-  nested = gm.ckpts.load_params(saved)
-  assert "layer_0" in nested
-  gm.ckpts.save_params(nested, tmp_path / "nested", wait_until_finished=True)
+  nested = {}
+  for module, leaves in weights.to_official(_params(), CONFIG).items():
+    *above, last = module.split("/")[1:]
+    inner = functools.reduce(lambda tree, name: tree.setdefault(name, {}), above, nested)
+    inner[last] = leaves["w"] if last in ("linear", "gating_einsum") else leaves  # as gm has it
+  checkpoint.save_tree(tmp_path / "nested", nested)
   _assert_same(weights.load_official(tmp_path / "nested", CONFIG), _params())
 
 
@@ -120,14 +123,14 @@ def _refused(action, *words):
 def test_another_architecture_is_refused_before_weights_are_read(saved, change, words, monkeypatch):
   def read(*_):
     raise AssertionError("weights were read")
-  monkeypatch.setattr("gemma.gm.ckpts._checkpoint._partial_restore", read)
+  monkeypatch.setattr(checkpoint, "read_leaf", read)
   _refused(lambda: weights.load_official(saved, dataclasses.replace(CONFIG, **change)), saved, *words)
 
 
 @pytest.mark.parametrize("name,change", [
     ("final_norm/scale is missing", lambda tree: tree.pop("transformer/final_norm")),
     ("layer_1/mlp/linear/w is missing", lambda tree: tree.pop("transformer/layer_1/mlp/linear")),
-    ("layer_1/attn/_key_norm/scale belongs to no Gemma 2",
+    ("layer_1/attn/_key_norm/scale belongs to no Gemma of this shape",
      lambda tree: tree.update({"transformer/layer_1/attn/_key_norm": {"scale": np.zeros(6)}})),
 ])
 def test_missing_and_foreign_leaves_are_named(name, change):
