@@ -103,6 +103,12 @@ def together_rl(paths: Sequence[str]) -> tuple[learning.Learned, dict]:
   if len(runs) < 2:
     raise UserError("one training says nothing of how trainings vary: two run directories at least")
   _differ([facts for _, facts in runs], paths, "rl", _OWN_RL)
+  apart = lambda facts: {"problems": facts["config"].get("problems"), "dials": facts["config"].get("arithmetic", {}).get("dials"),
+                         "test_seed": facts["data seeds"].get("test_seed"), "policy": facts["config"].get("policy"),
+                         "max_new": facts["config"].get("rollouts", {}).get("max_new")}
+  for (_, facts), path in zip(runs[1:], paths[1:]):
+    if other := [key for key, x in apart(facts).items() if x != apart(runs[0][1])[key]]:
+      raise UserError(f"{path}: its {other[0]} is not that of {paths[0]}: one table is of trainings of the same settings on the same test problems")
   learned = learning.together([found for found, _ in runs])
   own = [{key: x for key, x in facts.items() if key != "rl"} for _, facts in runs]
   return learned, report.finite({

@@ -131,8 +131,10 @@ def run_stage(run: Run):
 
 
 def sentences(report: dict) -> list[str]:
-  """Whether progress pays, a line for each arm of PAV-RL: against the same critic with outcomes alone, or against ORM-RL without a critic."""
-  critic = bool(report["over_critic"])
+  """Whether progress pays, a line for each arm of PAV-RL: against outcomes alone with the verifier as critic, where PAV-RL has it, too, and
+  that arm is there, or against ORM-RL. What varies is said: of one training, how trainings vary is not known."""
+  critic = bool(report["over_critic"]) and bool(report["config"]["critic"])
+  varies = "trainings" if "trainings" in report else "seeds of RL on this one training" if len(report["seeds"]) > 1 else "problems; one seed of RL on this one training"
   rival, over, sooner_ = ("outcome_critic", report["over_critic"], report["sooner_than_critic"]) if critic else (
       "outcome", report["differences"], report["sooner"])
   said = []
@@ -141,10 +143,9 @@ def sentences(report: dict) -> list[str]:
       continue
     verdict = "pays" if low > 0 else "costs" if high < 0 else "is open"
     mine, theirs, pace = report["policies"][arm]["accuracy"][0], report["policies"][rival]["accuracy"][0], sooner_[arm]
-    fewer = (f"as good after {pace['median']:.1f} times fewer responses" if pace["median"] else "not as good as soon") + (
-        f" ({pace['reached']} of {pace['of']} get there)")
-    said.append(f"Progress {verdict} ({arm}): {mine:.3f} against {theirs:.3f} of {rival}{', which has the same critic' if critic else ''}: "
-                f"{100 * mean:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}], over {report['policies'][arm]['varies']}; {fewer}.")
+    fewer = f"as good after {pace['median']:.1f} times fewer responses" if pace["median"] else "seldom as good within the run"
+    said.append(f"Progress {verdict} ({arm}): {mine:.3f} against {theirs:.3f} of {rival}{', which has the verifier as critic, too' if critic else ''}: "
+                f"{100 * mean:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}] over {varies}; {fewer} ({pace['reached']} of {pace['of']}).")
   return said
 
 
@@ -268,10 +269,12 @@ def seconds(rows: list[dict]) -> dict[str, float]:
 def short_table(report: dict) -> str:
   """A line for each policy."""
   interval = lambda x: f"{x[0]:.3f} [{x[1]:.3f}, {x[2]:.3f}]"
-  lines = [f"{'':<20}{'accuracy':<24}{'greedy':<24}{'Pass@' + str(report['samples']):<10}{'over outcome':<26}"
+  rival, over_rival, sooner_rival = ("outcome", report["differences"], report["sooner"]) if report["differences"] else (
+      "outcome_critic", report["over_critic"], report["sooner_than_critic"])
+  lines = [f"{'':<20}{'accuracy':<24}{'greedy':<24}{'Pass@' + str(report['samples']):<10}{'over ' + rival:<26}"
            f"{'samples fewer':<16}new"]
   for name, found in report["policies"].items():
-    over, sooner_ = report["differences"].get(name), report["sooner"].get(name)
+    over, sooner_ = over_rival.get(name), sooner_rival.get(name)
     fewer = "" if sooner_ is None else f"{sooner_['median'] or float('nan'):.1f}x ({sooner_['reached']}/{sooner_['of']})"
     lines.append(f"{name:<20}{interval(found['accuracy']):<24}{interval(found['greedy']):<24}"
                  f"{found['pass_at_n'][-1]['accuracy']:<10.3f}{interval(over) if over else '':<26}{fewer:<16}"

@@ -229,28 +229,34 @@ def _values(config, mesh) -> list[Program]:
 
 
 def _rl(config, mesh) -> list[Program]:
-  """Policy, reference, value function and verifier together, each where it lies during the whole run."""
+  """Policy, reference, value function and verifier together, each where it lies during the whole run; an arm's own prover, too, taken
+  for as large as the verifier."""
   knobs, net, judge = config.rl, _net(config.policy, mesh), _net(config.verifier.model, mesh)
   learners = arms.learners_of(knobs, net.network, mesh, peak_lr=knobs.peak_lr, kl=knobs.kl, beside=reading.beside(knobs))
   learnt = {name: learner.like for name, learner in learners.beside.items()}
   called = {"value": "value function", "reward_model": "reward model"}
   here = {"policy and its optimiser": learners.policy.like, "reference": net.params, "verifier": judge.params}
+  prover = judge if any("@" in arm for arm in knobs.arms) else None
+  judges = [judge] if prover is None else [judge, prover]
+  here |= {} if prover is None else {"prover": prover.params}
   here |= {f"{called[name]} and its optimiser": like for name, like in learnt.items()}
   without = lambda *names: {name: tree for name, tree in here.items() if name not in names}
   width, rows = config.problems.max_prompt + config.rollouts.max_new, knobs.batch_size * knobs.group
   token_bt, float_bt = _rows(mesh, rows, width, dtype=jnp.int32), _rows(mesh, rows, width - 1)
   batch = losses.RolloutBatch(token_bt, *[float_bt] * 5)
   read = lambda: reading.read_all.lower(
-      mesh, net.network, judge.network, net.params, net.params, {name: like.params for name, like in learnt.items()}, judge.params, token_bt)
+      mesh, net.network, judge.network, prover and prover.network, net.params, net.params,
+      {name: like.params for name, like in learnt.items()}, judge.params, prover and prover.params, token_bt)
   policies, logits = 2 + len(learnt), {"value": 0, "reward_model": width}
-  flops = rows * (2 * size.forward_flops(net.config, 0, width, width) + size.forward_flops(judge.config, 0, width)
+  flops = rows * (2 * size.forward_flops(net.config, 0, width, width) + len(judges) * size.forward_flops(judge.config, 0, width)
                   + sum(size.forward_flops(net.config, 0, width, logits[name]) for name in learnt))
   optimiser = lambda state: state.opt_state
   beside = {"optimiser of the policy": optimiser(learners.policy.like)}
   beside |= {f"optimiser of the {called[name]}": optimiser(like) for name, like in learnt.items()}
   found = _decoding("rl", net, mesh, rows=min(knobs.rows, rows), share=min(knobs.group, knobs.share), width=config.problems.max_prompt,
                     slots=config.rollouts.max_new, sampling=collect.sampling_of(config.rollouts)._replace(temperature=1.0), resident=here)
-  found.append(Program("rl: reading by all", read, (net.params, judge.params), beside, float(flops), policies * _weights(net, mesh) + _weights(judge, mesh)))
+  found.append(Program("rl: reading by all", read, (net.params, *(of.params for of in judges)), beside, float(flops),
+                       policies * _weights(net, mesh) + len(judges) * _weights(judge, mesh)))
   pieces = knobs.microbatches
   found.append(_training("rl: policy's update", net, learners.policy, batch, mesh, pieces=pieces,
                          resident=without("policy and its optimiser"), logits=True))

@@ -121,6 +121,10 @@ def check(config, root: epath.Path | None = None):
       raise UserError(f"rl.{name} {knobs[name]!r} is none of {', '.join(allowed)}")
   if not knobs.init_from:
     raise UserError("rl.init_from is empty: 'sft', 'rft' or a checkpoint's path")
+  for name in ("lr_factor", "kl_factor"):
+    for key in knobs[name]:
+      if "@" in key and key.partition("@")[2] not in knobs.provers:
+        raise UserError(f"rl.{name}.{key}: no prover {key.partition('@')[2]!r} among config.rl.provers: {', '.join(knobs.provers)}")
   for arm in knobs.arms:
     base, _, prover = arm.partition("@")
     if base not in ARMS:

@@ -1,8 +1,7 @@
 """Whose progress is rewarded: Q^mu at the prefixes of fresh responses, by a verifier or by rollouts of the policy itself.
 
   best_of_k    1 - (1 - Q)^K of a verifier of Q^pi (Eq. 30): the paper's prover for search; K is 1 for an arm's own prover
-  q            a verifier's Q as it is: of another policy with `rl.verifier`, or of
-               the policy itself, mu = pi, with the run's own
+  q            a verifier's Q as it is: of the policy itself, mu = pi, with the run's own
   monte_carlo  n_mc continuations of every prefix under the *current* policy, as
                VinePPO values its steps (2410.01679): no verifier at all
   exact        best_of_k of the demonstrator's own Q, on `arithmetic`: what a verifier

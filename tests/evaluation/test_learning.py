@@ -90,17 +90,22 @@ def test_trainings_together_vary_by_training():
 
 
 def test_the_sentence_says_what_the_interval_allows():
-  report = {"policies": {"progress@good": {"accuracy": (.8, .7, .9), "varies": "training seeds"}, "outcome": {"accuracy": (.5, .4, .6)},
+  report = {"config": {"critic": True}, "trainings": [], "policies": {"progress@good": {"accuracy": (.8, .7, .9), "varies": "training seeds"}, "outcome": {"accuracy": (.5, .4, .6)},
                          "outcome_critic": {"accuracy": (.6, .5, .7)}},
             "differences": {"progress@good": (.3, .2, .4), "outcome_critic": (.1, 0, .2)}, "over_critic": {"progress@good": (.2, -.1, .5)},
             "sooner": {"progress@good": {"median": 3.25, "reached": 3, "of": 3}},
             "sooner_than_critic": {"progress@good": {"median": None, "reached": 1, "of": 3}}}
   [said] = learning.sentences(report)
-  assert said == ("Progress is open (progress@good): 0.800 against 0.600 of outcome_critic, which has the same critic: +20.0 points "
-                  "[-10.0, +50.0], over training seeds; not as good as soon (1 of 3 get there).")
+  assert said == ("Progress is open (progress@good): 0.800 against 0.600 of outcome_critic, which has the verifier as critic, too: "
+                  "+20.0 points [-10.0, +50.0] over trainings; seldom as good within the run (1 of 3).")
   [said] = learning.sentences(report | {"over_critic": {}})
-  assert said == ("Progress pays (progress@good): 0.800 against 0.500 of outcome: +30.0 points [+20.0, +40.0], over training seeds; "
-                  "as good after 3.2 times fewer responses (3 of 3 get there).")
+  assert said == ("Progress pays (progress@good): 0.800 against 0.500 of outcome: +30.0 points [+20.0, +40.0] over trainings; "
+                  "as good after 3.2 times fewer responses (3 of 3).")
+  assert learning.sentences(report | {"config": {"critic": False}}) == [said]
+  del report["trainings"]
+  [one] = learning.sentences(report | {"over_critic": {}, "seeds": [0]})
+  assert one == said.replace("over trainings", "over problems; one seed of RL on this one training")
+  report["trainings"] = []
   [said] = learning.sentences(report | {"over_critic": {"progress@good": (-.2, -.3, -.1)}})
   assert said.startswith("Progress costs")
   assert learning.sentences(report | {"differences": {}, "over_critic": {}}) == []

@@ -53,6 +53,13 @@ def test_every_program_of_a_stage_compiles(stage, names, mesh):
     assert name in compile_lib.row(line, ROOMY) or " of " in name
 
 
+def test_an_arm_with_a_prover_of_its_own_reads_that_one_too(mesh):
+  reading = lambda *arms: next(x for x in programs.of_stage("rl", _config(stage="rl", **{"rl.arms": arms}), mesh) if "reading" in x.name)
+  own, plain = reading("progress@prover"), reading("progress")
+  own.lower()
+  assert own.flops > plain.flops and own.flops < 2 * plain.flops
+
+
 def test_the_pipeline_and_rl_have_all_their_stages():
   assert programs.stages(_config(stage="pipeline")) == ("sft", "rollouts", "values", "verifier", "search")
   assert programs.stages(_config(stage="rl")) == ("rft", "rl")

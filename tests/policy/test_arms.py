@@ -217,6 +217,10 @@ def test_an_arm_with_a_prover_has_the_arms_rate_or_its_own():
   of_arm = arms.knobs_of(config.rl, "progress@prover")
   assert of_arm.peak_lr == pytest.approx(3e-3) and of_arm.kl == pytest.approx(config.rl.kl / 2)
   assert arms.knobs_of(config.rl, "progress").peak_lr == pytest.approx(2e-3)
+  with config.unlocked():
+    config.rl.kl_factor["progress@provers"] = 1.0
+  with pytest.raises(UserError, match="rl.kl_factor.progress@provers: no prover 'provers' among config.rl.provers: prover"):
+    arms.check(config)
 
 
 def _rewrite(path, change):
