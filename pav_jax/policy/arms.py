@@ -121,6 +121,9 @@ def check(config, root: epath.Path | None = None):
       raise UserError(f"rl.{name} {knobs[name]!r} is none of {', '.join(allowed)}")
   if not knobs.init_from:
     raise UserError("rl.init_from is empty: 'sft', 'rft' or a checkpoint's path")
+  for name, path in knobs.provers.items():
+    if path:
+      process.check(path, f"config.rl.provers.{name}", config.verifier.kinds, targets.VALUES, root)
   for name in ("lr_factor", "kl_factor"):
     for key in knobs[name]:
       if "@" in key and key.partition("@")[2] not in knobs.provers:
@@ -133,7 +136,7 @@ def check(config, root: epath.Path | None = None):
       if not factor(knobs, name, arm) > 0:
         raise UserError(f"rl.{name}.{arm} is {factor(knobs, name, arm)}, not above 0")
     if prover or arm.endswith("@"):
-      check_prover(config, arm, root)
+      check_prover(config, arm)
   check_kind(knobs, kind)
   if knobs.log_every != 1:
     raise UserError(f"rl.log_every is {knobs.log_every}: the report adds up what every iteration cost, so it is 1")
@@ -154,8 +157,8 @@ def check(config, root: epath.Path | None = None):
                     f"{knobs.microbatches} micro-batches over {parts} devices")
 
 
-def check_prover(config, arm: str, root: epath.Path | None):
-  """UserError for an arm with a prover of its own that cannot have one, or whose prover is not there."""
+def check_prover(config, arm: str):
+  """UserError for an arm with a prover of its own that cannot have one, or whose prover has no path."""
   base, _, prover = arm.partition("@")
   knobs, said = config.rl, f"rl.arms {arm!r}"
   if base in ("self", "renewed"):
@@ -166,7 +169,6 @@ def check_prover(config, arm: str, root: epath.Path | None):
     raise UserError(f"{said}: no prover {prover!r} among config.rl.provers: {', '.join(knobs.provers)}")
   if not knobs.provers[prover]:
     raise UserError(f"{said}: config.rl.provers.{prover} is empty: the path of a verifier of its Q")
-  process.check(knobs.provers[prover], f"config.rl.provers.{prover}", config.verifier.kinds, targets.VALUES, root)
 
 
 def check_kind(knobs, kind: str):
