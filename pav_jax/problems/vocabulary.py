@@ -21,8 +21,6 @@ import sentencepiece
 
 from pav_jax import errors
 from pav_jax.errors import UserError
-from pav_jax.models import weights
-from pav_jax.models.formats import gguf_file
 from pav_jax.problems import pieces
 from pav_jax.problems import steps as steps_lib
 from pav_jax.training import files
@@ -110,6 +108,8 @@ def load(path: str | os.PathLike, steps: str = "newline") -> Vocabulary:
 
 def model_of(path: str | os.PathLike) -> bytes:
   """The SentencePiece model at a path: Gemma's `tokenizer.model`, one that `train` wrote, a folder with a `tokenizer.model`, a GGUF file."""
+  # Only here, and in `given`: these import jax, and who reads problems alone does without.
+  from pav_jax.models.formats import gguf_file
   path = files.path(path)
   with files.told(path, "read"):
     folder = path.is_dir()
@@ -128,6 +128,7 @@ def given(config) -> str:
 
   '' where one is to be trained. It is looked for and not yet read.
   """
+  from pav_jax.models import weights
   start = config.policy.init_from
   return config.vocabulary.path or (start if start and weights.is_foreign(start) else "")
 
