@@ -77,7 +77,7 @@ def carries(record: dict) -> dict[str, str]:
   """Which of what a record should have it has: 'yes', 'no', or the part of it."""
   trainings = record.get("trainings", [{}])
   has = lambda *names: any(name in record or all(name in training for training in trainings) for name in names)
-  sections = record.get("sections") or record.get("config") or trainings[0].get("config") or {}
+  sections = record.get("sections") or trainings[0].get("config") or record.get("config") or {}
   whole = {"policy", "verifier"} <= set(sections)
   return {
       "config": "yes" if whole else "in part" if has("config", "search") else "no",

@@ -31,7 +31,6 @@ from pav_jax.models.formats import huggingface
 from pav_jax.models.formats import names
 from pav_jax.problems import home as home_lib
 from pav_jax.problems import vocabulary as vocabulary_lib
-from pav_jax.training import checkpoint as checkpoint_lib
 from pav_jax.training import files
 from pav_jax.training import mesh as mesh_lib
 from pav_jax.training import metrics
@@ -59,10 +58,7 @@ def publish(checkpoint: str, output: str, *, format: str = "safetensors", dtype:
   arch, params = architecture.restore(checkpoint, section, home.vocabulary, mesh_lib.make_mesh(data=-1, fsdp=1, model=1))
   stored = np.dtype(dtype or arch.config.param_dtype)
   if format == "orbax":
-    tree = weights.to_official(params, arch.config)
-    for leaves in tree.values():
-      leaves |= {name: x.astype(stored, copy=False) for name, x in leaves.items()}
-    checkpoint_lib.save_tree(folder, tree)
+    weights.save_official(folder, params, arch.config, stored)
   else:
     _safetensors(folder, arch, params, stored, kind, home.vocabulary)
   files.write(folder / "tokenizer.model", vocabulary_lib.model_of(home.vocabulary.path))

@@ -126,8 +126,8 @@ def _differ(facts: Sequence[dict], paths: Sequence[str], section: str, own: Sequ
   """UserError where runs differ in more than what is their own, or two have the same seeds."""
   first = _bare(facts[0], section, own)
   for of, path in zip(facts[1:], paths[1:]):
-    if apart := [key for key, x in _bare(of, section, own).items() if x != first.get(key)]:
-      raise UserError(f"{path}: {section}.{apart[0]} is {of[section][apart[0]]!r}, in {paths[0]} {facts[0][section].get(apart[0])!r}")
+    if apart := [key for key in first | _bare(of, section, own) if of[section].get(key) != first.get(key)]:
+      raise UserError(f"{path}: {section}.{apart[0]} is {of[section].get(apart[0])!r}, in {paths[0]} {facts[0][section].get(apart[0])!r}")
   trained = [(of["seed"], tuple(of["data seeds"].items())) for of in facts]
   for n, (path, of) in enumerate(zip(paths, trained)):
     if of in trained[:n]:

@@ -117,30 +117,16 @@ def theirs(params, config: gemma.GemmaConfig, table: names.Table) -> Iterator[tu
     yield name, names.to_theirs(part if isinstance(part, np.ndarray) else np.asarray(mesh_lib.fetch(part)), place, table)
 
 
-def transposed_gating(config: gemma.GemmaConfig) -> bool:
-  """Whether official checkpoints hold gating_einsum as (2, f, d)."""
-  return official.transposed_gating(config)
-
-
-def from_official(tree, config: gemma.GemmaConfig) -> dict:
-  """Our tree from an official one of arrays, flat or nested."""
-  flat = flax.traverse_util.flatten_dict(tree)
-  tensors = {official.name_of(key): names.Tensor(tuple(x.shape), lambda x=x: np.asarray(x)) for key, x in flat.items()}
-  return load(official.of_tensors("official", tensors, config), config)
-
-
 def to_official(params, config: gemma.GemmaConfig) -> dict:
-  """The published flat tree of numpy arrays; the inverse of `from_official`."""
+  """The published flat tree of numpy arrays."""
   if config.num_heads == config.num_kv_heads:
     raise UserError("official Gemma checkpoints share key/value heads: num_heads must exceed num_kv_heads")
-  return official.flat(dict(theirs(params, config, official.table(transposed_gating(config)))))
+  return official.flat(dict(theirs(params, config, official.table(official.transposed_gating(config)))))
 
 
-def load_official(path: str | os.PathLike, config: gemma.GemmaConfig, layout=None) -> dict:
-  """`load` of a published checkpoint that is said to be of this shape."""
-  return load(official.look(path, config), config, layout)
-
-
-def save_official(path: str | os.PathLike, params, config: gemma.GemmaConfig) -> None:
-  """Writes ours in the published layout, in the type it has; path must not exist yet."""
-  checkpoint.save_tree(path, to_official(params, config))
+def save_official(path: str | os.PathLike, params, config: gemma.GemmaConfig, dtype=None) -> None:
+  """Writes ours in the published layout, in the type it has or in dtype; path must not exist yet."""
+  tree = to_official(params, config)
+  if dtype is not None:
+    tree = jax.tree.map(lambda x: x.astype(dtype, copy=False), tree)
+  checkpoint.save_tree(path, tree)

@@ -16,6 +16,7 @@ import numpy as np
 from pav_jax.models import gemma
 from pav_jax.models import weights
 from pav_jax.models.formats import huggingface
+from pav_jax.models.formats import official
 
 sys.path.append(str(pathlib.Path(__file__).parents[2]))
 
@@ -59,7 +60,7 @@ def gemma_model(config: gemma.GemmaConfig):
       use_post_attn_norm=True, use_post_ffw_norm=True, attn_logits_soft_cap=config.attention_cap,
       attention_types=gm.nn.config.make_attention_layers_types(pattern, num_layers=config.num_layers),
       query_pre_attn_norm=gm.nn.config.QueryPreAttentionNormalisation.BY_ONE_OVER_SQRT_HEAD_DIM,
-      sliding_window_size=config.window, transpose_gating_einsum=weights.transposed_gating(config)))
+      sliding_window_size=config.window, transpose_gating_einsum=official.transposed_gating(config)))
 
 
 def of_gemma(config: gemma.GemmaConfig, params):
@@ -104,7 +105,7 @@ def of_tunix(config: gemma.GemmaConfig, params):
   from flax import nnx
   from tunix.generate import sampler as tunix_sampler
   from tunix.models.gemma import model as tunix_gemma
-  if weights.transposed_gating(config):
+  if official.transposed_gating(config):
     raise ValueError("above the 2B's width the gating matrix lies the other way round")
   model = tunix_gemma.module_from_linen_variables(
       module_factory=lambda: tunix_gemma.Gemma(tunix_shape(config), rngs=nnx.Rngs(params=0)),

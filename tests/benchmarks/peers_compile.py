@@ -75,7 +75,7 @@ def _step(init, patterns, loss_fn, config, mesh, rows: P):
 
 
 def of_gemma(config, mesh, remat: bool):
-  from pav_jax.models import weights
+  from pav_jax.models.formats import official
   import flax.linen as nn
   import peers
   from tests import gemma_library  # noqa: F401, mends the next line's import
@@ -85,7 +85,7 @@ def of_gemma(config, mesh, remat: bool):
     _modules.Block = nn.remat(_modules.Block)
   model = peers.gemma_model(shape)
   init = lambda key: model.init(key, jnp.zeros((1, 2), jnp.int32))["params"]
-  gating = P(None, "model", "fsdp") if weights.transposed_gating(shape) else P(None, "fsdp", "model")
+  gating = P(None, "model", "fsdp") if official.transposed_gating(shape) else P(None, "fsdp", "model")
 
   def loss_fn(params, batch, key):
     logit_btv = model.apply({"params": _mixed(params)}, batch.token_bt).logits[:, :-1]

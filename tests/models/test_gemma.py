@@ -13,8 +13,10 @@ from pav_jax.models import network
 from pav_jax.models import readout
 from pav_jax.models import size
 from pav_jax.models import weights
+from pav_jax.models.formats import official
 
 from tests.gemma_library import gm
+from tests.models import official_weights
 
 # Tiny, with what tells the official sizes apart: heads per group, the rule of
 # the query scale, the gating matrix's axes. Rows are longer than the window,
@@ -87,7 +89,7 @@ def _compare(name, ours, theirs, token_bt):
   (_, their_logits), their_grads = jax.device_get(their_gradient(theirs, token_bt))
   assert np.abs(their_logits).max() > 0.8 * SHAPED[name].logit_cap, "the cap must matter"
   np.testing.assert_allclose(our_logits, their_logits, rtol=0, atol=1e-5)
-  their_grads = weights.from_official(their_grads, SHAPED[name])
+  their_grads = official_weights.from_tree(their_grads, SHAPED[name])
   for (path, a), b in zip(jax.tree.leaves_with_path(our_grads), jax.tree.leaves(their_grads), strict=True):
     scale = np.abs(b).max()
     assert scale > 0, path
@@ -99,13 +101,13 @@ def test_their_weights_through_a_checkpoint_give_their_function(name, tmp_path):
   token_bt = _tokens()
   theirs = _random(jax.eval_shape(_library(name).init, jax.random.key(0), token_bt)["params"])
   gm.ckpts.save_params(theirs, tmp_path / "theirs", wait_until_finished=True)
-  _compare(name, weights.load_official(tmp_path / "theirs", SHAPED[name]), theirs, token_bt)
+  _compare(name, official_weights.load(tmp_path / "theirs", SHAPED[name]), theirs, token_bt)
 
 
 @pytest.mark.parametrize("name", SHAPED)
 def test_our_weights_through_a_checkpoint_give_our_function(name, tmp_path, monkeypatch):
   # The layout goes by width, and these are all narrower than the 2B.
-  monkeypatch.setattr(weights, "transposed_gating", lambda config: name != "2b")
+  monkeypatch.setattr(official, "transposed_gating", lambda config: name != "2b")
   ours = _ours(SHAPED[name], seed=1)
   weights.save_official(tmp_path / "ours", ours, SHAPED[name])
   _compare(name, ours, gm.ckpts.load_params(tmp_path / "ours"), _tokens(seed=1))
@@ -149,7 +151,7 @@ def test_sizes_are_the_librarys(name):
   assert [ours.is_local(y) for y in range(ours.num_layers)] == [
       kind == gm.nn.AttentionType.LOCAL_SLIDING for kind in theirs.attention_types]
   if name.startswith("Gemma2"):
-    assert weights.transposed_gating(ours) == theirs.transpose_gating_einsum
+    assert official.transposed_gating(ours) == theirs.transpose_gating_einsum
 
 
 def test_nothing_looks_to_its_right():

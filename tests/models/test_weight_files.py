@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from pav_jax.errors import UserError
+from pav_jax.models import architecture
 from pav_jax.models import gemma
 from pav_jax.models import weights
 from pav_jax.models.formats import gguf_file
 from pav_jax.models.formats import huggingface
 from pav_jax.models.formats import names
 from pav_jax.training import mesh as mesh_lib
-from pav_jax.models import architecture
+from tests.models.official_weights import refused
 
 GEMMA2 = gemma.GemmaConfig(2, 12, 4, 2, 6, 20, 6**-0.5, vocab_size=16)
 GEMMA3 = gemma.GemmaConfig(3, 12, 4, 1, 6, 20, 5**-0.5, vocab_size=16, window=8, attention_cap=0.0, logit_cap=0.0, qk_norm=True,
@@ -56,15 +56,6 @@ def folder_of(path, config, tensors, **changes):
 def read(path, config, **changes):
   found = weights.look(path)
   return weights.load(found, dataclasses.replace(found.config, **changes))
-
-
-def refused(action, *words):
-  with pytest.raises(UserError) as caught:
-    action()
-  message = str(caught.value)
-  assert "\n" not in message
-  for word in words:
-    assert str(word) in message, message
 
 
 @BOTH

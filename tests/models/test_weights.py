@@ -15,6 +15,8 @@ from pav_jax.models import network
 from pav_jax.models import weights
 from pav_jax.models.formats import official
 from pav_jax.training import checkpoint
+from tests.models import official_weights
+from tests.models.official_weights import refused
 
 CONFIG = gemma.GemmaConfig(2, 12, 4, 2, 6, 20, 6**-0.5, vocab_size=16)
 
@@ -65,27 +67,27 @@ def test_there_and_back_is_the_identity(config, transposed, monkeypatch):
   tree = weights.to_official(params, config)
   if config.width != config.ffn_width:
     assert (tree["transformer/layer_0/mlp/gating_einsum"]["w"].shape == (2, 20, 12)) == transposed
-  _assert_same(weights.from_official(tree, config), params)
-  _assert_same(weights.to_official(weights.from_official(tree, config), config), tree)
+  _assert_same(official_weights.from_tree(tree, config), params)
+  _assert_same(weights.to_official(official_weights.from_tree(tree, config), config), tree)
 
 
 def test_a_checkpoint_on_disk_comes_back(saved):
-  _assert_same(weights.load_official(saved, CONFIG), _params())
+  _assert_same(official_weights.load(saved, CONFIG), _params())
 
 
 def test_a_relative_path_is_written_where_it_points(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   weights.save_official("here", _params(), CONFIG)
-  _assert_same(weights.load_official("here", CONFIG), _params())
+  _assert_same(official_weights.load("here", CONFIG), _params())
 
 
 def test_a_checkpoint_in_a_bucket_comes_back(bucket):
   weights.save_official("gs://bucket/official", _params(), CONFIG)
   assert "bucket/official/_METADATA" in bucket.objects
-  _assert_same(weights.load_official("gs://bucket/official", CONFIG), _params())
+  _assert_same(official_weights.load("gs://bucket/official", CONFIG), _params())
   assert weights.is_foreign("gs://bucket/official")
   with pytest.raises(UserError, match="gs://bucket/nowhere: no such checkpoint"):
-    weights.load_official("gs://bucket/nowhere", CONFIG)
+    official_weights.load("gs://bucket/nowhere", CONFIG)
 
 
 def test_flat_and_nested_checkpoints_hold_the_same(saved, tmp_path):
@@ -95,21 +97,12 @@ def test_flat_and_nested_checkpoints_hold_the_same(saved, tmp_path):
     inner = functools.reduce(lambda tree, name: tree.setdefault(name, {}), above, nested)
     inner[last] = leaves["w"] if last in ("linear", "gating_einsum") else leaves  # as gm has it
   checkpoint.save_tree(tmp_path / "nested", nested)
-  _assert_same(weights.load_official(tmp_path / "nested", CONFIG), _params())
+  _assert_same(official_weights.load(tmp_path / "nested", CONFIG), _params())
 
 
 def test_loading_casts_to_the_parameters_type(saved):
-  loaded = weights.load_official(saved, dataclasses.replace(CONFIG, param_dtype="bfloat16"))
+  loaded = official_weights.load(saved, dataclasses.replace(CONFIG, param_dtype="bfloat16"))
   _assert_same(loaded, jax.tree.map(lambda x: x.astype(jnp.bfloat16), _params()))
-
-
-def _refused(action, *words):
-  with pytest.raises(UserError) as caught:
-    action()
-  message = str(caught.value)
-  assert "\n" not in message
-  for word in words:
-    assert str(word) in message, message
 
 
 @pytest.mark.parametrize("change,words", [
@@ -124,7 +117,7 @@ def test_another_architecture_is_refused_before_weights_are_read(saved, change, 
   def read(*_):
     raise AssertionError("weights were read")
   monkeypatch.setattr(checkpoint, "read_leaf", read)
-  _refused(lambda: weights.load_official(saved, dataclasses.replace(CONFIG, **change)), saved, *words)
+  refused(lambda: official_weights.load(saved, dataclasses.replace(CONFIG, **change)), saved, *words)
 
 
 @pytest.mark.parametrize("name,change", [
@@ -136,14 +129,14 @@ def test_another_architecture_is_refused_before_weights_are_read(saved, change, 
 def test_missing_and_foreign_leaves_are_named(name, change):
   tree = weights.to_official(_params(), CONFIG)
   change(tree)
-  _refused(lambda: weights.from_official(tree, CONFIG), name)
+  refused(lambda: official_weights.from_tree(tree, CONFIG), name)
 
 
-def test_a_path_without_checkpoint_is_refused(tmp_path):
-  _refused(lambda: weights.load_official(tmp_path / "nowhere", CONFIG), tmp_path / "nowhere", "no such checkpoint")
-  _refused(lambda: weights.load_official(tmp_path, CONFIG), tmp_path, "not a readable Gemma checkpoint")
+def test_a_path_without_checkpoint_isrefused(tmp_path):
+  refused(lambda: official_weights.load(tmp_path / "nowhere", CONFIG), tmp_path / "nowhere", "no such checkpoint")
+  refused(lambda: official_weights.load(tmp_path, CONFIG), tmp_path, "not a readable Gemma checkpoint")
   (tmp_path / "file").write_text("weights")
-  _refused(lambda: weights.load_official(tmp_path / "file", CONFIG), tmp_path / "file", "not a readable")
+  refused(lambda: official_weights.load(tmp_path / "file", CONFIG), tmp_path / "file", "not a readable")
 
 
 def test_damaged_files_are_refused_or_harmless(saved, tmp_path):
@@ -155,7 +148,7 @@ def test_damaged_files_are_refused_or_harmless(saved, tmp_path):
     damaged = copy / file.relative_to(saved)
     damaged.write_bytes(damaged.read_bytes()[:damaged.stat().st_size // 2])
     try:
-      _assert_same(weights.load_official(copy, CONFIG), _params())
+      _assert_same(official_weights.load(copy, CONFIG), _params())
     except UserError as error:
       assert str(copy) in str(error) and "\n" not in str(error)
       refused += 1
@@ -164,4 +157,4 @@ def test_damaged_files_are_refused_or_harmless(saved, tmp_path):
 
 
 def test_nothing_is_overwritten(saved):
-  _refused(lambda: weights.save_official(saved, _params(), CONFIG), saved, "cannot be written")
+  refused(lambda: weights.save_official(saved, _params(), CONFIG), saved, "cannot be written")
